@@ -1,0 +1,1 @@
+//! The MooseNG chunkserver: chunk store, write chain, zero-copy reads

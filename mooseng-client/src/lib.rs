@@ -1,0 +1,1 @@
+//! The MooseNG client: a file system library, and its FUSE mount

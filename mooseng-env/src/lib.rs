@@ -1,0 +1,15 @@
+//! The one door to the outside: clock, entropy, disk, owned threads, signals, logs.
+//!
+//! Cores take time and randomness as arguments; edges get them here, so that the simulator can put a world of its own
+//! behind the same traits.
+
+pub mod clock;
+pub mod daemon;
+pub mod disk;
+pub mod entropy;
+pub mod threads;
+
+pub use clock::{Clock, SystemClock};
+pub use disk::{Disk, DiskFile, FsDisk, MemoryDisk};
+pub use entropy::{Entropy, SystemEntropy};
+pub use threads::Threads;

@@ -1,0 +1,1 @@
+//! The MooseNG master: Raft, the metadata service, chunk placement

@@ -1,0 +1,1 @@
+//! The MooseNG namespace as a deterministic state machine over an ordered store

@@ -1,0 +1,178 @@
+//! The capability for one chunk: made by the leader, carried by the client, checked by a chunkserver on its own.
+//!
+//! ```text
+//! byte  0  u8   format, 1
+//!       1  u8   rights: 1 read, 2 write, 4 the chunk may be made if it does not exist
+//!       2  u16  zero
+//!       4  u32  base version: a copy older than this is stale and must not take part
+//!       8  u64  chunk
+//!      16  u32  version: what a copy adopts with the first write
+//!      20  u32  zero
+//!      24  u64  session
+//!      32  u64  expiry, seconds since the epoch
+//!      40  16 bytes of HMAC-SHA-256 over bytes 0..40
+//! ```
+//!
+//! All little-endian. What keeps a late writer out is the version (a copy refuses a version below its own), not the
+//! expiry: that only bounds how long a stolen token is worth anything, and may lie hours ahead.
+
+use hmac::{Hmac, Mac};
+use mooseng_types::{ChunkId, ChunkVersion, SessionId};
+use sha2::Sha256;
+
+/// Bytes of an encoded token.
+pub const TOKEN_SIZE: usize = 56;
+const SIGNED: usize = 40;
+const FORMAT: u8 = 1;
+const READ: u8 = 1;
+const WRITE: u8 = 2;
+const CREATE: u8 = 4;
+
+/// What the bearer may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// A copy older than this must not take part.
+    pub base_version: ChunkVersion,
+    /// The version of the write lease, or for readers the version that they must at least see.
+    pub version: ChunkVersion,
+    /// May read.
+    pub read: bool,
+    /// May write.
+    pub write: bool,
+    /// May make the copy if there is none.
+    pub create: bool,
+    /// For whom.
+    pub session: SessionId,
+    /// Until when, in seconds since the epoch.
+    pub expiry_unix_s: u64,
+}
+
+/// Why a token was not accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Not 56 bytes of the known format.
+    #[error("malformed chunk token")]
+    Malformed,
+    /// Not signed with this cluster's key.
+    #[error("chunk token has a wrong signature")]
+    Forged,
+    /// Too old.
+    #[error("chunk token has expired")]
+    Expired,
+}
+
+/// The secret that masters and chunkservers of a cluster share.
+#[derive(Clone)]
+pub struct TokenKey(Hmac<Sha256>);
+
+impl std::fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenKey(..)")
+    }
+}
+
+impl TokenKey {
+    /// The key with these bytes.
+    #[must_use]
+    pub fn new(secret: &[u8; 32]) -> Self {
+        // A key of any length is valid for HMAC (RFC 2104), so the other arm is never taken.
+        match Hmac::new_from_slice(secret) {
+            Ok(mac) => Self(mac),
+            Err(error) => unreachable!("{error}"),
+        }
+    }
+
+    /// The signed bytes of `token`.
+    #[must_use]
+    pub fn sign(&self, token: &Token) -> [u8; TOKEN_SIZE] {
+        let mut out = [0; TOKEN_SIZE];
+        out[0] = FORMAT;
+        out[1] =
+            u8::from(token.read) * READ + u8::from(token.write) * WRITE + u8::from(token.create) * CREATE;
+        out[4..8].copy_from_slice(&token.base_version.raw().to_le_bytes());
+        out[8..16].copy_from_slice(&token.chunk.raw().to_le_bytes());
+        out[16..20].copy_from_slice(&token.version.raw().to_le_bytes());
+        out[24..32].copy_from_slice(&token.session.raw().to_le_bytes());
+        out[32..40].copy_from_slice(&token.expiry_unix_s.to_le_bytes());
+        let mac = self.0.clone().chain_update(&out[..SIGNED]).finalize().into_bytes();
+        out[SIGNED..].copy_from_slice(&mac[..TOKEN_SIZE - SIGNED]);
+        out
+    }
+
+    /// Checks signature and expiry and reads the token.
+    pub fn verify(&self, bytes: &[u8], now_unix_s: u64) -> Result<Token, TokenError> {
+        let bytes: &[u8; TOKEN_SIZE] = bytes.try_into().map_err(|_| TokenError::Malformed)?;
+        let mac = self.0.clone().chain_update(&bytes[..SIGNED]);
+        mac.verify_truncated_left(&bytes[SIGNED..]).map_err(|_| TokenError::Forged)?;
+        if bytes[0] != FORMAT {
+            return Err(TokenError::Malformed);
+        }
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        let token = Token {
+            chunk: ChunkId::from_raw(long(8)),
+            base_version: ChunkVersion::from_raw(word(4)),
+            version: ChunkVersion::from_raw(word(16)),
+            read: bytes[1] & READ != 0,
+            write: bytes[1] & WRITE != 0,
+            create: bytes[1] & CREATE != 0,
+            session: SessionId::from_raw(long(24)),
+            expiry_unix_s: long(32),
+        };
+        if token.expiry_unix_s < now_unix_s { Err(TokenError::Expired) } else { Ok(token) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token {
+            chunk: ChunkId::from_raw(7),
+            base_version: ChunkVersion::from_raw(3),
+            version: ChunkVersion::from_raw(4),
+            read: true,
+            write: true,
+            create: false,
+            session: SessionId::from_raw(11),
+            expiry_unix_s: 1000,
+        }
+    }
+
+    #[test]
+    fn a_token_is_valid_as_it_was_made_until_it_expires() {
+        let key = TokenKey::new(&[1; 32]);
+        let bytes = key.sign(&token());
+        assert_eq!(key.verify(&bytes, 1000), Ok(token()));
+        assert_eq!(key.verify(&bytes, 1001), Err(TokenError::Expired));
+        assert_eq!(TokenKey::new(&[2; 32]).verify(&bytes, 0), Err(TokenError::Forged));
+        assert_eq!(key.verify(&bytes[..55], 0), Err(TokenError::Malformed));
+    }
+
+    #[test]
+    fn no_bit_of_a_token_may_change() {
+        let key = TokenKey::new(&[1; 32]);
+        let bytes = key.sign(&token());
+        for at in 0..TOKEN_SIZE * 8 {
+            let mut changed = bytes;
+            changed[at / 8] ^= 1 << (at % 8);
+            assert_eq!(key.verify(&changed, 0), Err(TokenError::Forged), "bit {at}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_token_never_change() {
+        let bytes = TokenKey::new(&[1; 32]).sign(&token());
+        assert_eq!(bytes[..8], [1, 3, 0, 0, 3, 0, 0, 0]);
+        assert_eq!(
+            bytes[8..40],
+            [
+                7, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 11, 0, 0, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0, 0, 0,
+                0, 0
+            ]
+        );
+    }
+}

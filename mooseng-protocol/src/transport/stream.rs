@@ -1,0 +1,359 @@
+//! One connection, used by one caller at a time: what is sent and received passes through no other thread.
+
+use std::io::{IoSlice, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use prost::Message;
+
+use crate::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_REPLY, Frame, FrameError, HEADER_SIZE, Header};
+use crate::rpc::Rpc;
+use crate::status::{CallError, TransportError};
+use crate::{PROTOCOL_VERSION, pb};
+
+/// How much is asked of the socket at once while looking for a header.
+const READ_AHEAD: usize = 16 << 10;
+/// A peer that takes no bytes for this long is dead.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct FrameReader {
+    socket: Arc<TcpStream>,
+    peer: Arc<str>,
+    input: BytesMut,
+    payload_left: usize,
+    timeout: Option<Duration>,
+}
+
+impl FrameReader {
+    /// Waits at most this long for each piece of what comes; `None` waits for ever.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<(), TransportError> {
+        if self.timeout != timeout {
+            self.socket.set_read_timeout(timeout).map_err(|source| self.io(source))?;
+            self.timeout = timeout;
+        }
+        Ok(())
+    }
+
+    /// The next frame. What is left of the payload of the one before is dropped.
+    pub fn receive(&mut self) -> Result<Frame, TransportError> {
+        self.skip_payload()?;
+        loop {
+            let decoded = frame::decode(&mut self.input);
+            if let Some(frame) = decoded.map_err(|source| self.bad_frame(source))? {
+                self.payload_left = frame.payload_length;
+                return Ok(frame);
+            }
+            self.fill(READ_AHEAD)?;
+        }
+    }
+
+    /// Bytes of the last frame's payload that have not been read.
+    #[must_use]
+    pub fn payload_left(&self) -> usize {
+        self.payload_left
+    }
+
+    /// Fills `into` with the next bytes of the last frame's payload.
+    ///
+    /// # Panics
+    /// If the payload has fewer bytes left.
+    pub fn read_payload(&mut self, into: &mut [u8]) -> Result<(), TransportError> {
+        assert!(into.len() <= self.payload_left, "read past the end of a payload");
+        self.payload_left -= into.len();
+        let buffered = self.input.len().min(into.len());
+        let (first, rest) = into.split_at_mut(buffered);
+        first.copy_from_slice(&self.input.split_to(buffered));
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let mut socket = &*self.socket;
+        socket.read_exact(rest).map_err(|source| self.io(source))
+    }
+
+    /// The other side's address.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    fn skip_payload(&mut self) -> Result<(), TransportError> {
+        while self.payload_left > 0 {
+            if self.input.is_empty() {
+                self.fill(self.payload_left.min(READ_AHEAD))?;
+            }
+            let skipped = self.input.len().min(self.payload_left);
+            drop(self.input.split_to(skipped));
+            self.payload_left -= skipped;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, want: usize) -> Result<(), TransportError> {
+        let have = self.input.len();
+        self.input.resize(have + want, 0);
+        let mut socket = &*self.socket;
+        let read = loop {
+            match socket.read(&mut self.input[have..]) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.input.truncate(have + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => Err(TransportError::Closed { peer: self.peer.to_string() }),
+            Ok(_) => Ok(()),
+            Err(source) => Err(self.io(source)),
+        }
+    }
+
+    fn io(&self, source: std::io::Error) -> TransportError {
+        use std::io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
+        let peer = self.peer.to_string();
+        match source.kind() {
+            WouldBlock | TimedOut => {
+                let deadline_ms =
+                    self.timeout.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
+                TransportError::TimedOut { peer, deadline_ms }
+            }
+            UnexpectedEof => TransportError::Closed { peer },
+            _ => TransportError::Io { action: "receive from", peer, source },
+        }
+    }
+
+    fn bad_frame(&self, source: FrameError) -> TransportError {
+        TransportError::Frame { peer: self.peer.to_string(), source }
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct FrameWriter {
+    socket: Arc<TcpStream>,
+    peer: Arc<str>,
+    scratch: Vec<u8>,
+}
+
+impl FrameWriter {
+    /// Sends one frame, its payload gathered from `payload` without a copy.
+    ///
+    /// # Panics
+    /// If body or payload are above the frame's limits.
+    pub fn send(
+        &mut self,
+        header: Header,
+        body: &impl Message,
+        payload: &[IoSlice<'_>],
+    ) -> Result<(), TransportError> {
+        let length = payload.iter().map(|part| part.len()).sum();
+        self.send_head(header, body, length)?;
+        if payload.is_empty() { self.flush_head() } else { self.flush_with(payload) }
+    }
+
+    /// Sends header and body; the caller sends exactly `payload_length` bytes on the socket itself (`sendfile(2)`).
+    pub fn send_before_payload(
+        &mut self,
+        header: Header,
+        body: &impl Message,
+        payload_length: usize,
+    ) -> Result<(), TransportError> {
+        self.send_head(header, body, payload_length)?;
+        self.flush_head()
+    }
+
+    /// The socket, for a caller that sends a payload itself.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// The other side's address.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    fn send_head(
+        &mut self,
+        header: Header,
+        body: &impl Message,
+        payload: usize,
+    ) -> Result<(), TransportError> {
+        self.scratch.clear();
+        frame::encode_into(&mut self.scratch, header, payload, |out| body.encode_raw(out));
+        debug_assert!(self.scratch.len() >= HEADER_SIZE);
+        Ok(())
+    }
+
+    fn flush_head(&mut self) -> Result<(), TransportError> {
+        let mut socket = &*self.socket;
+        socket.write_all(&self.scratch).map_err(|source| self.io(source))
+    }
+
+    fn flush_with(&mut self, payload: &[IoSlice<'_>]) -> Result<(), TransportError> {
+        let mut parts = Vec::with_capacity(payload.len() + 1);
+        parts.push(IoSlice::new(&self.scratch));
+        parts.extend_from_slice(payload);
+        let mut rest = &mut parts[..];
+        let mut socket = &*self.socket;
+        while !rest.is_empty() {
+            match socket.write_vectored(rest) {
+                Ok(0) => return Err(TransportError::Closed { peer: self.peer.to_string() }),
+                Ok(sent) => IoSlice::advance_slices(&mut rest, sent),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(self.io(source)),
+            }
+        }
+        Ok(())
+    }
+
+    fn io(&self, source: std::io::Error) -> TransportError {
+        TransportError::Io { action: "send to", peer: self.peer.to_string(), source }
+    }
+}
+
+/// Both halves in one hand.
+#[derive(Debug)]
+pub struct FrameStream {
+    reader: FrameReader,
+    writer: FrameWriter,
+    next_request: u64,
+}
+
+impl FrameStream {
+    /// Takes over a connected socket; nothing is sent.
+    pub fn new(socket: TcpStream) -> std::io::Result<Self> {
+        socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+        let peer: Arc<str> = socket.peer_addr()?.to_string().into();
+        let socket = Arc::new(socket);
+        Ok(Self {
+            reader: FrameReader {
+                socket: Arc::clone(&socket),
+                peer: Arc::clone(&peer),
+                input: BytesMut::new(),
+                payload_left: 0,
+                timeout: None,
+            },
+            writer: FrameWriter { socket, peer, scratch: Vec::new() },
+            next_request: 1,
+        })
+    }
+
+    /// Connects to `address` ("host:port") and exchanges hellos, within `timeout` each.
+    pub fn connect(
+        address: &str,
+        hello: &pb::Hello,
+        timeout: Duration,
+    ) -> Result<(Self, pb::HelloReply), CallError> {
+        let failed = |source| TransportError::Io { action: "connect to", peer: address.to_owned(), source };
+        let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+        for candidate in address.to_socket_addrs().map_err(failed)? {
+            match TcpStream::connect_timeout(&candidate, timeout) {
+                Ok(socket) => {
+                    let mut stream = Self::new(socket).map_err(failed)?;
+                    let reply = stream.call(hello, &[], timeout)?;
+                    return Ok((stream, reply));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(failed(last).into())
+    }
+
+    /// Sends `request` and waits for its reply, at most `timeout` for each piece of it. A payload of the reply is to be
+    /// read next, by [`FrameReader::read_payload`] of [`FrameStream::reader`]. After a transport's error the stream is
+    /// of no more use.
+    pub fn call<R: Rpc>(
+        &mut self,
+        request: &R,
+        payload: &[IoSlice<'_>],
+        timeout: Duration,
+    ) -> Result<R::Reply, CallError> {
+        let id = self.send(request, payload, timeout)?;
+        self.receive_reply::<R>(id, timeout)
+    }
+
+    /// Sends `request` without waiting; the answer is fetched by [`FrameStream::receive_reply`] with the id returned.
+    pub fn send<R: Rpc>(
+        &mut self,
+        request: &R,
+        payload: &[IoSlice<'_>],
+        deadline: Duration,
+    ) -> Result<u64, TransportError> {
+        let id = self.next_request;
+        self.next_request += 1;
+        let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
+        self.writer.send(Header { kind: R::KIND, flags: 0, request: id, deadline_ms }, request, payload)?;
+        Ok(id)
+    }
+
+    /// Sends `request`, to which no reply will come.
+    pub fn send_one_way<R: Rpc>(&mut self, request: &R) -> Result<(), TransportError> {
+        self.writer.send(Header { kind: R::KIND, flags: FLAG_ONE_WAY, ..Header::default() }, request, &[])
+    }
+
+    /// Waits for the reply to request `id`, which must be the next one to come.
+    pub fn receive_reply<R: Rpc>(&mut self, id: u64, timeout: Duration) -> Result<R::Reply, CallError> {
+        self.reader.set_timeout(Some(timeout))?;
+        let frame = self.reader.receive()?;
+        if frame.header.flags & FLAG_REPLY == 0 || frame.header.request != id {
+            let what = format!("frame of kind {:#x} instead of a reply to {}", frame.header.kind, R::NAME);
+            return Err(TransportError::Unexpected { peer: self.reader.peer.to_string(), what }.into());
+        }
+        decode_reply::<R>(&frame, &self.reader.peer)
+    }
+
+    /// The receiving half.
+    pub fn reader(&mut self) -> &mut FrameReader {
+        &mut self.reader
+    }
+
+    /// The sending half.
+    pub fn writer(&mut self) -> &mut FrameWriter {
+        &mut self.writer
+    }
+
+    /// Parts the halves, for two threads.
+    #[must_use]
+    pub fn split(self) -> (FrameReader, FrameWriter) {
+        (self.reader, self.writer)
+    }
+}
+
+/// Reads a reply's body, or the error in its place.
+pub(super) fn decode_reply<R: Rpc>(frame: &Frame, peer: &str) -> Result<R::Reply, CallError> {
+    let bad = |_| TransportError::Unexpected {
+        peer: peer.to_owned(),
+        what: format!("body in a reply to {}", R::NAME),
+    };
+    if frame.header.flags & FLAG_ERROR != 0 {
+        let reply = pb::ErrorReply::decode(frame.body.clone()).map_err(bad)?;
+        return Err(CallError::from_reply(reply));
+    }
+    Ok(R::Reply::decode(frame.body.clone()).map_err(bad)?)
+}
+
+/// What the accepting side answers to a hello: a reply, or the rejection that closes the connection. A hello with an
+/// all-zero cluster id comes from a part that has yet to learn it, and passes.
+pub fn greet(hello: &pb::Hello, mine: &pb::HelloReply) -> Result<(), CallError> {
+    if hello.protocol_version != PROTOCOL_VERSION {
+        let message = format!(
+            "{} speaks protocol version {}, this is version {PROTOCOL_VERSION}: run the same release everywhere",
+            hello.name, hello.protocol_version
+        );
+        return Err(CallError::Rejected { message });
+    }
+    let unknown = hello.cluster_id.iter().all(|byte| *byte == 0);
+    if !unknown && hello.cluster_id != mine.cluster_id {
+        let message = format!(
+            "{} belongs to another cluster: point it at its own masters, or give it an empty data directory",
+            hello.name
+        );
+        return Err(CallError::Rejected { message });
+    }
+    Ok(())
+}

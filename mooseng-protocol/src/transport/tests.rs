@@ -1,0 +1,119 @@
+//! Both kinds of connection against a scripted peer on the loopback interface.
+
+use std::io::IoSlice;
+use std::net::TcpListener;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use mooseng_types::FsError;
+use prost::Message as _;
+
+use super::{FrameStream, Mux, greet};
+use crate::frame::{FLAG_ERROR, FLAG_PUSH, FLAG_REPLY, Header};
+use crate::rpc::Rpc;
+use crate::status::CallError;
+use crate::{PROTOCOL_VERSION, pb};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn hello() -> pb::Hello {
+    pb::Hello { protocol_version: PROTOCOL_VERSION, cluster_id: vec![1; 16].into(), ..Default::default() }
+}
+
+/// Accepts one connection, answers its hello and hands it to `script`.
+fn peer(script: impl FnOnce(FrameStream) + Send + 'static) -> (String, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let thread = std::thread::spawn(move || {
+        let mut stream = FrameStream::new(listener.accept().unwrap().0).unwrap();
+        let frame = stream.reader().receive().unwrap();
+        assert_eq!(frame.header.kind, pb::Hello::KIND);
+        reply(&mut stream, frame.header, 0, &pb::HelloReply::default(), b"");
+        script(stream);
+    });
+    (address, thread)
+}
+
+fn reply(stream: &mut FrameStream, to: Header, flags: u16, body: &impl prost::Message, payload: &[u8]) {
+    let header = Header { flags: FLAG_REPLY | flags, ..to };
+    stream.writer().send(header, body, &[IoSlice::new(payload)]).unwrap();
+}
+
+#[test]
+fn a_call_gets_its_reply_with_payload_and_a_refusal_is_an_answer() {
+    let (address, thread) = peer(|mut stream| {
+        let frame = stream.reader().receive().unwrap();
+        let mut payload = vec![0; frame.payload_length];
+        stream.reader().read_payload(&mut payload).unwrap();
+        payload.reverse();
+        reply(
+            &mut stream,
+            frame.header,
+            0,
+            &pb::ReadChunkReply { version: 3, ..Default::default() },
+            &payload,
+        );
+        let frame = stream.reader().receive().unwrap();
+        let refusal = CallError::Refused(FsError::NoSpace).to_reply();
+        reply(&mut stream, frame.header, FLAG_ERROR, &refusal, b"");
+    });
+    let (mut stream, _) = FrameStream::connect(&address, &hello(), SOON).unwrap();
+    let sent: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
+    let answer = stream.call(&pb::ReadChunkRequest::default(), &[IoSlice::new(&sent)], SOON).unwrap();
+    assert_eq!(answer.version, 3);
+    let mut back = vec![0; stream.reader().payload_left()];
+    stream.reader().read_payload(&mut back).unwrap();
+    back.reverse();
+    assert_eq!(back, sent);
+    let error = stream.call(&pb::ReadChunkRequest::default(), &[], SOON).unwrap_err();
+    assert!(matches!(error, CallError::Refused(FsError::NoSpace)), "{error}");
+    thread.join().unwrap();
+}
+
+#[test]
+fn answers_may_come_in_any_order_and_pushes_in_between() {
+    let (address, thread) = peer(|mut stream| {
+        let first = stream.reader().receive().unwrap();
+        let second = stream.reader().receive().unwrap();
+        let push = Header { kind: pb::LeaderChanged::KIND, flags: FLAG_PUSH, ..Header::default() };
+        stream.writer().send(push, &pb::LeaderChanged { leader_address: "there".into() }, &[]).unwrap();
+        for frame in [second, first] {
+            let request = pb::GetAttrRequest::decode(frame.body).unwrap();
+            let attr = pb::Attr { inode: request.inode, ..Default::default() };
+            reply(&mut stream, frame.header, 0, &pb::AttrReply { attr: Some(attr) }, b"");
+        }
+    });
+    let (pushed, pushes) = sync_channel(4);
+    let on_push = move |kind, body| pushed.send((kind, body)).unwrap();
+    let (mux, _) = Mux::connect(&address, &hello(), SOON, on_push).unwrap();
+    let (answered, answers) = sync_channel(1);
+    mux.start(&pb::GetAttrRequest { inode: 1 }, &[], move |reply| answered.send(reply).unwrap());
+    let second = mux.call(&pb::GetAttrRequest { inode: 2 }, &[], SOON).unwrap();
+    assert_eq!(second.attr.unwrap().inode, 2);
+    assert_eq!(answers.recv_timeout(SOON).unwrap().unwrap().attr.unwrap().inode, 1);
+    let (kind, body) = pushes.recv_timeout(SOON).unwrap();
+    assert_eq!(kind, pb::LeaderChanged::KIND);
+    assert_eq!(pb::LeaderChanged::decode(body).unwrap().leader_address, "there");
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_connection_that_ends_answers_every_waiting_call() {
+    let (address, thread) = peer(|mut stream| drop(stream.reader().receive()));
+    let (mux, _) = Mux::connect(&address, &hello(), SOON, |_, _| {}).unwrap();
+    let error = mux.call(&pb::GetAttrRequest { inode: 1 }, &[], SOON).unwrap_err();
+    assert!(matches!(error, CallError::Transport(_)), "{error}");
+    assert!(mux.call(&pb::GetAttrRequest { inode: 1 }, &[], SOON).unwrap_err().is_retryable());
+    assert!(mux.is_closed());
+    thread.join().unwrap();
+}
+
+#[test]
+fn parts_of_two_clusters_do_not_mix() {
+    let mine = pb::HelloReply { cluster_id: vec![1; 16].into(), ..Default::default() };
+    assert!(greet(&hello(), &mine).is_ok());
+    assert!(greet(&pb::Hello { cluster_id: vec![0; 16].into(), ..hello() }, &mine).is_ok());
+    let other = pb::Hello { cluster_id: vec![2; 16].into(), name: "mount".into(), ..hello() };
+    assert!(greet(&other, &mine).unwrap_err().to_string().contains("another cluster"));
+    assert!(greet(&pb::Hello { protocol_version: 99, ..hello() }, &mine).is_err());
+}

@@ -1,0 +1,139 @@
+//! Identities. Each is a number of its own type, so that a chunk can never be looked up by an inode's number.
+//!
+//! `from_raw` and `raw` are for codecs; everything else passes ids through unchanged.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($raw:ty), $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name($raw);
+
+        impl $name {
+            /// The id with this number; for codecs.
+            #[must_use]
+            pub const fn from_raw(raw: $raw) -> Self {
+                Self(raw)
+            }
+
+            /// The number behind the id; for codecs.
+            #[must_use]
+            pub const fn raw(self) -> $raw {
+                self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self, f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A file, directory or other object of the namespace. Never used again after the object is gone.
+    InodeId(u64), "i"
+);
+id!(
+    /// Up to 64 MiB of a file's content. Never used again after the chunk is gone.
+    ChunkId(u64), "c"
+);
+id!(
+    /// Counts the write leases of a chunk; a copy with an older version than asked for is stale and fenced off.
+    ChunkVersion(u32), "v"
+);
+id!(
+    /// A chunkserver, as the masters have numbered it.
+    ServerId(u32), "s"
+);
+id!(
+    /// A client's registration with the masters; it owns leases, open files and the memory of its requests.
+    SessionId(u64), "n"
+);
+id!(
+    /// A member of the masters' Raft group. Never 0.
+    MasterId(u64), "m"
+);
+
+impl InodeId {
+    /// The root directory.
+    pub const ROOT: Self = Self(1);
+}
+
+impl ChunkVersion {
+    /// The version that the next write lease gets.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// The random number that every part of one cluster carries, so that parts of two clusters never mix.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId([u8; 16]);
+
+impl ClusterId {
+    /// The id with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes behind the id.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// Reads 32 hexadecimal digits; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        u128::from_str_radix(text, 16).ok().map(|n| Self(n.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One request of one session. The masters remember the answer until the session acknowledges it, so that a
+/// request sent again is answered again and done once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId {
+    /// The session that numbers its requests.
+    pub session: SessionId,
+    /// The number, rising from 1.
+    pub seq: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_id_reads_back_what_it_prints() {
+        let id = ClusterId::from_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
+        assert_eq!(ClusterId::parse(&id.to_string()), Some(id));
+        assert_eq!(ClusterId::parse("00ff"), None);
+        assert_eq!(ClusterId::parse(&"+".repeat(32)), None);
+    }
+}

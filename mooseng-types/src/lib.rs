@@ -1,0 +1,21 @@
+//! The vocabulary of MooseNG, in reading order: ids, geometry, names, attributes, errors.
+//!
+//! Everything here is a value. Nothing reads a clock, a file or a socket, and nothing is serialised from here:
+//! the wire (`mooseng-protocol`) and the disk (`mooseng-meta`, `mooseng-chunkserver`) have encodings of their own.
+
+pub mod attr;
+pub mod error;
+pub mod geometry;
+pub mod id;
+pub mod name;
+pub mod time;
+
+pub use attr::{Attr, FileKind, SetAttr, SetTime};
+pub use error::FsError;
+pub use geometry::{
+    BLOCK_SIZE, BLOCKS_PER_CHUNK, BlockIndex, CHUNK_SIZE, ChunkIndex, FILE_SIZE_MAX, INLINE_MAX, NAME_MAX,
+    SYMLINK_MAX, XATTR_VALUE_MAX,
+};
+pub use id::{ChunkId, ChunkVersion, ClusterId, InodeId, MasterId, RequestId, ServerId, SessionId};
+pub use name::FileName;
+pub use time::TimeNs;
