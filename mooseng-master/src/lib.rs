@@ -1,1 +1,26 @@
-//! The MooseNG master: Raft, the metadata service, chunk placement
+//! The master: keeps the namespace, by Raft with its peers, and knows where every chunk is.
+//!
+//! In reading order:
+//! - [`raft`]: one log that a majority has on disk.
+//! - [`core`]: the master without sockets, files and threads. It owns the consensus core, the namespace
+//!   (`mooseng-meta`), the [`sessions`] and the [`registry`] of chunkservers.
+//! - `service`: requests off the wire, into the core and back.
+//! - [`multiregion`]: where copies are put.
+//! - [`store`] and [`cache_enhanced`]: the namespace's rows on disk and in memory.
+//! - [`server`]: the edge: one thread that owns the core and all sockets.
+//! - [`daemon`]: the process.
+
+pub mod cache_config;
+pub mod cache_enhanced;
+pub mod config;
+pub mod core;
+pub mod daemon;
+pub mod multiregion;
+pub mod raft;
+pub mod registry;
+pub mod server;
+mod service;
+pub mod sessions;
+pub mod store;
+
+pub use daemon::run;

@@ -1,0 +1,192 @@
+//! `mooseng-master.toml`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use mooseng_types::{ClusterId, MasterId};
+use serde::Deserialize;
+
+/// The file as it is written. Every key may be left out; `examples/mooseng-master.toml` shows the defaults.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    /// For logs and status.
+    pub name: String,
+    /// This master's number in `peers`.
+    pub id: u64,
+    /// Directory of the log and the store.
+    pub data: PathBuf,
+    /// Where clients, chunkservers and the other masters connect.
+    pub listen: String,
+    /// Where gRPC is served; empty for nowhere.
+    pub grpc_listen: String,
+    /// 32 hexadecimal digits, the same in the whole cluster.
+    pub cluster_id: String,
+    /// File with the secret that masters and chunkservers share: 64 hexadecimal digits.
+    pub key_file: PathBuf,
+    /// All masters, this one included.
+    pub peers: Vec<Peer>,
+    /// Copies of a chunk.
+    pub copies: u8,
+    /// Time between heartbeats of the leader, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Time without a leader after which an election begins: drawn between this and twice this, in milliseconds.
+    pub election_ms: u64,
+    /// Time without a word after which a client's session ends, in milliseconds.
+    pub session_timeout_ms: u64,
+    /// Memory for rows of the store, in bytes.
+    pub cache_bytes: u64,
+    /// Log as JSON.
+    pub json_logs: bool,
+}
+
+/// A master as the others know it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its number, from 1.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        Self {
+            name: "master-1".into(),
+            id: 1,
+            data: "/var/lib/mooseng/master".into(),
+            listen: "127.0.0.1:9421".into(),
+            grpc_listen: String::new(),
+            cluster_id: String::new(),
+            key_file: "/etc/mooseng/cluster.key".into(),
+            peers: Vec::new(),
+            copies: 2,
+            heartbeat_ms: 50,
+            election_ms: 250,
+            session_timeout_ms: 10_000,
+            cache_bytes: 32 << 20,
+            json_logs: false,
+        }
+    }
+}
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// For logs and status.
+    pub name: String,
+    /// This master.
+    pub id: MasterId,
+    /// Directory of the log and the store.
+    pub data: PathBuf,
+    /// Where clients, chunkservers and the other masters connect.
+    pub listen: String,
+    /// Where gRPC is served.
+    pub grpc_listen: Option<String>,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The secret that masters and chunkservers share.
+    pub secret: [u8; 32],
+    /// All masters, this one included, by number.
+    pub peers: Vec<Peer>,
+    /// Copies of a chunk.
+    pub copies: u8,
+    /// Time between heartbeats of the leader.
+    pub heartbeat: Duration,
+    /// The shortest election time-out.
+    pub election: Duration,
+    /// When a silent client's session ends.
+    pub session_timeout: Duration,
+    /// Memory for rows of the store.
+    pub cache_bytes: u64,
+    /// Log as JSON.
+    pub json_logs: bool,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`, and the key file it names.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let file: ConfigFile = toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+        file.check().with_context(|| format!("check {}", path.display()))
+    }
+}
+
+impl ConfigFile {
+    fn check(mut self) -> anyhow::Result<Config> {
+        if self.peers.is_empty() {
+            self.peers.push(Peer { id: self.id, name: self.name.clone(), address: self.listen.clone() });
+        }
+        self.peers.sort_by_key(|peer| peer.id);
+        ensure!(self.id != 0, "id must be at least 1");
+        ensure!(self.peers.iter().any(|peer| peer.id == self.id), "peers must list this master, id {}", self.id);
+        ensure!(self.peers.windows(2).all(|two| two[0].id != two[1].id), "two peers have the same id");
+        ensure!(self.peers.len() % 2 == 1 && self.peers.len() <= 7, "peers must be 1, 3, 5 or 7 masters");
+        ensure!((1..=9).contains(&self.copies), "copies must be 1 to 9");
+        ensure!(self.heartbeat_ms >= 10, "heartbeat_ms must be at least 10");
+        ensure!(self.election_ms >= 3 * self.heartbeat_ms, "election_ms must be at least three times heartbeat_ms");
+        ensure!(self.session_timeout_ms >= 1000, "session_timeout_ms must be at least 1000");
+        let Some(cluster) = ClusterId::parse(&self.cluster_id) else {
+            bail!("cluster_id must be 32 hexadecimal digits, the same for every part of the cluster");
+        };
+        Ok(Config {
+            secret: read_secret(&self.key_file)?,
+            name: self.name,
+            id: MasterId::from_raw(self.id),
+            data: self.data,
+            listen: self.listen,
+            grpc_listen: Some(self.grpc_listen).filter(|address| !address.is_empty()),
+            cluster,
+            peers: self.peers,
+            copies: self.copies,
+            heartbeat: Duration::from_millis(self.heartbeat_ms),
+            election: Duration::from_millis(self.election_ms),
+            session_timeout: Duration::from_millis(self.session_timeout_ms),
+            cache_bytes: self.cache_bytes,
+            json_logs: self.json_logs,
+        })
+    }
+}
+
+fn read_secret(path: &Path) -> anyhow::Result<[u8; 32]> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read key_file {}", path.display()))?;
+    let digits = text.trim();
+    let mut secret = [0; 32];
+    ensure!(
+        digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        "key_file {} must hold 64 hexadecimal digits",
+        path.display()
+    );
+    for (byte, pair) in secret.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
+    }
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_shows_the_defaults() {
+        let example: ConfigFile = toml::from_str(include_str!("../../examples/mooseng-master.toml")).unwrap();
+        assert_eq!(example, ConfigFile::default());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let unknown = toml::from_str::<ConfigFile>("nmae = \"x\"").unwrap_err().to_string();
+        assert!(unknown.contains("nmae"), "{unknown}");
+        let check = |file: ConfigFile| file.check().unwrap_err().to_string();
+        assert!(check(ConfigFile::default()).contains("cluster_id"));
+        assert!(check(ConfigFile { copies: 0, ..ConfigFile::default() }).contains("copies"));
+        let two = vec![Peer { id: 1, ..Peer::default() }, Peer { id: 2, ..Peer::default() }];
+        assert!(check(ConfigFile { peers: two, ..ConfigFile::default() }).contains("1, 3, 5 or 7"));
+        let other = vec![Peer { id: 2, ..Peer::default() }];
+        assert!(check(ConfigFile { peers: other, ..ConfigFile::default() }).contains("this master"));
+    }
+}

@@ -1,0 +1,115 @@
+//! What the leader does without being asked: founds the state, ends silent sessions, reaps unlinked files that nobody
+//! has open, has the chunks of removed files deleted. Everything is found again from the state, so a new leader goes on
+//! where the old one stopped.
+
+use std::time::Duration;
+
+use mooseng_meta::Command;
+use mooseng_protocol::pb;
+use mooseng_types::{ChunkId, InodeId, ServerId};
+
+use super::{MasterCore, Now};
+use crate::raft::Role;
+
+/// How often the leader looks around.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// Unlinked files reaped by one command.
+const REAP_MAX: usize = 512;
+/// Unlinked files looked at in one round: more may be held open.
+const ORPHANS_MAX: usize = 4096;
+/// Chunks looked at in one round of deletion.
+const DEAD_MAX: usize = 1024;
+
+/// What is under way, so that nothing is ordered twice in a row.
+#[derive(Debug, Default)]
+pub(super) struct Housekeeping {
+    last: Duration,
+    /// Commands of our own that are proposed and not yet applied.
+    pub(super) proposed_at: u64,
+    dead_from: u64,
+}
+
+impl MasterCore {
+    pub(super) fn keep_house(&mut self, now: Now) {
+        let leads = self.node.role() == Role::Leader;
+        if !leads || now.mono.saturating_sub(self.housekeeping.last) < INTERVAL {
+            return;
+        }
+        self.housekeeping.last = now.mono;
+        // One round at a time: what was proposed must be applied before more of the same is found.
+        if !self.node.may_serve_reads(now.mono) || self.state.applied_index() < self.housekeeping.proposed_at {
+            return;
+        }
+        if self.state.settings().is_none() {
+            let command = Command::Bootstrap { cluster: self.config.cluster, copies: self.config.copies };
+            self.propose_own(now, command);
+            return;
+        }
+        self.expire_sessions(now);
+        self.reap_orphans(now);
+        self.delete_dead_chunks(now);
+    }
+
+    fn propose_own(&mut self, now: Now, command: Command) {
+        self.propose_internal(now, command);
+        self.housekeeping.proposed_at = self.waiting.last_key_value().map_or(0, |(index, _)| *index);
+    }
+
+    fn expire_sessions(&mut self, now: Now) {
+        for session in self.sessions.expired(now.mono, self.config.session_timeout) {
+            tracing::info!(%session, "a silent session ends");
+            self.sessions.closed(session);
+            self.propose_own(now, Command::CloseSession { session });
+        }
+    }
+
+    fn reap_orphans(&mut self, now: Now) {
+        if !self.sessions.all_confirmed() {
+            return;
+        }
+        let orphans = self.state.orphans(ORPHANS_MAX);
+        let inodes: Vec<InodeId> =
+            orphans.into_iter().filter(|inode| !self.sessions.is_open(*inode)).take(REAP_MAX).collect();
+        if !inodes.is_empty() {
+            self.propose_own(now, Command::ReapOrphans { inodes });
+        }
+    }
+
+    /// Orders the deletion of chunks that no file has any more, and forgets those that all servers have deleted. A
+    /// server that is down keeps its chunks on the list until it is back or removed.
+    fn delete_dead_chunks(&mut self, now: Now) {
+        let from = ChunkId::from_raw(self.housekeeping.dead_from);
+        let dead = self.state.dead_chunks(from, DEAD_MAX);
+        self.housekeeping.dead_from = if dead.len() < DEAD_MAX { 0 } else { dead.last().map_or(0, |d| d.0.raw() + 1) };
+        let mut gone = Vec::new();
+        let mut orders: Vec<(ServerId, Vec<u64>)> = Vec::new();
+        for (chunk, servers) in dead {
+            let mut left = 0;
+            for id in servers {
+                let Some(server) = self.registry.get_mut(id) else { continue };
+                if server.confirmed.contains(&chunk) {
+                    continue;
+                }
+                left += 1;
+                if server.is_up(now.mono) && server.deleting.insert(chunk) {
+                    match orders.iter_mut().find(|(to, _)| *to == id) {
+                        Some((_, chunks)) => chunks.push(chunk.raw()),
+                        None => orders.push((id, vec![chunk.raw()])),
+                    }
+                }
+            }
+            if left == 0 {
+                gone.push(chunk);
+            }
+        }
+        for (id, chunks) in orders {
+            if let Some(conn) = self.registry.get(id).and_then(|server| server.conn) {
+                self.push(conn, &pb::DeleteChunks { chunks });
+            }
+        }
+        if !gone.is_empty() {
+            self.registry.forget_confirmed(&gone);
+            self.propose_own(now, Command::ForgetDead { chunks: gone });
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Where things are put, and later: how several regions share one namespace.
+
+pub mod placement;

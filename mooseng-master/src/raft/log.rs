@@ -1,0 +1,22 @@
+//! The log on disk: segments of chained records, one writer thread, one `fdatasync` for all that has gathered while the
+//! one before was under way.
+//!
+//! - [`record`]: the bytes of a record and of a segment's header, and nothing else.
+//! - [`recover`]: reads the segments back: cuts a torn tail, refuses damage in the middle.
+//! - [`segments`]: appends batches to the current segment, turns to the next, recycles what is purged.
+//! - [`writer`]: the thread.
+//!
+//! `docs/formats/raft-log.md` draws the layout.
+
+mod record;
+mod recover;
+mod segments;
+mod writer;
+
+pub use record::{LogFormatError, MARK_SIZE};
+pub use recover::LogOpenError;
+pub use segments::{LogOptions, Segments};
+pub use writer::{LogWriter, Work};
+
+#[cfg(test)]
+mod tests;

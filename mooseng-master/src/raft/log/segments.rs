@@ -1,0 +1,226 @@
+//! Appends batches to the newest segment and turns to the next one when it is full.
+//!
+//! Segments are filled with zeros before they are used, and purged ones are used again: an `fdatasync` then writes data
+//! only, no file-system metadata, which halves its cost.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mooseng_env::disk::OpenMode;
+use mooseng_env::{Disk, DiskFile};
+use mooseng_types::{ClusterId, MasterId};
+
+use super::record::{self, Content, HEADER_SIZE, Owner, Place, SegmentHeader};
+use super::recover::{self, LogOpenError, Tail, path_of};
+use crate::raft::{HardState, Persist, Recovered};
+
+/// Purged segments kept for use again.
+const SPARES_MAX: usize = 2;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// How a log is laid out, and whose it is.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// The folder; it exists.
+    pub dir: PathBuf,
+    /// Bytes of a segment. A batch that does not fit into what is left begins the next one; a batch larger than a
+    /// segment makes a larger one.
+    pub segment_bytes: u64,
+    /// Whose cluster.
+    pub cluster: ClusterId,
+    /// Whose log.
+    pub master: MasterId,
+}
+
+/// The segments of a log, open for appending.
+#[derive(Debug)]
+pub struct Segments {
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    current: Arc<dyn DiskFile>,
+    capacity: u64,
+    tail: Tail,
+    /// Number of each full segment and the highest index written until its end, oldest first.
+    full: VecDeque<(u64, u64)>,
+    spares: Vec<PathBuf>,
+    /// The highest index written so far: a segment is free when this one, as of its end, is purged.
+    highest_index: u64,
+    hard_state: HardState,
+    purged: (u64, u64),
+    buffer: Vec<u8>,
+}
+
+impl Segments {
+    /// Opens the log, making an empty one where there is none, and tells what it holds.
+    pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Self, Recovered), LogOpenError> {
+        let owner = Owner { cluster: options.cluster, master: options.master };
+        let replay = recover::replay(&*disk, &options.dir, owner)?;
+        let io = |source| LogOpenError::Io { path: options.dir.clone(), source };
+        let mut full: VecDeque<_> = replay.segments.into();
+        let recovered = replay.recovered;
+        let highest_index = full.iter().map(|(_, highest)| *highest).max().unwrap_or(0);
+        let (current, tail) = match replay.tail {
+            Some(tail) => {
+                full.pop_back();
+                let current = disk.open(&path_of(&options.dir, tail.segment), OpenMode::Write).map_err(io)?;
+                cut(&*current, tail.offset).map_err(io)?;
+                (current, tail)
+            }
+            None => {
+                let tail = Tail { segment: 1, offset: HEADER_SIZE, chain: 0, batch: 0 };
+                let current = make(&*disk, &options, None, &tail, options.segment_bytes).map_err(io)?;
+                (current, tail)
+            }
+        };
+        let capacity = current.len().map_err(io)?;
+        let (hard_state, purged) = (recovered.hard_state, recovered.purged);
+        let spares = Vec::new();
+        let buffer = Vec::new();
+        let segments = Self {
+            disk,
+            options,
+            current,
+            capacity,
+            tail,
+            full,
+            spares,
+            highest_index,
+            hard_state,
+            purged,
+            buffer,
+        };
+        Ok((segments, recovered))
+    }
+
+    /// Appends everything in `batches` and makes it durable with one sync. After an error the log must not be used
+    /// again: what is on the disk is not known.
+    pub fn append(&mut self, batches: &[Persist]) -> io::Result<()> {
+        let Some(last) = batches.last() else { return Ok(()) };
+        let entries = batches.iter().flat_map(|batch| batch.entries.iter().cloned().map(Content::Entry));
+        let contents = entries.chain([Content::State(last.hard_state)]).collect();
+        self.hard_state = last.hard_state;
+        self.write(contents)?;
+        if let Some(highest) =
+            batches.iter().flat_map(|batch| batch.entries.last()).map(|entry| entry.index).max()
+        {
+            self.highest_index = highest.max(self.highest_index);
+        }
+        Ok(())
+    }
+
+    /// Notes, durably, that entries up to `index` (of `term`) are purged, and frees the segments that hold nothing else.
+    pub fn purge(&mut self, index: u64, term: u64) -> io::Result<()> {
+        if index <= self.purged.0 {
+            return Ok(());
+        }
+        self.purged = (index, term);
+        if self.full.front().is_none_or(|(_, last)| *last > index) {
+            return Ok(());
+        }
+        // The mark must be durable before the entries it stands for are gone.
+        self.write(vec![Content::Mark { index, term }])?;
+        while let Some((number, _)) = self.full.pop_front_if(|(_, last)| *last <= index) {
+            let path = path_of(&self.options.dir, number);
+            if self.spares.len() < SPARES_MAX {
+                let spare = self.options.dir.join(format!("{number:016x}.spare"));
+                self.disk.rename(&path, &spare)?;
+                self.spares.push(spare);
+            } else {
+                self.disk.remove(&path)?;
+            }
+        }
+        self.disk.sync_dir(&self.options.dir)
+    }
+
+    fn write(&mut self, mut contents: Vec<Content>) -> io::Result<()> {
+        let batch = self.tail.batch + 1;
+        let mut chain = self.encode(&contents, batch);
+        if self.tail.offset + self.buffer.len() > usize::try_from(self.capacity).unwrap_or(usize::MAX) {
+            // The records that open a new segment make it stand for itself: those before may be purged.
+            let (index, term) = self.purged;
+            contents.splice(0..0, [Content::Mark { index, term }, Content::State(self.hard_state)]);
+            self.full.push_back((self.tail.segment, self.highest_index));
+            self.tail.segment += 1;
+            self.tail.offset = HEADER_SIZE;
+            chain = self.encode(&contents, batch);
+            let needed = (HEADER_SIZE + self.buffer.len()) as u64;
+            let spare = self.spares.pop();
+            self.current =
+                make(&*self.disk, &self.options, spare, &self.tail, needed.max(self.options.segment_bytes))?;
+            self.capacity = self.current.len()?;
+        }
+        self.current.write_all_at(&self.buffer, self.tail.offset as u64)?;
+        self.current.sync_data()?;
+        self.tail.offset += self.buffer.len();
+        self.tail.chain = chain;
+        self.tail.batch = batch;
+        Ok(())
+    }
+
+    /// Fills the buffer with the records of `contents` as they stand behind the tail; returns the chain after them.
+    fn encode(&mut self, contents: &[Content], batch: u64) -> u32 {
+        self.buffer.clear();
+        let mut chain = self.tail.chain;
+        for (position, content) in contents.iter().enumerate() {
+            let place = Place { segment: self.tail.segment, batch, last: position + 1 == contents.len() };
+            record::encode(&mut self.buffer, content, place, &mut chain);
+        }
+        chain
+    }
+}
+
+/// Makes a segment of zeros with its header, durably: a purged one used again, or a new one.
+fn make(
+    disk: &dyn Disk,
+    options: &LogOptions,
+    spare: Option<PathBuf>,
+    tail: &Tail,
+    bytes: u64,
+) -> io::Result<Arc<dyn DiskFile>> {
+    let path = path_of(&options.dir, tail.segment);
+    let beside = options.dir.join("next.tmp");
+    let file = match spare {
+        Some(spare) => {
+            disk.rename(&spare, &beside)?;
+            disk.open(&beside, OpenMode::Write)?
+        }
+        None => {
+            remove_if_there(disk, &beside)?;
+            disk.open(&beside, OpenMode::CreateNew)?
+        }
+    };
+    let mut at = file.len()?;
+    while at < bytes {
+        let step = (bytes - at).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..usize::try_from(step).unwrap_or(ZEROS.len())], at)?;
+        at += step;
+    }
+    let owner = Owner { cluster: options.cluster, master: options.master };
+    let header = SegmentHeader { number: tail.segment, chain: tail.chain };
+    file.write_all_at(&header.encode(owner), 0)?;
+    file.sync_data()?;
+    disk.rename(&beside, &path)?;
+    disk.sync_dir(&options.dir)?;
+    Ok(file)
+}
+
+fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Overwrites what a torn batch left behind `offset`, so that it can never be taken for a part of the log.
+fn cut(file: &dyn DiskFile, offset: usize) -> io::Result<()> {
+    let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let mut at = offset;
+    while at < length {
+        let step = (length - at).min(ZEROS.len());
+        file.write_all_at(&ZEROS[..step], at as u64)?;
+        at += step;
+    }
+    file.sync_data()
+}

@@ -1,0 +1,136 @@
+//! The log on a disk that loses what it may lose.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mooseng_env::disk::OpenMode;
+use mooseng_env::{Disk, MemoryDisk};
+use mooseng_types::{ClusterId, MasterId};
+use proptest::prelude::*;
+
+use super::{LogOpenError, LogOptions, Segments};
+use crate::raft::{HardState, LogEntry, Persist, Recovered};
+
+fn options() -> LogOptions {
+    LogOptions {
+        dir: PathBuf::from("/log"),
+        segment_bytes: 4096,
+        cluster: ClusterId::from_bytes([1; 16]),
+        master: MasterId::from_raw(1),
+    }
+}
+
+fn disk() -> MemoryDisk {
+    let disk = MemoryDisk::new(1 << 24);
+    disk.create_dir_all(Path::new("/log")).unwrap();
+    disk
+}
+
+fn open(disk: &MemoryDisk) -> Result<(Segments, Recovered), LogOpenError> {
+    Segments::open(Arc::new(disk.clone()), options())
+}
+
+fn entry(index: u64, term: u64, size: usize) -> LogEntry {
+    LogEntry { term, index, kind: 0, data: Bytes::from(vec![index as u8; size]) }
+}
+
+fn batch(number: u64, entries: Vec<LogEntry>) -> Persist {
+    Persist { number, entries, hard_state: HardState { term: 5, vote: 1, commit: 0 } }
+}
+
+#[test]
+fn the_log_reads_back_over_segment_borders_and_purges() {
+    let disk = disk();
+    let (mut log, empty) = open(&disk).unwrap();
+    assert_eq!(empty, Recovered::default());
+    for index in 1..=100 {
+        log.append(&[batch(index, vec![entry(index, 5, 200)])]).unwrap();
+    }
+    log.purge(70, 5).unwrap();
+    drop(log);
+    let (mut log, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.purged, (70, 5));
+    assert_eq!(recovered.entries, (71..=100).map(|index| entry(index, 5, 200)).collect::<Vec<_>>());
+    assert_eq!(recovered.hard_state, HardState { term: 5, vote: 1, commit: 0 });
+    for index in 101..=200 {
+        log.append(&[batch(index, vec![entry(index, 5, 200)])]).unwrap();
+        log.purge(index - 10, 5).unwrap();
+    }
+    assert!(disk.list(Path::new("/log")).unwrap().len() < 8, "purged segments are used again or removed");
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.entries.last(), Some(&entry(200, 5, 200)));
+    assert!(recovered.purged.0 <= 190 && recovered.entries[0].index == recovered.purged.0 + 1);
+}
+
+#[test]
+fn an_entry_replaces_what_stood_from_its_index_on() {
+    let disk = disk();
+    let (mut log, _) = open(&disk).unwrap();
+    log.append(&[batch(1, (1..=5).map(|i| entry(i, 1, 10)).collect())]).unwrap();
+    log.append(&[batch(2, vec![entry(3, 2, 20)])]).unwrap();
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.entries, [entry(1, 1, 10), entry(2, 1, 10), entry(3, 2, 20)]);
+}
+
+#[test]
+fn damage_to_what_was_durable_is_refused() {
+    let disk = disk();
+    let (mut log, _) = open(&disk).unwrap();
+    for index in 1..=10 {
+        log.append(&[batch(index, vec![entry(index, 1, 100)])]).unwrap();
+    }
+    let path = Path::new("/log/0000000000000001.log");
+    let whole = disk.read_whole(path).unwrap();
+    let file = disk.open(path, OpenMode::Write).unwrap();
+    // A byte of an early record's data.
+    file.write_all_at(&[whole[300] ^ 1], 300).unwrap();
+    assert!(matches!(open(&disk), Err(LogOpenError::Damaged { .. })));
+    file.write_all_at(&[whole[300]], 300).unwrap();
+    open(&disk).unwrap();
+}
+
+#[test]
+fn another_masters_log_is_refused() {
+    let disk = disk();
+    drop(open(&disk).unwrap());
+    let other = LogOptions { master: MasterId::from_raw(2), ..options() };
+    let error = Segments::open(Arc::new(disk), other).unwrap_err();
+    assert!(matches!(error, LogOpenError::Format { .. }), "{error}");
+}
+
+proptest! {
+    /// Batches are appended, the last one only in the page cache when the power goes: whatever sectors of it survive,
+    /// all that was synced is there, and the torn batch is there whole or not at all.
+    #[test]
+    fn a_power_cut_takes_nothing_that_was_synced(
+        sizes in prop::collection::vec((1usize..4, 0usize..900), 1..40),
+        survivors in prop::collection::vec(any::<bool>(), 64),
+    ) {
+        let disk = disk();
+        let (mut log, _) = open(&disk).unwrap();
+        let mut next = 1;
+        let mut synced = Vec::new();
+        let (torn, kept) = sizes.split_last().unwrap();
+        for (number, &(count, size)) in kept.iter().enumerate() {
+            let entries: Vec<_> = (next..next + count as u64).map(|i| entry(i, 1, size)).collect();
+            next += count as u64;
+            log.append(&[batch(number as u64, entries.clone())]).unwrap();
+            synced.extend(entries);
+        }
+        let last: Vec<_> = (next..next + torn.0 as u64).map(|i| entry(i, 1, torn.1)).collect();
+        disk.fail_syncs(true);
+        prop_assert!(log.append(&[batch(99, last.clone())]).is_err());
+        disk.fail_syncs(false);
+        let mut turn = survivors.iter().cycle();
+        disk.power_cut(|| *turn.next().unwrap());
+        let (mut log, recovered) = open(&disk).unwrap();
+        let whole: Vec<_> = synced.iter().chain(&last).cloned().collect();
+        prop_assert!(recovered.entries == synced || recovered.entries == whole);
+        let follow = entry(recovered.entries.len() as u64 + 1, 7, 50);
+        log.append(&[batch(100, vec![follow.clone()])]).unwrap();
+        let (_, again) = open(&disk).unwrap();
+        prop_assert_eq!(again.entries.last(), Some(&follow));
+        prop_assert_eq!(again.entries.len(), recovered.entries.len() + 1);
+    }
+}

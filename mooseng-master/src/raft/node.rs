@@ -1,0 +1,445 @@
+//! The consensus core: a value that is told the time, and performs no I/O.
+//!
+//! ```text
+//! tick, step, propose, persisted, applied  ->  Node  ->  Output { persist, messages, committed }
+//! ```
+//!
+//! Reads are served under a leader lease: with each heartbeat the leader asks its peers for a confirmation (the
+//! read-index protocol, Ongaro §6.4) that carries the time at which it asked. Once a majority has answered, no other
+//! leader can be elected before that time plus the shortest election time-out, because a voter refuses its vote for so
+//! long after it has heard from a leader, and a restarted voter is silent for the longest time-out (§6.2, §6.4.1). The
+//! lease ends a tenth of a time-out before that, for clocks that run at different speeds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mooseng_env::Entropy;
+use mooseng_protocol::pb;
+use mooseng_types::MasterId;
+use raft::eraftpb::{self, MessageType};
+use raft::{Config, RawNode, StateRole};
+
+use super::convert::{conf_state, from_log, from_wire, to_log, to_wire};
+use super::memory_log::MemoryLog;
+use super::{HardState, LogEntry, Recovered};
+
+/// How long one tick of the core's clock is.
+const TICK: Duration = Duration::from_millis(10);
+/// Entries proposed and not yet committed, in bytes; beyond it proposals are refused.
+const UNCOMMITTED_MAX: u64 = 64 << 20;
+/// Bytes of entries in one message to a peer.
+const MESSAGE_MAX: u64 = 1 << 20;
+
+/// Who takes part, and how patient they are.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// This master.
+    pub id: MasterId,
+    /// All voters, this one included.
+    pub voters: Vec<MasterId>,
+    /// Time between a leader's heartbeats.
+    pub heartbeat: Duration,
+    /// The shortest time without a leader after which a voter stands for election; the longest is twice that.
+    pub election: Duration,
+    /// What the state machine has applied durably.
+    pub applied: u64,
+}
+
+/// What a master is at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+impl Role {
+    /// The role's name in status output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        }
+    }
+}
+
+/// What must be made durable before [`Node::persisted`] is called with its number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Persist {
+    /// Rises with every output that needs persisting.
+    pub number: u64,
+    /// To be appended, replacing what is there from the first one's index on.
+    pub entries: Vec<LogEntry>,
+    /// The voter's new state.
+    pub hard_state: HardState,
+}
+
+/// What the core wants done. Order matters only within `persist` and `committed`.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// To the log; [`Node::persisted`] follows.
+    pub persist: Option<Persist>,
+    /// To peers, at once.
+    pub messages: Vec<pb::RaftMessage>,
+    /// To the state machine, in order; [`Node::applied`] follows.
+    pub committed: Vec<LogEntry>,
+}
+
+/// A proposal that was not accepted, and surely is not in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// Only the leader proposes.
+    #[error("not the leader")]
+    NotLeader,
+    /// Too much is waiting for the disks of a majority.
+    #[error("too many operations wait for a majority of the masters")]
+    Overloaded,
+}
+
+/// The consensus core of one master.
+pub struct Node {
+    raw: RawNode<MemoryLog>,
+    entropy: Arc<dyn Entropy>,
+    heartbeat: Duration,
+    election: Duration,
+    last_tick: Duration,
+    silent_until: Duration,
+    lease_until: Duration,
+    lease_asked: Duration,
+    lease_term: u64,
+    election_timeout_ticks: usize,
+    /// Number of the last output handed out for persisting, and of the last output at all.
+    submitted: u64,
+    last_number: u64,
+    persisted: u64,
+    told_all_have: u64,
+    /// Messages that wait for the output with this number to be durable.
+    after_persist: VecDeque<(u64, Vec<eraftpb::Message>)>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("role", &self.role()).field("term", &self.term()).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// A node that goes on where `recovered` left off. `now` is the time on the clock that all later calls use.
+    ///
+    /// # Panics
+    /// If the log does not reach back to what is applied, or holds entries of a kind that this release does not know:
+    /// the caller opened it with the store it belongs to.
+    #[must_use]
+    pub fn new(config: &NodeConfig, recovered: Recovered, now: Duration, entropy: Arc<dyn Entropy>) -> Self {
+        let restarted = recovered.hard_state != HardState::default();
+        let last = recovered.entries.last().map_or(recovered.purged.0, |entry| entry.index);
+        assert!(
+            recovered.purged.0 <= config.applied && config.applied <= last,
+            "the log holds entries {}..={last}, but the store is at {}",
+            recovered.purged.0 + 1,
+            config.applied
+        );
+        let entries: Option<Vec<_>> = recovered.entries.into_iter().map(from_log).collect();
+        let Some(entries) = entries else {
+            panic!("the log holds an entry of a kind that this release does not know")
+        };
+        let mut hard_state = eraftpb::HardState::default();
+        hard_state.term = recovered.hard_state.term;
+        hard_state.vote = recovered.hard_state.vote;
+        hard_state.commit = recovered.hard_state.commit.clamp(config.applied, last);
+        let voters = config.voters.iter().map(|voter| voter.raw()).collect();
+        let log = MemoryLog::new(hard_state, conf_state(voters, Vec::new()), recovered.purged, entries);
+        let raw = match RawNode::new(
+            &library_config(config),
+            log,
+            &slog::Logger::root(slog::Discard, slog::o!()),
+        ) {
+            Ok(raw) => raw,
+            Err(error) => panic!("the consensus core refuses its configuration: {error}"),
+        };
+        let silence = if restarted { config.election * 2 } else { Duration::ZERO };
+        Self {
+            raw,
+            entropy,
+            heartbeat: config.heartbeat,
+            election: config.election,
+            last_tick: now,
+            silent_until: now + silence,
+            lease_until: Duration::ZERO,
+            lease_asked: Duration::ZERO,
+            lease_term: 0,
+            election_timeout_ticks: 0,
+            submitted: 0,
+            last_number: 0,
+            persisted: 0,
+            told_all_have: 0,
+            after_persist: VecDeque::new(),
+        }
+    }
+
+    /// Lets time pass. To be called at least once every 10 ms; late calls are made up for, up to one heartbeat, so that
+    /// a process that was stopped does not stand for election at once.
+    pub fn tick(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.last_tick);
+        let ticks =
+            (passed.as_millis() / TICK.as_millis()).min(self.heartbeat.as_millis() / TICK.as_millis());
+        if ticks == 0 {
+            return;
+        }
+        self.last_tick = now;
+        for _ in 0..ticks {
+            if now < self.silent_until && self.role() != Role::Leader {
+                break;
+            }
+            self.randomise();
+            self.raw.tick();
+        }
+        self.ask_for_lease(now);
+    }
+
+    /// A peer's message. Messages that make no sense, and requests for a vote in the silent time after a restart, are
+    /// dropped: the peer repeats what matters.
+    pub fn step(&mut self, now: Duration, message: pb::RaftMessage) {
+        let Ok(message) = from_wire(message) else {
+            tracing::warn!("dropped a malformed message of a peer");
+            return;
+        };
+        let asks_for_vote =
+            matches!(message.msg_type, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        if now < self.silent_until && asks_for_vote {
+            return;
+        }
+        if let Err(error) = self.raw.step(message) {
+            tracing::debug!(%error, "dropped a message of a peer");
+        }
+    }
+
+    /// The connection to a peer is broken.
+    pub fn unreachable(&mut self, peer: MasterId) {
+        self.raw.report_unreachable(peer.raw());
+    }
+
+    /// Stands for election now, because the leader's connection broke: no need to wait for the time-out. The first
+    /// round only asks (pre-vote), so it disturbs no living leader.
+    pub fn leader_lost(&mut self, now: Duration) {
+        if now >= self.silent_until && self.role() == Role::Follower {
+            drop(self.raw.campaign());
+        }
+    }
+
+    /// Proposes a command; returns the index it will have if it is committed by this leader.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, ProposeError> {
+        if self.role() != Role::Leader {
+            return Err(ProposeError::NotLeader);
+        }
+        match self.raw.propose(Vec::new(), data) {
+            Ok(()) => Ok(self.raw.raft.raft_log.last_index()),
+            Err(raft::Error::ProposalDropped) if self.raw.raft.lead_transferee.is_none() => {
+                Err(ProposeError::Overloaded)
+            }
+            Err(_) => Err(ProposeError::NotLeader),
+        }
+    }
+
+    /// What is to be done now; `None` if nothing.
+    pub fn output(&mut self) -> Option<Output> {
+        if !self.raw.has_ready() {
+            return None;
+        }
+        let mut ready = self.raw.ready();
+        let number = ready.number();
+        self.last_number = number;
+        let mut output = Output::default();
+        self.take_lease(&ready.take_read_states());
+        output.messages.extend(ready.take_messages().into_iter().map(to_wire));
+        output.committed = ready.committed_entries().iter().map(to_log).collect();
+        let after = ready.take_persisted_messages();
+        let entries = ready.take_entries();
+        if let Some(hard_state) = ready.hs() {
+            self.raw.mut_store().hard_state = hard_state.clone();
+        }
+        self.raw.mut_store().append(&entries);
+        if ready.must_sync() {
+            self.submitted = number;
+            let state = &self.raw.store().hard_state;
+            let hard_state = HardState { term: state.term, vote: state.vote, commit: state.commit };
+            output.persist =
+                Some(Persist { number, entries: entries.iter().map(to_log).collect(), hard_state });
+        }
+        self.raw.advance_append_async(ready);
+        if !after.is_empty() {
+            self.after_persist.push_back((number, after));
+        }
+        if self.persisted >= self.submitted {
+            output.messages.extend(self.settle(number));
+        }
+        Some(output)
+    }
+
+    /// All that was handed out up to `number` is durable; returns the messages that waited for that.
+    pub fn persisted(&mut self, number: u64) -> Vec<pb::RaftMessage> {
+        self.persisted = self.persisted.max(number);
+        // What came after the last thing to persist had nothing to persist itself.
+        let settled = if self.persisted >= self.submitted { self.last_number } else { number };
+        self.settle(settled)
+    }
+
+    fn settle(&mut self, number: u64) -> Vec<pb::RaftMessage> {
+        self.raw.on_persist_ready(number);
+        let mut out = Vec::new();
+        while let Some((_, messages)) = self.after_persist.pop_front_if(|(waits_for, _)| *waits_for <= number)
+        {
+            out.extend(messages.into_iter().map(to_wire));
+        }
+        out
+    }
+
+    /// The state machine has applied everything up to `index`.
+    pub fn applied(&mut self, index: u64) {
+        self.raw.advance_apply_to(index);
+    }
+
+    /// Forgets entries up to `durable`, as far as no voter needs them any more; returns the last one forgotten, as
+    /// index and term.
+    pub fn purge(&mut self, durable: u64) -> (u64, u64) {
+        let all_have = self.all_have();
+        self.raw.mut_store().purge(durable.min(all_have));
+        self.raw.store().purged()
+    }
+
+    /// How far every voter has the log on disk, as far as this master knows. A follower may lead next and must then
+    /// serve the slowest voter, so it goes by what its leader has told it.
+    #[must_use]
+    pub fn all_have(&self) -> u64 {
+        let slowest = || self.raw.raft.prs().iter().map(|(_, progress)| progress.matched).min();
+        if self.role() == Role::Leader {
+            slowest().unwrap_or(0).max(self.told_all_have)
+        } else {
+            self.told_all_have
+        }
+    }
+
+    /// The leader says that every voter has the log on disk up to `index`.
+    pub fn told_all_have(&mut self, index: u64) {
+        self.told_all_have = self.told_all_have.max(index);
+    }
+
+    /// Bytes of commands kept in memory.
+    #[must_use]
+    pub fn log_bytes(&self) -> usize {
+        self.raw.store().bytes()
+    }
+
+    /// Whether this master leads, has applied everything of former leaders, and may be sure until some time after `now`
+    /// that nobody else leads: what it has applied is then the truth.
+    #[must_use]
+    pub fn may_serve_reads(&self, now: Duration) -> bool {
+        self.role() == Role::Leader
+            && self.lease_term == self.term()
+            && now < self.lease_until
+            && self.raw.raft.apply_to_current_term()
+    }
+
+    /// How far `peer` has the log on disk, as the leader knows it; 0 elsewhere.
+    #[must_use]
+    pub fn matched(&self, peer: MasterId) -> u64 {
+        self.raw.raft.prs().get(peer.raw()).map_or(0, |progress| progress.matched)
+    }
+
+    /// Whether `peer` has answered the leader lately.
+    #[must_use]
+    pub fn is_active(&self, peer: MasterId) -> bool {
+        self.raw.raft.prs().get(peer.raw()).is_some_and(|progress| progress.recent_active)
+    }
+
+    /// What this master is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        }
+    }
+
+    /// Who leads, as far as this master knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<MasterId> {
+        Some(self.raw.raft.leader_id).filter(|id| *id != 0).map(MasterId::from_raw)
+    }
+
+    /// The current term.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    /// The last index known to be committed.
+    #[must_use]
+    pub fn commit_index(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    /// The term of an entry still kept, or of the last one purged.
+    #[must_use]
+    pub fn term_of(&self, index: u64) -> Option<u64> {
+        self.raw.raft.raft_log.term(index).ok()
+    }
+
+    fn ask_for_lease(&mut self, now: Duration) {
+        if self.role() == Role::Leader && now.saturating_sub(self.lease_asked) >= self.heartbeat {
+            self.lease_asked = now;
+            let context =
+                [self.term().to_be_bytes(), u64::try_from(now.as_nanos()).unwrap_or(0).to_be_bytes()]
+                    .concat();
+            self.raw.read_index(context);
+        }
+    }
+
+    fn take_lease(&mut self, confirmed: &[raft::ReadState]) {
+        let Some(context) =
+            confirmed.last().and_then(|state| <[u8; 16]>::try_from(&state.request_ctx[..]).ok())
+        else {
+            return;
+        };
+        let number = |at: usize| context[at..at + 8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+        self.lease_term = number(0);
+        self.lease_until = Duration::from_nanos(number(8)) + self.election * 9 / 10;
+    }
+
+    /// Draws the election time-out from our own entropy, so that a simulation repeats itself.
+    fn randomise(&mut self) {
+        let raft = &mut self.raw.raft;
+        if raft.election_elapsed == 0 || self.election_timeout_ticks == 0 {
+            let (low, high) = (ticks(self.election), 2 * ticks(self.election));
+            let spread = u64::try_from(high - low).unwrap_or(1).max(1);
+            self.election_timeout_ticks =
+                low + usize::try_from(self.entropy.next_u64() % spread).unwrap_or(0);
+        }
+        raft.set_randomized_election_timeout(self.election_timeout_ticks);
+    }
+}
+
+fn ticks(duration: Duration) -> usize {
+    usize::try_from(duration.as_millis() / TICK.as_millis()).unwrap_or(usize::MAX).max(1)
+}
+
+fn library_config(config: &NodeConfig) -> Config {
+    Config {
+        election_tick: ticks(config.election),
+        heartbeat_tick: ticks(config.heartbeat),
+        applied: config.applied,
+        max_size_per_msg: MESSAGE_MAX,
+        max_inflight_msgs: 256,
+        check_quorum: true,
+        pre_vote: true,
+        max_uncommitted_size: UNCOMMITTED_MAX,
+        ..Config::new(config.id.raw())
+    }
+}

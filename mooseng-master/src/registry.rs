@@ -1,0 +1,244 @@
+//! The chunkservers as this master sees them now: who is up, how full, what each has reported. Soft state, rebuilt
+//! from heartbeats and reports; never replicated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mooseng_meta::ServerRow;
+use mooseng_protocol::pb;
+use mooseng_types::{ChunkId, ChunkVersion, ServerId};
+
+use crate::core::ConnId;
+use crate::multiregion::placement::Candidate;
+
+/// A server that has not spoken for this long is down.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// A chunkserver's present state.
+#[derive(Debug, Default)]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// Where it serves chunks.
+    pub address: String,
+    /// The connection it keeps to this master.
+    pub conn: Option<ConnId>,
+    /// When it last spoke.
+    pub heard: Option<Duration>,
+    /// Its disks.
+    pub disks: Vec<pb::DiskStatus>,
+    /// Its full report is in.
+    pub reported: bool,
+    /// What it has, once it has reported.
+    pub copies: BTreeMap<ChunkId, ChunkVersion>,
+    /// Deletions ordered and not yet confirmed.
+    pub deleting: BTreeSet<ChunkId>,
+    /// Deletions ordered and confirmed.
+    pub confirmed: BTreeSet<ChunkId>,
+    recently_given: u64,
+    report_parts: BTreeMap<ChunkId, ChunkVersion>,
+}
+
+impl Server {
+    /// Whether it can be used.
+    #[must_use]
+    pub fn is_up(&self, now: Duration) -> bool {
+        self.conn.is_some() && self.heard.is_some_and(|heard| now.saturating_sub(heard) < SILENCE_MAX)
+    }
+
+    fn sum(&self, of: impl Fn(&pb::DiskStatus) -> u64) -> u64 {
+        self.disks.iter().filter(|disk| !disk.failed).map(of).sum()
+    }
+
+    /// Bytes of its working disks.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.sum(|disk| disk.total_bytes)
+    }
+
+    /// Bytes it can still take.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.sum(|disk| disk.free_bytes)
+    }
+}
+
+/// All chunkservers of the cluster.
+#[derive(Debug, Default)]
+pub struct Registry {
+    servers: BTreeMap<ServerId, Server>,
+}
+
+impl Registry {
+    /// Takes over what the replicated state knows of a server.
+    pub fn know(&mut self, row: &ServerRow) {
+        let server = self.servers.entry(row.server).or_default();
+        server.name.clone_from(&row.name);
+        server.address.clone_from(&row.address);
+    }
+
+    /// A server speaks over `conn`.
+    pub fn heard(&mut self, id: ServerId, conn: ConnId, now: Duration, disks: Vec<pb::DiskStatus>) -> Option<&mut Server> {
+        let server = self.servers.get_mut(&id)?;
+        if server.conn != Some(conn) {
+            // A new connection may be a new process: what it has must be told again.
+            server.conn = Some(conn);
+            server.reported = false;
+            server.report_parts.clear();
+            server.deleting.clear();
+            server.confirmed.clear();
+        }
+        server.heard = Some(now);
+        server.disks = disks;
+        server.recently_given = 0;
+        Some(server)
+    }
+
+    /// A connection has ended.
+    pub fn closed(&mut self, conn: ConnId) {
+        for server in self.servers.values_mut().filter(|server| server.conn == Some(conn)) {
+            server.conn = None;
+        }
+    }
+
+    /// Forgets all reports: another master leads, and deletions may be decided without this one.
+    pub fn forget_reports(&mut self) {
+        for server in self.servers.values_mut() {
+            server.reported = false;
+            server.report_parts.clear();
+            server.copies.clear();
+            server.deleting.clear();
+            server.confirmed.clear();
+        }
+    }
+
+    /// The masters have agreed that these chunks are gone everywhere.
+    pub fn forget_confirmed(&mut self, chunks: &[ChunkId]) {
+        for server in self.servers.values_mut() {
+            for chunk in chunks {
+                server.confirmed.remove(chunk);
+            }
+        }
+    }
+
+    /// Takes in a report; `false` if the server is not known.
+    pub fn report(&mut self, report: &pb::ChunkReportRequest) -> bool {
+        let Some(server) = self.servers.get_mut(&ServerId::from_raw(report.server)) else { return false };
+        let copies = report.chunks.iter().map(|c| (ChunkId::from_raw(c.chunk), ChunkVersion::from_raw(c.version)));
+        if report.full {
+            server.report_parts.extend(copies);
+            if report.last {
+                server.copies = std::mem::take(&mut server.report_parts);
+                server.reported = true;
+            }
+        } else {
+            server.copies.extend(copies);
+        }
+        for lost in &report.lost {
+            let chunk = ChunkId::from_raw(*lost);
+            server.copies.remove(&chunk);
+            server.report_parts.remove(&chunk);
+            if server.deleting.remove(&chunk) {
+                server.confirmed.insert(chunk);
+            }
+        }
+        true
+    }
+
+    /// Where new copies could go.
+    pub fn candidates(&self, now: Duration, leave_out: &[ServerId]) -> Vec<Candidate> {
+        let usable = self.servers.iter().filter(|(id, server)| server.is_up(now) && !leave_out.contains(id));
+        usable
+            .map(|(id, server)| Candidate {
+                server: *id,
+                free_bytes: server.free_bytes(),
+                recently_given: server.recently_given,
+            })
+            .collect()
+    }
+
+    /// A new copy goes to `server`.
+    pub fn given(&mut self, server: ServerId) {
+        if let Some(server) = self.servers.get_mut(&server) {
+            server.recently_given += 1;
+        }
+    }
+
+    /// A server.
+    #[must_use]
+    pub fn get(&self, id: ServerId) -> Option<&Server> {
+        self.servers.get(&id)
+    }
+
+    /// A server, to be changed.
+    pub fn get_mut(&mut self, id: ServerId) -> Option<&mut Server> {
+        self.servers.get_mut(&id)
+    }
+
+    /// All servers.
+    pub fn iter(&self) -> impl Iterator<Item = (ServerId, &Server)> {
+        self.servers.iter().map(|(id, server)| (*id, server))
+    }
+
+    /// Addresses of `servers`, those that are up first.
+    #[must_use]
+    pub fn addresses(&self, servers: &[ServerId], now: Duration) -> Vec<pb::ServerAddress> {
+        let mut known: Vec<_> = servers.iter().filter_map(|id| Some((*id, self.servers.get(id)?))).collect();
+        known.sort_by_key(|(_, server)| !server.is_up(now));
+        known.into_iter().map(|(id, s)| pb::ServerAddress { server: id.raw(), address: s.address.clone() }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> Registry {
+        let mut registry = Registry::default();
+        for id in [1, 2] {
+            let server = ServerId::from_raw(id);
+            registry.know(&ServerRow { server, uuid: [id as u8; 16], name: String::new(), address: format!("a{id}") });
+        }
+        registry
+    }
+
+    fn disk(free_bytes: u64) -> pb::DiskStatus {
+        pb::DiskStatus { total_bytes: 100, free_bytes, ..Default::default() }
+    }
+
+    #[test]
+    fn a_server_is_up_while_it_speaks_and_its_connection_lives() {
+        let mut registry = registry();
+        let (first, now) = (ServerId::from_raw(1), Duration::from_secs(100));
+        registry.heard(first, ConnId(7), now, vec![disk(5), pb::DiskStatus { failed: true, ..disk(9) }]).unwrap();
+        assert_eq!(registry.candidates(now, &[]).iter().map(|c| c.free_bytes).collect::<Vec<_>>(), [5]);
+        assert_eq!(registry.candidates(now, &[first]), []);
+        assert_eq!(registry.candidates(now + SILENCE_MAX, &[]), []);
+        let order = registry.addresses(&[ServerId::from_raw(2), first], now);
+        assert_eq!(order[0].address, "a1", "the one that is up comes first");
+        registry.closed(ConnId(7));
+        assert_eq!(registry.candidates(now, &[]), []);
+    }
+
+    #[test]
+    fn a_full_report_counts_when_its_last_part_is_in() {
+        let mut registry = registry();
+        let server = ServerId::from_raw(1);
+        registry.heard(server, ConnId(1), Duration::ZERO, Vec::new()).unwrap();
+        let part = |chunk, last| pb::ChunkReportRequest {
+            server: 1,
+            full: true,
+            last,
+            chunks: vec![pb::CopyStatus { chunk, version: 3, in_doubt: false }],
+            lost: Vec::new(),
+        };
+        assert!(registry.report(&part(10, false)));
+        assert!(!registry.get(server).unwrap().reported);
+        assert!(registry.report(&part(11, true)));
+        assert!(registry.get(server).unwrap().reported);
+        assert_eq!(registry.get(server).unwrap().copies.len(), 2);
+        registry.report(&pb::ChunkReportRequest { server: 1, lost: vec![10], ..Default::default() });
+        assert_eq!(registry.get(server).unwrap().copies.keys().copied().collect::<Vec<_>>(), [ChunkId::from_raw(11)]);
+        assert!(!registry.report(&pb::ChunkReportRequest { server: 9, ..Default::default() }));
+    }
+}

@@ -1,0 +1,322 @@
+//! The namespace's requests.
+
+use bytes::Bytes;
+use mooseng_meta::{Command, CommittedChunk, RenameMode, XattrMode};
+use mooseng_protocol::convert::{BadMessage, id16, kind as kind_of, mode};
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::{self, Rpc};
+use mooseng_protocol::status::CallError;
+use mooseng_types::{
+    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FileKind, FileName, FsError, InodeId, ServerId, SessionId, SetAttr,
+    TimeNs,
+};
+
+use super::{Answer, Context, answer, attr_reply, decode, request};
+use crate::core::{ConnId, MasterCore, Now};
+use crate::multiregion::placement::place;
+
+/// Entries of one listing.
+const LISTING_MAX: usize = 4096;
+/// Chunks located by one request.
+const LOCATE_MAX: u32 = 1024;
+/// Chunks committed by one request.
+const COMMIT_MAX: usize = 1024;
+/// A session's name for people is cut to this many bytes.
+const CLIENT_NAME_MAX: usize = 200;
+
+pub(super) fn dispatch(
+    core: &mut MasterCore,
+    now: Now,
+    conn: ConnId,
+    kind: u16,
+    body: Bytes,
+) -> Result<Answer, CallError> {
+    match kind {
+        pb::OpenSessionRequest::KIND => open_session(core, decode(body)?),
+        pb::ResumeSessionRequest::KIND => resume_session(core, now, conn, &decode(body)?),
+        pb::LookupRequest::KIND
+        | pb::GetAttrRequest::KIND
+        | pb::ReaddirRequest::KIND
+        | pb::ReadlinkRequest::KIND
+        | pb::GetXattrRequest::KIND
+        | pb::ListXattrRequest::KIND
+        | pb::StatFsRequest::KIND
+        | pb::OpenRequest::KIND
+        | pb::ReleaseRequest::KIND
+        | pb::LocateRequest::KIND => {
+            core.must_serve_reads(now)?;
+            read(core, now, kind, body)
+        }
+        _ => {
+            core.must_lead()?;
+            change(core, now, kind, body)
+        }
+    }
+}
+
+fn read(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Answer, CallError> {
+    match kind {
+        pb::LookupRequest::KIND => {
+            let it: pb::LookupRequest = decode(body)?;
+            let attr = core.state.lookup(inode(it.parent), &FileName::parse(&it.name)?)?;
+            Ok(Answer::Now(attr_reply(attr)))
+        }
+        pb::GetAttrRequest::KIND => {
+            let it: pb::GetAttrRequest = decode(body)?;
+            Ok(Answer::Now(attr_reply(core.state.getattr(inode(it.inode))?)))
+        }
+        pb::ReaddirRequest::KIND => readdir(core, &decode(body)?),
+        pb::ReadlinkRequest::KIND => {
+            let it: pb::ReadlinkRequest = decode(body)?;
+            answer(&pb::ReadlinkReply { target: core.state.readlink(inode(it.inode))? })
+        }
+        pb::GetXattrRequest::KIND => {
+            let it: pb::GetXattrRequest = decode(body)?;
+            answer(&pb::GetXattrReply { value: core.state.getxattr(inode(it.inode), &it.name)? })
+        }
+        pb::ListXattrRequest::KIND => {
+            let it: pb::ListXattrRequest = decode(body)?;
+            answer(&pb::ListXattrReply { names: core.state.listxattr(inode(it.inode))? })
+        }
+        pb::StatFsRequest::KIND => statfs(core),
+        pb::OpenRequest::KIND => open(core, now, &decode(body)?),
+        pb::ReleaseRequest::KIND => {
+            let it: pb::ReleaseRequest = decode(body)?;
+            core.sessions.set_open(session(it.session), inode(it.inode), false);
+            answer(&pb::Empty {})
+        }
+        pb::LocateRequest::KIND => locate(core, now, &decode(body)?),
+        _ => Err(unknown(kind)),
+    }
+}
+
+fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Answer, CallError> {
+    let (meta, command, context) = match kind {
+        pb::CreateRequest::KIND => create(decode(body)?)?,
+        pb::SetAttrRequest::KIND => set_attr(&decode(body)?)?,
+        pb::LinkRequest::KIND => {
+            let it: pb::LinkRequest = decode(body)?;
+            let (new_parent, new_name) = (inode(it.new_parent), FileName::parse(&it.new_name)?);
+            (it.meta, Command::Link { inode: inode(it.inode), new_parent, new_name }, Context::Attr)
+        }
+        pb::UnlinkRequest::KIND => {
+            let it: pb::UnlinkRequest = decode(body)?;
+            (it.meta, Command::Unlink { parent: inode(it.parent), name: FileName::parse(&it.name)? }, Context::Empty)
+        }
+        pb::RmdirRequest::KIND => {
+            let it: pb::RmdirRequest = decode(body)?;
+            (it.meta, Command::Rmdir { parent: inode(it.parent), name: FileName::parse(&it.name)? }, Context::Empty)
+        }
+        pb::RenameRequest::KIND => rename(&decode(body)?)?,
+        pb::SetXattrRequest::KIND => {
+            let it: pb::SetXattrRequest = decode(body)?;
+            let mode = match (it.create, it.replace) {
+                (false, false) => XattrMode::Any,
+                (true, false) => XattrMode::Create,
+                (false, true) => XattrMode::Replace,
+                (true, true) => return Err(FsError::Invalid.into()),
+            };
+            let command = Command::SetXattr { inode: inode(it.inode), name: it.name, value: it.value, mode };
+            (it.meta, command, Context::Empty)
+        }
+        pb::RemoveXattrRequest::KIND => {
+            let it: pb::RemoveXattrRequest = decode(body)?;
+            (it.meta, Command::RemoveXattr { inode: inode(it.inode), name: it.name }, Context::Empty)
+        }
+        pb::GrantWriteRequest::KIND => grant_write(core, now, &decode(body)?)?,
+        pb::CommitWriteRequest::KIND => commit_write(decode(body)?)?,
+        pb::WriteInlineRequest::KIND => {
+            let it: pb::WriteInlineRequest = decode(body)?;
+            let command = Command::WriteInline { inode: inode(it.inode), offset: it.offset, data: it.data };
+            (it.meta, command, Context::Recalling(inode(it.inode), ChunkIndex::from_raw(0)))
+        }
+        pb::ReleaseLeaseRequest::KIND => {
+            let it: pb::ReleaseLeaseRequest = decode(body)?;
+            let indexes = it.indexes.iter().map(|index| ChunkIndex::from_raw(*index)).collect();
+            let command = Command::ReleaseLease { session: session_of(it.meta), inode: inode(it.inode), indexes };
+            (it.meta, command, Context::Empty)
+        }
+        pb::CloseSessionRequest::KIND => {
+            let it: pb::CloseSessionRequest = decode(body)?;
+            let session = session_of(it.meta);
+            (it.meta, Command::CloseSession { session }, Context::ClosedSession(session))
+        }
+        _ => return Err(unknown(kind)),
+    };
+    let request = request(meta.as_ref())?;
+    core.sessions.heard(request.id.session, now.mono);
+    Ok(Answer::Propose(Some(request), command, context))
+}
+
+type Change = (Option<pb::RequestMeta>, Command, Context);
+
+fn create(it: pb::CreateRequest) -> Result<Change, CallError> {
+    let kind = kind_of(it.kind)?;
+    let open = it.open && kind == FileKind::File;
+    let context = if open { Context::Created(session_of(it.meta)) } else { Context::Attr };
+    let command = Command::Create {
+        parent: inode(it.parent),
+        name: FileName::parse(&it.name)?,
+        kind,
+        mode: mode(it.mode)?,
+        uid: it.uid,
+        gid: it.gid,
+        rdev: it.rdev,
+        target: it.target,
+    };
+    Ok((it.meta, command, context))
+}
+
+fn set_attr(it: &pb::SetAttrRequest) -> Result<Change, CallError> {
+    let change = SetAttr::try_from(it)?;
+    let context = match change.size.and_then(ChunkIndex::of_offset) {
+        Some(index) => Context::Recalling(inode(it.inode), index),
+        None => Context::Attr,
+    };
+    let session = it.meta.map(|meta| session(meta.session));
+    Ok((it.meta, Command::SetAttr { inode: inode(it.inode), change, session }, context))
+}
+
+fn rename(it: &pb::RenameRequest) -> Result<Change, CallError> {
+    let mode = match (it.no_replace, it.exchange) {
+        (false, false) => RenameMode::Replace,
+        (true, false) => RenameMode::NoReplace,
+        (false, true) => RenameMode::Exchange,
+        (true, true) => return Err(FsError::Invalid.into()),
+    };
+    let command = Command::Rename {
+        parent: inode(it.parent),
+        name: FileName::parse(&it.name)?,
+        new_parent: inode(it.new_parent),
+        new_name: FileName::parse(&it.new_name)?,
+        mode,
+    };
+    Ok((it.meta, command, Context::Empty))
+}
+
+fn grant_write(core: &MasterCore, now: Now, it: &pb::GrantWriteRequest) -> Result<Change, CallError> {
+    let failed: Vec<ServerId> = it.failed_servers.iter().map(|id| ServerId::from_raw(*id)).collect();
+    let copies = core.state.settings().map_or(core.config.copies, |settings| settings.copies);
+    let candidates = place(&core.registry.candidates(now.mono, &failed), copies.into(), core.entropy.next_u64());
+    let (session, inode, index) = (session_of(it.meta), inode(it.inode), ChunkIndex::from_raw(it.index));
+    if index.start() >= mooseng_types::FILE_SIZE_MAX {
+        return Err(FsError::FileTooLarge.into());
+    }
+    let command = Command::GrantWrite { session, inode, index, candidates, failed };
+    Ok((it.meta, command, Context::Grant(session, inode, index)))
+}
+
+fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
+    if it.chunks.len() > COMMIT_MAX {
+        return Err(BadMessage { field: "chunks" }.into());
+    }
+    let chunks = it.chunks.iter().map(|chunk| CommittedChunk {
+        index: ChunkIndex::from_raw(chunk.index),
+        chunk: ChunkId::from_raw(chunk.chunk),
+        version: ChunkVersion::from_raw(chunk.version),
+        release: chunk.release,
+    });
+    let command = Command::CommitWrite {
+        session: session_of(it.meta),
+        inode: inode(it.inode),
+        size_at_least: it.size_at_least,
+        mtime: it.mtime_ns.map(TimeNs::from_raw),
+        chunks: chunks.collect(),
+    };
+    Ok((it.meta, command, Context::Attr))
+}
+
+fn open_session(core: &MasterCore, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
+    core.must_lead()?;
+    let client = id16(&it.client_id, "client_id")?;
+    let mut name = it.name;
+    name.truncate(name.floor_char_boundary(CLIENT_NAME_MAX));
+    Ok(Answer::Propose(None, Command::OpenSession { client, name }, Context::OpenedSession))
+}
+
+pub(super) fn session_reply(core: &MasterCore, session: SessionId) -> pb::OpenSessionReply {
+    let copies = core.state.settings().map_or(core.config.copies, |settings| settings.copies);
+    pb::OpenSessionReply { session: session.raw(), timeout_ms: timeout_ms(core), copies: copies.into() }
+}
+
+fn timeout_ms(core: &MasterCore) -> u32 {
+    u32::try_from(core.config.session_timeout.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn resume_session(
+    core: &mut MasterCore,
+    now: Now,
+    conn: ConnId,
+    it: &pb::ResumeSessionRequest,
+) -> Result<Answer, CallError> {
+    core.must_serve_reads(now)?;
+    let id = session(it.session);
+    if !core.state.session_exists(id) {
+        return Err(FsError::SessionExpired.into());
+    }
+    core.sessions.resumed(id, conn, now.mono);
+    if it.list_follows {
+        core.sessions.list_open(id, it.open_inodes.iter().map(|raw| inode(*raw)));
+    }
+    answer(&pb::ResumeSessionReply { timeout_ms: timeout_ms(core) })
+}
+
+fn readdir(core: &MasterCore, it: &pb::ReaddirRequest) -> Result<Answer, CallError> {
+    let entries_max = usize::try_from(it.entries_max).unwrap_or(LISTING_MAX).clamp(1, LISTING_MAX);
+    let listing = core.state.readdir(inode(it.inode), it.cookie, entries_max)?;
+    let entries = listing.entries.into_iter().map(|entry| pb::DirEntry {
+        inode: entry.inode.raw(),
+        name: Bytes::copy_from_slice(entry.name.as_bytes()),
+        kind: entry.kind.raw().into(),
+        cookie: entry.cookie,
+        attr: it.plus.then(|| core.state.getattr(entry.inode).ok().map(Into::into)).flatten(),
+    });
+    let entries = entries.collect();
+    answer(&pb::ReaddirReply { entries, end: listing.end, parent: listing.parent.raw() })
+}
+
+fn statfs(core: &MasterCore) -> Result<Answer, CallError> {
+    let totals = core.state.totals();
+    let copies = u64::from(core.state.settings().map_or(1, |settings| settings.copies)).max(1);
+    let total_bytes = core.registry.iter().map(|(_, server)| server.total_bytes()).sum::<u64>() / copies;
+    let free_bytes = core.registry.iter().map(|(_, server)| server.free_bytes()).sum::<u64>() / copies;
+    answer(&pb::StatFsReply { total_bytes, free_bytes, inodes: totals.inodes, used_bytes: totals.used_bytes })
+}
+
+fn open(core: &mut MasterCore, now: Now, it: &pb::OpenRequest) -> Result<Answer, CallError> {
+    let (id, target) = (session(it.session), inode(it.inode));
+    if !core.state.session_exists(id) {
+        return Err(FsError::SessionExpired.into());
+    }
+    let attr = core.state.getattr(target)?;
+    core.sessions.heard(id, now.mono);
+    core.sessions.set_open(id, target, true);
+    let inline = if attr.kind == FileKind::File { core.state.inline(target) } else { None };
+    answer(&pb::OpenReply { attr: Some(attr.into()), inline })
+}
+
+fn locate(core: &MasterCore, now: Now, it: &pb::LocateRequest) -> Result<Answer, CallError> {
+    let target = inode(it.inode);
+    let attr = core.state.getattr(target)?;
+    let found = core.state.locate(target, ChunkIndex::from_raw(it.first_index), it.count.min(LOCATE_MAX))?;
+    let covers_start = u64::from(it.first_index) * CHUNK_SIZE == 0;
+    let inline = if covers_start { core.state.inline(target) } else { None };
+    let chunks = found.iter().map(|found| core.location(now, session(it.session), found)).collect();
+    answer(&pb::LocateReply { attr: Some(attr.into()), inline, chunks })
+}
+
+fn inode(raw: u64) -> InodeId {
+    InodeId::from_raw(raw)
+}
+
+fn session(raw: u64) -> SessionId {
+    SessionId::from_raw(raw)
+}
+
+fn session_of(meta: Option<pb::RequestMeta>) -> SessionId {
+    session(meta.map_or(0, |meta| meta.session))
+}
+
+fn unknown(kind: u16) -> CallError {
+    CallError::Rejected { message: format!("unknown request {} ({kind:#x})", rpc::name(kind)) }
+}

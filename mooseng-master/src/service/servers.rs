@@ -1,0 +1,83 @@
+//! The chunkservers' requests.
+
+use mooseng_meta::Command;
+use mooseng_protocol::convert::id16;
+use mooseng_protocol::pb;
+use mooseng_protocol::status::CallError;
+use mooseng_types::ServerId;
+use prost::Message;
+
+use super::{Answer, Context, answer};
+use crate::core::{ConnId, MasterCore, Now};
+use crate::raft::Role;
+
+/// Makes a server known, or finds it known already.
+pub(super) fn register(
+    core: &mut MasterCore,
+    now: Now,
+    conn: ConnId,
+    it: pb::RegisterServerRequest,
+) -> Result<Answer, CallError> {
+    let uuid = id16(&it.uuid, "uuid")?;
+    let known = core.state.servers().into_iter().find(|row| row.uuid == uuid);
+    if let Some(row) = known
+        && row.name == it.name
+        && row.address == it.address
+    {
+        return Ok(Answer::Now(registered(core, now, conn, it, row.server)));
+    }
+    core.must_lead()?;
+    let command = Command::RegisterServer { uuid, name: it.name.clone(), address: it.address.clone() };
+    Ok(Answer::Propose(None, command, Context::Registered(it)))
+}
+
+/// The server has its number.
+pub(super) fn registered(
+    core: &mut MasterCore,
+    now: Now,
+    conn: ConnId,
+    it: pb::RegisterServerRequest,
+    server: ServerId,
+) -> Vec<u8> {
+    core.know_servers();
+    core.registry.heard(server, conn, now.mono, it.disks);
+    pb::RegisterServerReply { server: server.raw() }.encode_to_vec()
+}
+
+/// A server is alive.
+pub(super) fn heartbeat(
+    core: &mut MasterCore,
+    now: Now,
+    conn: ConnId,
+    it: pb::HeartbeatRequest,
+) -> Result<Answer, CallError> {
+    let id = ServerId::from_raw(it.server);
+    let leader = core.node.role() == Role::Leader;
+    if core.registry.get(id).is_none() {
+        core.know_servers();
+    }
+    let Some(server) = core.registry.heard(id, conn, now.mono, it.disks) else {
+        return Err(CallError::Unavailable { message: format!("server {id} is not known here yet: register first") });
+    };
+    let want_full_report = leader && !server.reported;
+    answer(&pb::HeartbeatReply { leader, want_full_report })
+}
+
+/// What a server has.
+pub(super) fn report(core: &mut MasterCore, it: &pb::ChunkReportRequest) -> Result<Answer, CallError> {
+    core.must_lead()?;
+    if !core.registry.report(it) {
+        let message = format!("server {} is not known here yet: register first", it.server);
+        return Err(CallError::Unavailable { message });
+    }
+    answer(&pb::ChunkReportReply {})
+}
+
+impl MasterCore {
+    /// Takes over from the state what servers there are.
+    fn know_servers(&mut self) {
+        for row in self.state.servers() {
+            self.registry.know(&row);
+        }
+    }
+}
