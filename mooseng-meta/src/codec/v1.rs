@@ -1,5 +1,6 @@
 //! Format 1.
 
+pub(crate) mod entry;
 pub(crate) mod response;
 pub(crate) mod row;
 
