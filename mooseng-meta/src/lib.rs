@@ -1,1 +1,36 @@
-//! The MooseNG namespace as a deterministic state machine over an ordered store
+//! The MooseNG namespace as a deterministic state machine over an ordered store.
+//!
+//! In reading order: [`command`] says what can be asked for and [`response`] what is answered; [`state`] applies one
+//! to get the other; `op` holds one family of commands per file, [`query`] the questions that change nothing; `tables`
+//! gives rows their types, `overlay` holds changed rows until the [`store`] has them; [`check`] is the file system
+//! check. Nothing here reads a clock, a file or a socket: the same entries make the same rows on every replica.
+
+pub mod check;
+pub mod chunk;
+pub mod codec;
+pub mod command;
+mod counters;
+mod inode;
+pub mod key;
+mod op;
+mod overlay;
+pub mod query;
+pub mod response;
+pub mod server;
+pub mod session;
+pub mod settings;
+pub mod state;
+pub mod store;
+mod tables;
+
+pub use check::{Violation, check};
+pub use chunk::ChunkRow;
+pub use codec::CodecError;
+pub use command::{Command, CommittedChunk, Entry, RenameMode, Request, XattrMode};
+pub use query::{DirEntry, Listing};
+pub use response::{Grant, Response};
+pub use server::ServerRow;
+pub use session::SessionRow;
+pub use settings::{Settings, Totals};
+pub use state::{FormatError, MetaState};
+pub use store::{Batch, MemoryStore, MetaStore};

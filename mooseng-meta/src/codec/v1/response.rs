@@ -1,0 +1,80 @@
+//! Answers, as they are stored.
+
+use mooseng_types::{ChunkId, ChunkVersion, FsError};
+
+use super::{FORMAT, attr, open, put_attr, put_servers, server, session};
+use crate::codec::{CodecError, Writer};
+use crate::response::{Grant, Response};
+
+mod tag {
+    pub(super) const DONE: u8 = 0;
+    pub(super) const ATTR: u8 = 1;
+    pub(super) const SESSION: u8 = 2;
+    pub(super) const SERVER: u8 = 3;
+    pub(super) const GRANT: u8 = 4;
+    pub(super) const REFUSED: u8 = 5;
+}
+
+/// Room for an answer with attributes.
+const USUAL_SIZE: usize = 72;
+
+impl Response {
+    /// The answer as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, USUAL_SIZE);
+        match self {
+            Self::Done => w.u8(tag::DONE),
+            Self::Attr(attr) => {
+                w.u8(tag::ATTR);
+                put_attr(&mut w, attr);
+            }
+            Self::Session(session) => {
+                w.u8(tag::SESSION);
+                w.var(session.raw());
+            }
+            Self::Server(server) => {
+                w.u8(tag::SERVER);
+                w.var(server.raw().into());
+            }
+            Self::Grant(grant) => {
+                w.u8(tag::GRANT);
+                w.var(grant.chunk.raw());
+                w.var(grant.base_version.raw().into());
+                w.var(grant.version.raw().into());
+                put_servers(&mut w, &grant.servers);
+                w.var(grant.valid_length.into());
+                w.option(grant.inline.as_ref(), |w, inline| w.bytes(inline));
+                w.u8(grant.fresh.into());
+            }
+            Self::Refused(error) => {
+                w.u8(tag::REFUSED);
+                w.var(error.code().into());
+            }
+        }
+        w.finish()
+    }
+
+    /// Reads an answer back.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let response = match r.u8()? {
+            tag::DONE => Self::Done,
+            tag::ATTR => Self::Attr(attr(&mut r)?),
+            tag::SESSION => Self::Session(session(&mut r)?),
+            tag::SERVER => Self::Server(server(&mut r)?),
+            tag::GRANT => Self::Grant(Grant {
+                chunk: ChunkId::from_raw(r.var()?),
+                base_version: ChunkVersion::from_raw(r.narrow()?),
+                version: ChunkVersion::from_raw(r.narrow()?),
+                servers: r.list(server)?,
+                valid_length: r.narrow()?,
+                inline: r.option(|r| r.bytes())?,
+                fresh: r.bool()?,
+            }),
+            tag::REFUSED => Self::Refused(FsError::from_code(r.narrow()?)),
+            _ => return Err(CodecError::Value("answer")),
+        };
+        r.finish(response)
+    }
+}

@@ -1,0 +1,271 @@
+//! Values of rows.
+//!
+//! An object's row is of fixed width, because nearly every command reads and writes one:
+//!
+//! ```text
+//! 0 format | 1 kind | 2 mode u16 | 4 uid u32 | 8 gid u32 | 12 nlink u32 | 16 rdev u32 | 20 size u64
+//! 28 atime i64 | 36 mtime i64 | 44 ctime i64 | 52 btime i64 | 60 parent u64 | 68 end      all little-endian
+//! ```
+
+use mooseng_types::{
+    ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, InodeId, ServerId, SessionId, TimeNs,
+};
+
+use super::{FORMAT, inode, kind, open, put_servers, server, session};
+use crate::chunk::ChunkRow;
+use crate::codec::{CodecError, Writer};
+use crate::counters::Counters;
+use crate::inode::{Dentry, InodeRow};
+use crate::server::ServerRow;
+use crate::session::{SessionRecord, Window};
+use crate::settings::{Settings, Totals};
+
+/// Bytes of an object's row.
+const INODE_SIZE: usize = 68;
+
+/// A value of a row: what the tables are made of.
+pub(crate) trait RowValue: Sized {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError>;
+}
+
+fn put<const N: usize>(row: &mut [u8; INODE_SIZE], at: usize, bytes: [u8; N]) {
+    row[at..at + N].copy_from_slice(&bytes);
+}
+
+impl InodeRow {
+    pub(crate) fn encode(&self) -> [u8; INODE_SIZE] {
+        let mut row = [0; INODE_SIZE];
+        row[0] = FORMAT;
+        row[1] = self.kind.raw();
+        put(&mut row, 2, self.mode.to_le_bytes());
+        put(&mut row, 4, self.uid.to_le_bytes());
+        put(&mut row, 8, self.gid.to_le_bytes());
+        put(&mut row, 12, self.nlink.to_le_bytes());
+        put(&mut row, 16, self.rdev.to_le_bytes());
+        put(&mut row, 20, self.size.to_le_bytes());
+        put(&mut row, 28, self.atime.raw().to_le_bytes());
+        put(&mut row, 36, self.mtime.raw().to_le_bytes());
+        put(&mut row, 44, self.ctime.raw().to_le_bytes());
+        put(&mut row, 52, self.btime.raw().to_le_bytes());
+        put(&mut row, 60, self.parent.raw().to_le_bytes());
+        row
+    }
+}
+
+impl RowValue for InodeRow {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self {
+            kind: FileKind::from_raw(r.u8()?).ok_or(CodecError::Value("kind"))?,
+            mode: u16::from_le_bytes(r.array()?),
+            uid: u32::from_le_bytes(r.array()?),
+            gid: u32::from_le_bytes(r.array()?),
+            nlink: u32::from_le_bytes(r.array()?),
+            rdev: u32::from_le_bytes(r.array()?),
+            size: u64::from_le_bytes(r.array()?),
+            atime: TimeNs::from_raw(r.i64()?),
+            mtime: TimeNs::from_raw(r.i64()?),
+            ctime: TimeNs::from_raw(r.i64()?),
+            btime: TimeNs::from_raw(r.i64()?),
+            parent: InodeId::from_raw(u64::from_le_bytes(r.array()?)),
+        };
+        r.finish(row)
+    }
+}
+
+impl Dentry {
+    pub(crate) fn encode(&self) -> [u8; 10] {
+        let [a, b, c, d, e, f, g, h] = self.inode.raw().to_le_bytes();
+        [FORMAT, self.kind.raw(), a, b, c, d, e, f, g, h]
+    }
+}
+
+impl RowValue for Dentry {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let kind = kind(&mut r)?;
+        let inode = InodeId::from_raw(u64::from_le_bytes(r.array()?));
+        r.finish(Self { inode, kind })
+    }
+}
+
+impl ChunkRow {
+    /// The row as bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 48);
+        w.var(self.inode.raw());
+        w.var(self.index.raw().into());
+        w.var(self.committed.raw().into());
+        w.var(self.granted.raw().into());
+        w.option(self.lease, |w, session| w.var(session.raw()));
+        put_servers(&mut w, &self.servers);
+        w.var(self.valid_length.into());
+        w.finish()
+    }
+}
+
+impl RowValue for ChunkRow {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self {
+            inode: inode(&mut r)?,
+            index: ChunkIndex::from_raw(r.narrow()?),
+            committed: ChunkVersion::from_raw(r.narrow()?),
+            granted: ChunkVersion::from_raw(r.narrow()?),
+            lease: r.option(session)?,
+            servers: r.list(server)?,
+            valid_length: r.narrow()?,
+        };
+        r.finish(row)
+    }
+}
+
+impl SessionRecord {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 18 + self.name.len());
+        w.raw(&self.client);
+        w.bytes(self.name.as_bytes());
+        w.finish()
+    }
+}
+
+impl RowValue for SessionRecord {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self { client: r.array()?, name: r.text()? };
+        r.finish(row)
+    }
+}
+
+impl Window {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 16);
+        w.var(self.acked_below);
+        w.var(self.highest);
+        w.finish()
+    }
+}
+
+impl RowValue for Window {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self { acked_below: r.var()?, highest: r.var()?, dirty: false };
+        r.finish(row)
+    }
+}
+
+impl ServerRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 24 + self.name.len() + self.address.len());
+        w.var(self.server.raw().into());
+        w.raw(&self.uuid);
+        w.bytes(self.name.as_bytes());
+        w.bytes(self.address.as_bytes());
+        w.finish()
+    }
+}
+
+impl RowValue for ServerRow {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self { server: server(&mut r)?, uuid: r.array()?, name: r.text()?, address: r.text()? };
+        r.finish(row)
+    }
+}
+
+impl Settings {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 18);
+        w.raw(&self.cluster.bytes());
+        w.u8(self.copies);
+        w.finish()
+    }
+}
+
+impl RowValue for Settings {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self { cluster: ClusterId::from_bytes(r.array()?), copies: r.u8()? };
+        r.finish(row)
+    }
+}
+
+impl Counters {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 48);
+        for number in [
+            self.next_inode,
+            self.next_chunk,
+            self.next_session,
+            self.next_server.into(),
+            self.totals.inodes,
+            self.totals.used_bytes,
+            self.totals.chunks,
+        ] {
+            w.var(number);
+        }
+        w.finish()
+    }
+}
+
+impl RowValue for Counters {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self {
+            next_inode: r.var()?,
+            next_chunk: r.var()?,
+            next_session: r.var()?,
+            next_server: r.narrow()?,
+            totals: Totals { inodes: r.var()?, used_bytes: r.var()?, chunks: r.var()? },
+        };
+        r.finish(row)
+    }
+}
+
+/// The servers of a dead chunk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct DeadChunk(pub(crate) Vec<ServerId>);
+
+impl DeadChunk {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 16);
+        put_servers(&mut w, &self.0);
+        w.finish()
+    }
+}
+
+impl RowValue for DeadChunk {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self(r.list(server)?);
+        r.finish(row)
+    }
+}
+
+/// A row that is one number: an id that a key leads to, or the applied index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Number(pub(crate) u64);
+
+impl Number {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 11);
+        w.var(self.0);
+        w.finish()
+    }
+
+    pub(crate) fn chunk(self) -> ChunkId {
+        ChunkId::from_raw(self.0)
+    }
+
+    pub(crate) fn session(self) -> SessionId {
+        SessionId::from_raw(self.0)
+    }
+}
+
+impl RowValue for Number {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self(r.var()?);
+        r.finish(row)
+    }
+}

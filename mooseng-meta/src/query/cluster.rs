@@ -1,0 +1,59 @@
+//! Questions about the cluster: sessions, servers, settings, sums.
+
+use mooseng_types::{RequestId, SessionId};
+
+use crate::key;
+use crate::response::Response;
+use crate::server::ServerRow;
+use crate::session::{SessionRecord, SessionRow};
+use crate::settings::{Settings, Totals};
+use crate::state::MetaState;
+use crate::tables::decode;
+
+impl MetaState {
+    /// All sessions.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionRow> {
+        self.tables.rows.collect(b"s", &[], usize::MAX, |key, value| {
+            let SessionRecord { name, .. } = decode(key, value);
+            SessionRow { session: SessionId::from_raw(key::number_at(key, 1)), name }
+        })
+    }
+
+    /// The session is open.
+    #[must_use]
+    pub fn session_exists(&self, session: SessionId) -> bool {
+        self.tables.windows.contains_key(&session)
+    }
+
+    /// All chunkservers that ever registered.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerRow> {
+        self.tables.rows.collect(b"v", &[], usize::MAX, decode)
+    }
+
+    /// What was settled when the cluster was made; `None` before.
+    #[must_use]
+    pub fn settings(&self) -> Option<Settings> {
+        self.tables.settings
+    }
+
+    /// Sums over the namespace.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.tables.counters.totals
+    }
+
+    /// The answer that a request was given, unless it is acknowledged or was never asked.
+    #[must_use]
+    pub fn stored_response(&self, id: RequestId) -> Option<Response> {
+        if self.tables.windows.get(&id.session)?.highest < id.seq {
+            return None;
+        }
+        let key = key::response(id.session, id.seq);
+        self.tables.rows.read(&key, |value| match Response::decode(value) {
+            Ok(response) => response,
+            Err(error) => panic!("metadata row {} is damaged: {error}", key.escape_ascii()),
+        })
+    }
+}

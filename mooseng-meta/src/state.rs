@@ -1,0 +1,207 @@
+//! The state machine: entries in, answers out, changed rows to the store when the caller has time for it.
+//!
+//! The masters' log is the only write-ahead log. [`MetaState::apply`] changes rows in memory; now and then the caller
+//! takes them with [`MetaState::freeze`], writes them to the store on a thread of its own, and says
+//! [`MetaState::flushed`]. The index of the last applied entry is in the same batch, so a restart goes on right there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mooseng_types::FsError;
+
+use crate::codec::CodecError;
+use crate::codec::v1;
+use crate::codec::v1::row::{Number, RowValue};
+use crate::command::{Command, Entry, Request};
+use crate::counters::Counters;
+use crate::key;
+use crate::op;
+use crate::overlay::Overlay;
+use crate::response::Response;
+use crate::session::Window;
+use crate::store::{Batch, MetaStore};
+use crate::tables::Tables;
+
+/// A request that skips more numbers than this makes us look which answers there are to forget.
+const FORGET_BLINDLY_MAX: u64 = 64;
+
+/// Why a store cannot be opened.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// It has rows, but none that says what they are.
+    #[error("the store holds something else than metadata")]
+    Foreign,
+    /// A later release has written it.
+    #[error("the store has format {found}, this release knows {}", v1::FORMAT)]
+    Unknown {
+        /// The format it has.
+        found: u64,
+    },
+    /// A row that every store has is missing.
+    #[error("the store has no row {0}")]
+    Missing(String),
+    /// A row cannot be read.
+    #[error("row {key} of the store")]
+    Damaged {
+        /// The row.
+        key: String,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+}
+
+/// The namespace.
+#[derive(Debug)]
+pub struct MetaState {
+    pub(crate) tables: Tables,
+    applied_index: u64,
+    /// The applied index of the last freeze.
+    frozen_index: u64,
+}
+
+fn stored<T: RowValue>(rows: &Overlay, key: &[u8]) -> Result<Option<T>, FormatError> {
+    rows.read(key, T::decode)
+        .transpose()
+        .map_err(|source| FormatError::Damaged { key: key.escape_ascii().to_string(), source })
+}
+
+fn needed<T: RowValue>(rows: &Overlay, key: &[u8]) -> Result<T, FormatError> {
+    stored(rows, key)?.ok_or_else(|| FormatError::Missing(key.escape_ascii().to_string()))
+}
+
+impl MetaState {
+    /// The namespace in this store; an empty store is an empty namespace.
+    pub fn open(store: Arc<dyn MetaStore>) -> Result<Self, FormatError> {
+        let mut empty = true;
+        store.scan(&[], &[], &mut |_, _| {
+            empty = false;
+            false
+        });
+        let rows = Overlay::new(store);
+        if empty {
+            let tables =
+                Tables { rows, counters: Counters::default(), windows: BTreeMap::new(), settings: None };
+            return Ok(Self { tables, applied_index: 0, frozen_index: 0 });
+        }
+        let Number(found) = stored(&rows, &key::FORMAT)?.ok_or(FormatError::Foreign)?;
+        if found != u64::from(v1::FORMAT) {
+            return Err(FormatError::Unknown { found });
+        }
+        let Number(applied_index) = needed(&rows, &key::APPLIED)?;
+        let counters = needed(&rows, &key::COUNTERS)?;
+        let settings = stored(&rows, &key::SETTINGS)?;
+        let windows = rows
+            .collect(b"a", &[], usize::MAX, |key, value| {
+                let session = Number(key::number_at(key, 1)).session();
+                Window::decode(value)
+                    .map(|window| (session, window))
+                    .map_err(|source| FormatError::Damaged { key: key.escape_ascii().to_string(), source })
+            })
+            .into_iter()
+            .collect::<Result<_, _>>()?;
+        let tables = Tables { rows, counters, windows, settings };
+        Ok(Self { tables, applied_index, frozen_index: applied_index })
+    }
+
+    /// The last entry applied; 0: none.
+    #[must_use]
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index
+    }
+
+    /// Applies the entry with this index, which must be above [`MetaState::applied_index`]. Never fails: a command
+    /// that cannot be done is [refused](Response::Refused) and changes nothing.
+    pub fn apply(&mut self, index: u64, entry: &Entry) -> Response {
+        self.skip(index);
+        match entry.request {
+            None => self.run(entry),
+            Some(request) => self.run_once(request, entry),
+        }
+    }
+
+    /// Passes over an entry without a command: a new leader's empty one, a change of membership.
+    pub fn skip(&mut self, index: u64) {
+        assert!(index > self.applied_index, "entry {index} comes after entry {}", self.applied_index);
+        self.applied_index = index;
+    }
+
+    /// Bytes of rows changed since the last freeze, about.
+    #[must_use]
+    pub fn unflushed_bytes(&self) -> usize {
+        self.tables.rows.active_bytes()
+    }
+
+    /// Takes the rows changed since the last freeze, for the store to write; they stay readable. `None` if the last
+    /// ones are not [flushed](MetaState::flushed) yet, or nothing was applied.
+    pub fn freeze(&mut self) -> Option<Arc<Batch>> {
+        if self.tables.rows.is_frozen() || self.applied_index == self.frozen_index {
+            return None;
+        }
+        let Tables { rows, counters, windows, .. } = &mut self.tables;
+        for (&session, window) in windows.iter_mut().filter(|(_, window)| window.dirty) {
+            rows.put(&key::window(session), window.encode().into());
+            window.dirty = false;
+        }
+        rows.put(&key::FORMAT, Number(v1::FORMAT.into()).encode().into());
+        rows.put(&key::APPLIED, Number(self.applied_index).encode().into());
+        rows.put(&key::COUNTERS, counters.encode().into());
+        self.frozen_index = self.applied_index;
+        rows.freeze(self.applied_index)
+    }
+
+    /// The frozen rows are durable in the store.
+    pub fn flushed(&mut self) {
+        self.tables.rows.flushed();
+    }
+
+    fn run(&mut self, entry: &Entry) -> Response {
+        op::run(&mut self.tables, entry.stamp, &entry.command).unwrap_or_else(Response::Refused)
+    }
+
+    /// Runs a client's request unless its answer is stored, and stores the answer.
+    fn run_once(&mut self, request: Request, entry: &Entry) -> Response {
+        let Request { id, acked_below } = request;
+        let Some(&window) = self.tables.windows.get(&id.session) else {
+            // Whose session is gone has what closing it would give.
+            return match entry.command {
+                Command::CloseSession { session } if session == id.session => Response::Done,
+                _ => Response::Refused(FsError::SessionExpired),
+            };
+        };
+        if id.seq < window.acked_below || acked_below > id.seq {
+            return Response::Refused(FsError::Invalid);
+        }
+        if let Some(response) = self.stored_response(id) {
+            return response;
+        }
+        let response = self.run(entry);
+        // "Try again": with the same number, so no answer may stand in the way.
+        if response == Response::Refused(FsError::LeaseHeld) {
+            return response;
+        }
+        self.remember(request, &response);
+        response
+    }
+
+    fn remember(&mut self, request: Request, response: &Response) {
+        let Request { id, acked_below } = request;
+        // The command may have been the session's end.
+        let Some(window) = self.tables.windows.get_mut(&id.session) else { return };
+        let forgotten = window.acked_below..acked_below.max(window.acked_below);
+        *window = Window { acked_below: forgotten.end, highest: window.highest.max(id.seq), dirty: true };
+        let rows = &mut self.tables.rows;
+        if forgotten.end - forgotten.start <= FORGET_BLINDLY_MAX {
+            for seq in forgotten {
+                rows.delete_written_once(&key::response(id.session, seq));
+            }
+        } else {
+            let from = key::response(id.session, forgotten.start);
+            let stored = rows.collect(&key::responses(id.session), &from, usize::MAX, |key, _| key.to_vec());
+            for key in stored.iter().filter(|key| key::number_at(key, 9) < forgotten.end) {
+                rows.delete_written_once(key);
+            }
+        }
+        rows.put(&key::response(id.session, id.seq), response.encode().into());
+    }
+}
