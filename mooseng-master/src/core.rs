@@ -86,8 +86,6 @@ pub enum Effect {
     Frame(ConnId, Vec<u8>),
     /// To the store; [`MasterCore::flushed`] follows.
     Flush(Arc<Batch>),
-    /// fsck of the state as it is now, off this thread; the edge replies to the request.
-    Check(ConnId, Header),
 }
 
 /// Who waits for an entry to be applied.
@@ -231,7 +229,6 @@ impl MasterCore {
             Ok(service::Answer::Propose(request, command, context)) => {
                 self.propose_for(now, conn, header, request, command, context);
             }
-            Ok(service::Answer::Elsewhere) => {}
             Err(error) => self.reply_error(conn, header, &error),
         }
     }

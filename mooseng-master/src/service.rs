@@ -32,8 +32,6 @@ pub(crate) enum Answer {
     Now(Vec<u8>),
     /// To be agreed on first.
     Propose(Option<Request>, Command, Context),
-    /// The edge answers, or nobody.
-    Elsewhere,
 }
 
 /// What is needed to answer once the command is applied.
@@ -76,7 +74,7 @@ pub(crate) fn dispatch(
 ) -> Result<Answer, CallError> {
     match header.kind {
         pb::ClusterStatusRequest::KIND => admin::cluster_status(core, now),
-        pb::CheckRequest::KIND => admin::check(core, now, conn, header),
+        pb::CheckRequest::KIND => admin::check(core, now),
         pb::HeartbeatRequest::KIND => servers::heartbeat(core, now, conn, decode(body)?),
         pb::ChunkReportRequest::KIND => servers::report(core, &decode(body)?),
         pb::RegisterServerRequest::KIND => servers::register(core, now, conn, decode(body)?),

@@ -1,13 +1,12 @@
 //! Administration: what the cluster looks like from here.
 
 use bytes::Bytes;
-use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_types::MasterId;
 
 use super::{Answer, answer};
-use crate::core::{ConnId, Effect, MasterCore, Now};
+use crate::core::{MasterCore, Now};
 use crate::raft::Role;
 
 /// The cluster as this master sees it. Answered by any master: a follower knows the masters and the servers that speak
@@ -65,9 +64,10 @@ fn masters(core: &MasterCore) -> Vec<pb::MasterStatus> {
     core.config.peers.iter().map(status).collect()
 }
 
-/// fsck, which the edge runs beside the loop.
-pub(super) fn check(core: &mut MasterCore, now: Now, conn: ConnId, header: Header) -> Result<Answer, CallError> {
+/// fsck of the metadata.
+pub(super) fn check(core: &MasterCore, now: Now) -> Result<Answer, CallError> {
     core.must_serve_reads(now)?;
-    core.effect(Effect::Check(conn, header));
-    Ok(Answer::Elsewhere)
+    let violations = mooseng_meta::check(&core.state).iter().map(ToString::to_string).collect();
+    let totals = core.state.totals();
+    answer(&pb::CheckReply { violations, inodes: totals.inodes, chunks: totals.chunks })
 }

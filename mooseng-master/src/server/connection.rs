@@ -1,0 +1,166 @@
+//! One accepted connection: bytes in, frames out, bytes out.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+use bytes::{Buf, BytesMut};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use mooseng_protocol::frame::{self, Frame};
+use mooseng_protocol::pb;
+
+/// Bytes taken from one connection in one turn, so that none starves the others.
+const READ_MAX: usize = 1 << 20;
+/// Bytes that may wait for a peer that does not read; then it is cut off.
+const OUTPUT_MAX: usize = 64 << 20;
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: TcpStream,
+    peer: SocketAddr,
+    input: BytesMut,
+    output: BytesMut,
+    role: Option<pb::Role>,
+    name: String,
+    may_write: bool,
+    waits_to_write: bool,
+    ending: bool,
+    broken: bool,
+}
+
+impl Connection {
+    pub(super) fn new(socket: TcpStream, peer: SocketAddr) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        Ok(Self {
+            socket,
+            peer,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            role: None,
+            name: String::new(),
+            may_write: true,
+            waits_to_write: false,
+            ending: false,
+            broken: false,
+        })
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE)
+    }
+
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        // The socket is closed next, which takes it off the list in any case.
+        drop(registry.deregister(&mut self.socket));
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(super) fn greeted(&self) -> bool {
+        self.role.is_some()
+    }
+
+    pub(super) fn role(&self) -> pb::Role {
+        self.role.unwrap_or(pb::Role::Unknown)
+    }
+
+    pub(super) fn greet(&mut self, hello: &pb::Hello) {
+        self.role = Some(hello.role());
+        self.name.clone_from(&hello.name);
+        tracing::debug!(peer = %self.peer, name = self.name, "connected");
+    }
+
+    /// Reads what there is; `false` if nothing more will come.
+    pub(super) fn fill(&mut self) -> bool {
+        let mut taken = 0;
+        while taken < READ_MAX {
+            let have = self.input.len();
+            self.input.resize(have + (64 << 10), 0);
+            let read = self.socket.read(&mut self.input[have..]);
+            self.input.truncate(have + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => return false,
+                // A short read has emptied the socket; asking again would only cost a system call.
+                Ok(count) if count < (64 << 10) => return true,
+                Ok(count) => taken += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// The next whole frame. One with a payload, or bytes that are none, end the connection: nobody sends a master
+    /// those.
+    pub(super) fn next_frame(&mut self) -> Option<Frame> {
+        if self.broken || self.ending {
+            return None;
+        }
+        match frame::decode(&mut self.input) {
+            Ok(Some(frame)) if frame.payload_length == 0 => Some(frame),
+            Ok(Some(_)) => {
+                self.fail("a frame with a payload");
+                None
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.fail(&error.to_string());
+                None
+            }
+        }
+    }
+
+    /// The peer does what it must not.
+    pub(super) fn fail(&mut self, why: &str) {
+        tracing::warn!(peer = %self.peer, name = self.name, why, "a connection is cut");
+        self.broken = true;
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
+        if self.output.len() > OUTPUT_MAX {
+            self.fail("it does not read what it asked for");
+        }
+    }
+
+    pub(super) fn close_when_sent(&mut self) {
+        self.ending = true;
+    }
+
+    pub(super) fn may_write(&mut self) {
+        self.may_write = true;
+    }
+
+    pub(super) fn wants_flush(&self) -> bool {
+        self.broken || self.ending || (self.may_write && !self.output.is_empty())
+    }
+
+    /// Writes what the socket takes; `false` if the connection is done with.
+    pub(super) fn flush(&mut self, registry: &Registry, token: Token) -> bool {
+        while !self.broken && self.may_write && !self.output.is_empty() {
+            match self.socket.write(&self.output) {
+                Ok(0) => return false,
+                Ok(sent) => self.output.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.may_write = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        if self.output.is_empty() {
+            // A large listing must not keep its room for ever.
+            self.output = BytesMut::new();
+        }
+        let waits = !self.output.is_empty();
+        if waits != self.waits_to_write {
+            let interest = if waits { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            if registry.reregister(&mut self.socket, token, interest).is_err() {
+                return false;
+            }
+            self.waits_to_write = waits;
+        }
+        !self.broken && !(self.ending && self.output.is_empty())
+    }
+}

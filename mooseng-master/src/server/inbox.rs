@@ -1,0 +1,104 @@
+//! How other threads reach the loop: what is durable as of now, requests of the gRPC facade, the order to stop.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use mio::Waker;
+use mooseng_protocol::frame::{self, FLAG_ERROR};
+use mooseng_protocol::pb;
+use mooseng_protocol::status::CallError;
+use prost::Message;
+
+/// Facade requests that may wait for the loop.
+const REQUESTS_MAX: usize = 1024;
+
+/// Where a facade request's answer goes: the reply's body.
+pub type FacadeReply = tokio::sync::oneshot::Sender<Result<Bytes, CallError>>;
+
+type FacadeRequest = (u16, Bytes, FacadeReply);
+
+/// What the loop finds when it is woken.
+#[derive(Debug)]
+pub struct Inbox {
+    waker: Waker,
+    persisted: AtomicU64,
+    flushed: AtomicBool,
+    stop: AtomicBool,
+    requests: SyncSender<FacadeRequest>,
+    taken: Mutex<Receiver<FacadeRequest>>,
+}
+
+impl Inbox {
+    pub(super) fn new(waker: Waker) -> Self {
+        let (requests, taken) = sync_channel(REQUESTS_MAX);
+        Self {
+            waker,
+            persisted: AtomicU64::new(0),
+            flushed: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            requests,
+            taken: Mutex::new(taken),
+        }
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "the loop cannot be woken");
+        }
+    }
+
+    pub(super) fn persisted(&self, number: u64) {
+        self.persisted.store(number, Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn flushed(&self) {
+        self.flushed.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Ends the loop.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Hands a request to the loop; refused as unavailable where too many wait.
+    pub fn request(&self, kind: u16, body: Bytes, reply: FacadeReply) -> Result<(), CallError> {
+        let busy = |_| CallError::Unavailable { message: "too many gRPC requests wait".into() };
+        self.requests.try_send((kind, body, reply)).map_err(busy)?;
+        self.wake();
+        Ok(())
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// The number of the last durable batch, if there is a later one than at the last call.
+    pub(super) fn take_persisted(&self) -> Option<u64> {
+        Some(self.persisted.swap(0, Ordering::AcqRel)).filter(|number| *number != 0)
+    }
+
+    pub(super) fn take_flushed(&self) -> bool {
+        self.flushed.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn take_request(&self) -> Option<FacadeRequest> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).try_recv().ok()
+    }
+}
+
+/// Turns the frame that would have gone over a connection into the facade's answer.
+pub(super) fn answer_facade(reply: FacadeReply, bytes: &[u8]) {
+    let broken = || CallError::Rejected { message: "the reply cannot be read".into() };
+    let answer = match frame::decode(&mut BytesMut::from(bytes)) {
+        Ok(Some(frame)) if frame.header.flags & FLAG_ERROR == 0 => Ok(frame.body),
+        Ok(Some(frame)) => Err(pb::ErrorReply::decode(frame.body).map_or_else(|_| broken(), CallError::from_reply)),
+        _ => Err(broken()),
+    };
+    // The caller may have gone away.
+    drop(reply.send(answer));
+}

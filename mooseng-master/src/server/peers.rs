@@ -1,0 +1,225 @@
+//! The connections to the other masters: each master dials every other and sends its messages there.
+//!
+//! A message for a peer that cannot be reached is dropped, and so is one behind too many unsent bytes: Raft repeats what
+//! matters, and a late heartbeat is worth nothing.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, Header};
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc;
+use mooseng_protocol::status::CallError;
+use mooseng_types::MasterId;
+use prost::Message;
+
+use super::hello_to_peer;
+use crate::config::Config;
+
+/// Tokens of peers begin here, far above those of accepted connections.
+const FIRST_TOKEN: usize = 1 << 48;
+/// Bytes that may wait for a peer.
+const OUTPUT_MAX: usize = 32 << 20;
+/// Time between two tries to connect.
+const RETRY: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+struct Link {
+    id: MasterId,
+    name: String,
+    address: String,
+    token: Token,
+    socket: Option<TcpStream>,
+    connected: bool,
+    input: BytesMut,
+    output: BytesMut,
+    try_again: Duration,
+    lost: bool,
+    complained: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Peers {
+    links: BTreeMap<MasterId, Link>,
+    hello: pb::Hello,
+}
+
+impl Peers {
+    pub(super) fn new(config: &Config) -> Self {
+        let others = config.peers.iter().filter(|peer| peer.id != config.id.raw());
+        let link = |(position, peer): (usize, &crate::config::Peer)| {
+            let id = MasterId::from_raw(peer.id);
+            let link = Link {
+                id,
+                name: peer.name.clone(),
+                address: peer.address.clone(),
+                token: Token(FIRST_TOKEN + position),
+                socket: None,
+                connected: false,
+                input: BytesMut::new(),
+                output: BytesMut::new(),
+                try_again: Duration::ZERO,
+                lost: false,
+                complained: false,
+            };
+            (id, link)
+        };
+        Self { links: others.enumerate().map(link).collect(), hello: hello_to_peer(config) }
+    }
+
+    pub(super) fn owns(&self, token: Token) -> bool {
+        token.0 >= FIRST_TOKEN
+    }
+
+    pub(super) fn event(&mut self, event: &Event, registry: &Registry) {
+        let Some(link) = self.links.values_mut().find(|link| link.token == event.token()) else { return };
+        if event.is_writable() {
+            link.writable(&self.hello);
+        }
+        if event.is_readable() {
+            link.readable();
+        }
+        link.settle(registry);
+    }
+
+    /// Dials those that are not connected; returns those that were lost since the last call.
+    pub(super) fn turn(&mut self, now: Duration, registry: &Registry) -> Vec<MasterId> {
+        let mut lost = Vec::new();
+        for link in self.links.values_mut() {
+            if std::mem::take(&mut link.lost) {
+                link.try_again = now + RETRY;
+                lost.push(link.id);
+            }
+            if link.socket.is_none() && now >= link.try_again {
+                link.try_again = now + RETRY;
+                link.dial(registry);
+            }
+        }
+        lost
+    }
+
+    /// Queues messages for a peer.
+    pub(super) fn send(&mut self, to: MasterId, messages: &pb::RaftMessages) {
+        let Some(link) = self.links.get_mut(&to).filter(|link| link.connected) else { return };
+        if link.output.len() > OUTPUT_MAX {
+            return;
+        }
+        let header = Header { kind: pb::RaftMessages::KIND, flags: FLAG_ONE_WAY, ..Header::default() };
+        link.output.extend_from_slice(&frame::encode(header, &messages.encode_to_vec(), 0));
+    }
+
+    /// Sends what is queued, as far as the sockets take it.
+    pub(super) fn flush(&mut self, registry: &Registry) {
+        for link in self.links.values_mut().filter(|link| link.connected && !link.output.is_empty()) {
+            link.write();
+            link.settle(registry);
+        }
+    }
+}
+
+impl Link {
+    fn dial(&mut self, registry: &Registry) {
+        let connected = || -> io::Result<TcpStream> {
+            let address: SocketAddr = self.address.parse().map_err(io::Error::other)?;
+            let mut socket = TcpStream::connect(address)?;
+            registry.register(&mut socket, self.token, Interest::READABLE | Interest::WRITABLE)?;
+            Ok(socket)
+        };
+        match connected() {
+            Ok(socket) => self.socket = Some(socket),
+            Err(error) => self.complain(&error.to_string()),
+        }
+        self.connected = false;
+        self.input.clear();
+        self.output.clear();
+    }
+
+    fn complain(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::warn!(peer = self.name, address = self.address, why, "a master cannot be reached; trying on");
+        }
+    }
+
+    fn writable(&mut self, hello: &pb::Hello) {
+        let Some(socket) = &self.socket else { return };
+        if !self.connected {
+            let ready = socket.take_error().and_then(|error| error.map_or(Ok(()), Err)).and_then(|()| socket.peer_addr());
+            match ready {
+                Ok(_) => {
+                    self.connected = true;
+                    // A missed option costs latency only.
+                    drop(socket.set_nodelay(true));
+                    let header = Header { kind: pb::Hello::KIND, request: 1, ..Header::default() };
+                    self.output.extend_from_slice(&frame::encode(header, &hello.encode_to_vec(), 0));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+                Err(error) => {
+                    self.complain(&error.to_string());
+                    self.lost = true;
+                    return;
+                }
+            }
+        }
+        self.write();
+    }
+
+    fn write(&mut self) {
+        let Some(socket) = &mut self.socket else { return };
+        while !self.output.is_empty() {
+            match socket.write(&self.output) {
+                Ok(sent) if sent > 0 => self.output.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => {
+                    self.lost = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A peer sends nothing here but the answer to the hello.
+    fn readable(&mut self) {
+        let Some(socket) = &mut self.socket else { return };
+        let mut bytes = [0; 4096];
+        loop {
+            match socket.read(&mut bytes) {
+                Ok(0) => break self.lost = true,
+                Ok(read) => self.input.extend_from_slice(&bytes[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break self.lost = true,
+            }
+        }
+        match frame::decode(&mut self.input) {
+            Ok(None) => {}
+            Ok(Some(reply)) if reply.header.flags & FLAG_ERROR == 0 => {
+                self.complained = false;
+                tracing::info!(peer = self.name, "connected to a master");
+            }
+            Ok(Some(reply)) => {
+                let why = pb::ErrorReply::decode(reply.body).map_or_else(|e| e.to_string(), |r| CallError::from_reply(r).to_string());
+                self.complain(&why);
+                self.lost = true;
+            }
+            Err(error) => {
+                self.complain(&error.to_string());
+                self.lost = true;
+            }
+        }
+    }
+
+    fn settle(&mut self, registry: &Registry) {
+        if self.lost && let Some(mut socket) = self.socket.take() {
+            // The socket is closed next, which takes it off the list in any case.
+            drop(registry.deregister(&mut socket));
+            self.connected = false;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The namespace's rows on disk: one fjall keyspace.
+//!
+//! One keyspace, so that a batch is atomic whatever happens to the engine's journal; every batch is synced before the
+//! Raft log is purged behind it. A disk that fails stops the process: a master without its rows must not answer.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use mooseng_meta::{Batch, MetaStore};
+
+/// The engine's own memory for blocks; rows are cached above it.
+const BLOCK_CACHE_BYTES: u64 = 8 << 20;
+/// The engine's write buffer: a batch of ours at a time, so little is gained by more.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+/// The engine's journal on disk.
+const JOURNAL_BYTES: u64 = 64 << 20;
+
+/// The store of a master.
+pub struct FjallStore {
+    database: Database,
+    rows: Keyspace,
+}
+
+impl std::fmt::Debug for FjallStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FjallStore")
+    }
+}
+
+impl FjallStore {
+    /// Opens the store in `dir`, making it where there is none.
+    pub fn open(dir: &Path) -> Result<Self, fjall::Error> {
+        let database = Database::builder(dir)
+            .cache_size(BLOCK_CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(1)
+            .manual_journal_persist(true)
+            .open()?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let rows = database.keyspace("rows", options)?;
+        Ok(Self { database, rows })
+    }
+
+    fn try_write(&self, batch: &Batch) -> Result<(), fjall::Error> {
+        let mut write = self.database.batch().durability(Some(PersistMode::SyncAll));
+        for (key, value) in &batch.rows {
+            match value {
+                Some(value) => write.insert(&self.rows, key.as_slice(), &value[..]),
+                None => write.remove(&self.rows, key.as_slice()),
+            }
+        }
+        write.commit()
+    }
+
+    fn try_scan(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), fjall::Error> {
+        for row in self.rows.range(from.max(prefix)..) {
+            let (key, value) = row.into_inner()?;
+            if !key.starts_with(prefix) || !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a broken store means.
+fn stop_on<T>(result: Result<T, fjall::Error>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => {
+            tracing::error!(%error, "the metadata store cannot be used; stopping. Check the disk; if it is broken, start this master with an empty data directory");
+            std::process::abort();
+        }
+    }
+}
+
+impl MetaStore for FjallStore {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        stop_on(self.rows.get(key)).map(|value| Bytes::copy_from_slice(&value))
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        stop_on(self.try_scan(prefix, from, visit));
+    }
+
+    fn write(&self, batch: &Batch) {
+        stop_on(self.try_write(batch));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn rows(store: &FjallStore, prefix: &[u8], from: &[u8], max: usize) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        store.scan(prefix, from, &mut |key, _| {
+            keys.push(key.to_vec());
+            keys.len() < max
+        });
+        keys
+    }
+
+    #[test]
+    fn rows_are_there_after_a_restart_in_order_and_by_prefix() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(dir.path()).unwrap();
+        let put = |keys: &[&[u8]], value: Option<&'static [u8]>| Batch {
+            applied_index: 1,
+            rows: keys.iter().map(|key| (key.to_vec(), value.map(Bytes::from_static))).collect::<BTreeMap<_, _>>(),
+        };
+        store.write(&put(&[b"a2", b"a1", b"b1", b"a3"], Some(b"v")));
+        store.write(&put(&[b"a3"], None));
+        drop(store);
+        let store = FjallStore::open(dir.path()).unwrap();
+        assert_eq!(store.get(b"a1").as_deref(), Some(&b"v"[..]));
+        assert_eq!(store.get(b"a3"), None);
+        assert_eq!(rows(&store, b"a", b"", 9), [b"a1", b"a2"]);
+        assert_eq!(rows(&store, b"a", b"a2", 9), [b"a2"]);
+        assert_eq!(rows(&store, b"", b"", 2), [b"a1", b"a2"]);
+    }
+}
