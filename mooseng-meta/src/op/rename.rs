@@ -74,10 +74,6 @@ fn replace(
     there: Option<Dentry>,
 ) -> Result<Response, FsError> {
     check_move(t, moved, old.dir, new.dir)?;
-    // An entry of the moved directory itself would be replaced by it: the same as moving it below itself.
-    if is_dir(moved) && new.dir == moved.inode {
-        return Err(FsError::Invalid);
-    }
     let replaced = match there {
         None => None,
         Some(there) => {
