@@ -1,8 +1,17 @@
-//! The file system check.
+//! The file system check: do the tables agree with each other?
 
+mod chunks;
+mod names;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use mooseng_types::InodeId;
+
+use crate::inode::InodeRow;
+use crate::key;
 use crate::state::MetaState;
+use crate::tables::decode;
 
 /// Something in the metadata that contradicts itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,12 +23,59 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Everything in the metadata that contradicts itself. Takes memory in proportion to the namespace.
+/// What the check has read and found.
+struct Findings<'a> {
+    state: &'a MetaState,
+    inodes: BTreeMap<InodeId, InodeRow>,
+    orphans: BTreeSet<InodeId>,
+    violations: Vec<Violation>,
+}
+
+impl Findings<'_> {
+    fn demand(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        if !holds {
+            self.violations.push(Violation(otherwise()));
+        }
+    }
+
+    fn is_file(&self, inode: InodeId) -> bool {
+        self.inodes.get(&inode).is_some_and(InodeRow::is_file)
+    }
+}
+
+/// Everything in the metadata that contradicts itself; empty if all is well. Takes memory in proportion to the
+/// namespace.
 #[must_use]
 pub fn check(state: &MetaState) -> Vec<Violation> {
-    let totals = state.totals();
-    if state.settings().is_none() && totals.inodes != 0 {
-        return vec![Violation("objects without a root".to_owned())];
-    }
-    Vec::new()
+    let rows = &state.tables.rows;
+    let id = |key: &[u8]| InodeId::from_raw(key::number_at(key, 1));
+    let inodes = rows.collect(b"i", &[], usize::MAX, |key, value| (id(key), decode(key, value)));
+    let orphans = rows.collect(b"o", &[], usize::MAX, |key, _| id(key));
+    let mut findings = Findings {
+        state,
+        inodes: inodes.into_iter().collect(),
+        orphans: orphans.into_iter().collect(),
+        violations: Vec::new(),
+    };
+    names::check(&mut findings);
+    chunks::check(&mut findings);
+    check_totals(&mut findings);
+    findings.violations
 }
+
+fn check_totals(findings: &mut Findings<'_>) {
+    let counters = findings.state.tables.counters;
+    let inodes = findings.inodes.len() as u64;
+    let used: u64 = findings.inodes.values().filter(|row| row.is_file()).map(|row| row.size).sum();
+    let newest = findings.inodes.last_key_value().map_or(0, |(inode, _)| inode.raw());
+    let totals = counters.totals;
+    findings
+        .demand(totals.inodes == inodes, || format!("{inodes} objects, the total says {}", totals.inodes));
+    findings.demand(totals.used_bytes == used, || {
+        format!("files have {used} bytes, the total says {}", totals.used_bytes)
+    });
+    findings.demand(newest < counters.next_inode, || format!("i{newest} is given out again"));
+}
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,10 @@ pub mod settings;
 pub mod state;
 pub mod store;
 mod tables;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use check::{Violation, check};
 pub use chunk::ChunkRow;

@@ -260,6 +260,11 @@ impl Number {
     pub(crate) fn session(self) -> SessionId {
         SessionId::from_raw(self.0)
     }
+
+    /// `None` if the number is no server's.
+    pub(crate) fn server(self) -> Option<ServerId> {
+        u32::try_from(self.0).ok().map(ServerId::from_raw)
+    }
 }
 
 impl RowValue for Number {

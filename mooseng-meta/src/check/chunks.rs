@@ -1,0 +1,79 @@
+//! Chunks, their places and their leases.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mooseng_types::{ChunkId, ChunkIndex, InodeId, SessionId};
+
+use super::Findings;
+use crate::chunk::{ChunkRow, FULL_LENGTH};
+use crate::codec::v1::row::Number;
+use crate::key;
+use crate::tables::decode;
+
+pub(super) fn check(findings: &mut Findings<'_>) {
+    let rows = &findings.state.tables.rows;
+    let id = |key: &[u8]| ChunkId::from_raw(key::number_at(key, 1));
+    let chunks = rows.collect(b"c", &[], usize::MAX, |key, value| (id(key), decode::<ChunkRow>(key, value)));
+    let chunks: BTreeMap<ChunkId, ChunkRow> = chunks.into_iter().collect();
+    let dead = rows.collect(b"g", &[], usize::MAX, |key, _| id(key));
+    let places = rows.collect(b"f", &[], usize::MAX, |key, value| {
+        let place =
+            (InodeId::from_raw(key::number_at(key, 1)), ChunkIndex::from_raw(key::short_number_at(key, 9)));
+        (place, decode::<Number>(key, value).chunk())
+    });
+    let places: BTreeMap<(InodeId, ChunkIndex), ChunkId> = places.into_iter().collect();
+    let leases = rows.collect(b"l", &[], usize::MAX, |key, _| {
+        (SessionId::from_raw(key::number_at(key, 1)), ChunkId::from_raw(key::number_at(key, 9)))
+    });
+    let leases: BTreeSet<(SessionId, ChunkId)> = leases.into_iter().collect();
+
+    for (&(inode, index), chunk) in &places {
+        findings.demand(findings.is_file(inode), || format!("{inode} has {chunk} and is no file"));
+        let agrees = chunks.get(chunk).is_some_and(|row| (row.inode, row.index) == (inode, index));
+        findings.demand(agrees, || format!("{inode} {index:?} leads to {chunk}, which is not its own"));
+    }
+    for (&chunk, row) in &chunks {
+        let placed = places.get(&(row.inode, row.index)) == Some(&chunk);
+        findings.demand(placed, || format!("{chunk} is not in {} {:?}", row.inode, row.index));
+        check_row(findings, &leases, chunk, row);
+    }
+    for &(session, chunk) in &leases {
+        let held = chunks.get(&chunk).is_some_and(|row| row.lease == Some(session));
+        findings.demand(held, || format!("{session} is listed with a lease of {chunk} it does not hold"));
+    }
+    for chunk in &dead {
+        findings.demand(!chunks.contains_key(chunk), || format!("{chunk} is dead and alive"));
+    }
+    let (counted, counters) = (chunks.len() as u64, findings.state.tables.counters);
+    let total = counters.totals.chunks;
+    findings.demand(total == counted, || format!("{counted} chunks, the total says {total}"));
+    let newest = chunks.last_key_value().map(|(&chunk, _)| chunk).max(dead.last().copied());
+    findings.demand(newest.is_none_or(|newest| newest.raw() < counters.next_chunk), || {
+        format!("{newest:?} is given out again")
+    });
+}
+
+fn check_row(
+    findings: &mut Findings<'_>,
+    leases: &BTreeSet<(SessionId, ChunkId)>,
+    chunk: ChunkId,
+    row: &ChunkRow,
+) {
+    findings.demand(row.committed <= row.granted, || {
+        format!("{chunk} has {} committed, {} granted", row.committed, row.granted)
+    });
+    findings.demand(!row.servers.is_empty(), || format!("{chunk} is on no server"));
+    let servers: BTreeSet<_> = row.servers.iter().collect();
+    findings.demand(servers.len() == row.servers.len(), || format!("{chunk} is on one server twice"));
+    findings.demand(row.valid_length <= FULL_LENGTH, || format!("{chunk} is longer than a chunk"));
+    if let Some(session) = row.lease {
+        let listed = leases.contains(&(session, chunk));
+        findings.demand(listed, || format!("the lease of {chunk} is not listed with {session}"));
+        let known = findings.state.session_exists(session);
+        findings.demand(known, || format!("{session} holds {chunk} and does not exist"));
+    }
+    let double = row.index.raw() == 0
+        && row.committed.raw() > 0
+        && findings.state.tables.rows.contains(&key::inline(row.inode));
+    findings.demand(!double, || format!("{} has its first bytes twice, inline and in {chunk}", row.inode));
+}

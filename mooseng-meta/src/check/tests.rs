@@ -1,0 +1,111 @@
+//! The check finds what it is there to find.
+
+use bytes::Bytes;
+use mooseng_types::{ChunkId, FileKind, InodeId, SessionId};
+
+use super::check;
+use crate::key;
+use crate::testing::World;
+
+/// Damages a world that has a bit of everything; the check must say something with `expected` in it.
+fn found(expected: &str, damage: impl FnOnce(&mut World, InodeId)) {
+    let mut world = World::new();
+    let dir = world.make(InodeId::ROOT, "dir", FileKind::Directory);
+    let file = world.make(dir, "file", FileKind::File);
+    world.make(dir, "link", FileKind::Symlink);
+    world.grant(file, 0);
+    assert_eq!(check(&world.state), []);
+    damage(&mut world, file);
+    let violations = check(&world.state);
+    assert!(
+        violations.iter().any(|v| v.to_string().contains(expected)),
+        "{expected:?} not in {violations:?}"
+    );
+}
+
+#[test]
+fn an_entry_that_leads_nowhere_is_found() {
+    found("is None", |world, file| world.state.tables.rows.delete(&key::inode(file)));
+}
+
+#[test]
+fn a_file_without_an_entry_is_found() {
+    found("0 entries", |world, file| {
+        let dir = world.lookup(InodeId::ROOT, "dir").unwrap().inode;
+        let _ = file;
+        world.state.tables.rows.delete(&key::dentry(dir, &World::name("file")));
+    });
+}
+
+#[test]
+fn a_wrong_link_count_is_found() {
+    found("has 2 links", |world, file| {
+        let mut row = world.state.tables.inode(file).unwrap();
+        row.nlink = 2;
+        world.state.tables.put_inode(file, &row);
+    });
+}
+
+#[test]
+fn a_directory_that_is_its_own_parent_is_found() {
+    found("cannot be reached", |world, _| {
+        let dir = world.lookup(InodeId::ROOT, "dir").unwrap().inode;
+        let mut row = world.state.tables.inode(dir).unwrap();
+        row.parent = dir;
+        world.state.tables.put_inode(dir, &row);
+    });
+}
+
+#[test]
+fn a_chunk_that_is_dead_and_alive_is_found() {
+    found("dead and alive", |world, _| {
+        let dead = crate::codec::v1::row::DeadChunk(Vec::new()).encode();
+        world.state.tables.rows.put(&key::dead_chunk(ChunkId::from_raw(1)), dead.into());
+    });
+}
+
+#[test]
+fn a_lease_that_is_not_listed_and_one_that_is_not_held_are_found() {
+    let chunk = ChunkId::from_raw(1);
+    found("is not listed", |world, _| {
+        let session = world.session;
+        world.state.tables.rows.delete(&key::lease(session, chunk));
+    });
+    found("does not hold", |world, _| {
+        let key = key::lease(SessionId::from_raw(99), chunk);
+        world.state.tables.rows.put(&key, Bytes::from_static(&[1]));
+    });
+}
+
+#[test]
+fn a_lost_place_of_a_chunk_is_found() {
+    found("is not in", |world, file| {
+        let place = key::file_chunk(file, mooseng_types::ChunkIndex::from_raw(0));
+        world.state.tables.rows.delete(&place);
+    });
+}
+
+#[test]
+fn wrong_totals_are_found() {
+    found("the total says", |world, _| world.state.tables.counters.totals.inodes += 1);
+    found("the total says", |world, _| world.state.tables.counters.totals.chunks += 1);
+    found("the total says", |world, _| world.state.tables.counters.totals.used_bytes += 1);
+}
+
+#[test]
+fn inline_content_of_a_directory_and_a_lost_target_are_found() {
+    found("no small file", |world, _| {
+        world.state.tables.rows.put(&key::inline(InodeId::ROOT), Bytes::from_static(b"x"));
+    });
+    found("targets do not match", |world, _| {
+        let link = world.state.tables.counters.next_inode - 1;
+        world.state.tables.rows.delete(&key::target(InodeId::from_raw(link)));
+    });
+}
+
+#[test]
+fn an_orphan_with_a_name_is_found() {
+    found("has names", |world, file| {
+        world.state.tables.rows.put(&key::orphan(file), Bytes::from_static(&[1]));
+    });
+}

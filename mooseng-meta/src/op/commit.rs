@@ -1,0 +1,62 @@
+//! Written bytes become part of the file.
+
+use mooseng_types::{FILE_SIZE_MAX, FsError, InodeId, SessionId, TimeNs};
+
+use crate::chunk::FULL_LENGTH;
+use crate::command::CommittedChunk;
+use crate::key;
+use crate::response::Response;
+use crate::tables::Tables;
+
+/// What becomes of the file.
+pub(super) struct Change {
+    pub(super) size_at_least: u64,
+    pub(super) mtime: TimeNs,
+    pub(super) stamp: TimeNs,
+}
+
+/// Commits the chunks, all or none: one lease that is lost refuses them all.
+pub(super) fn commit(
+    t: &mut Tables,
+    session: SessionId,
+    inode: InodeId,
+    change: Change,
+    chunks: &[CommittedChunk],
+) -> Result<Response, FsError> {
+    t.need_session(session)?;
+    let mut file = t.need_file(inode)?;
+    if change.size_at_least > FILE_SIZE_MAX {
+        return Err(FsError::FileTooLarge);
+    }
+    for committed in chunks {
+        let held = t.chunk(committed.chunk).is_some_and(|row| {
+            row.inode == inode
+                && row.index == committed.index
+                && row.lease == Some(session)
+                && row.granted == committed.version
+        });
+        if !held {
+            return Err(FsError::LeaseLost);
+        }
+    }
+
+    for committed in chunks {
+        let Some(mut row) = t.chunk(committed.chunk) else { continue };
+        row.committed = committed.version;
+        row.valid_length = FULL_LENGTH;
+        if committed.release {
+            t.set_lease(committed.chunk, &mut row, None);
+        }
+        t.put_chunk(committed.chunk, &row);
+    }
+    // The session has written the inline bytes into the chunk, as its grant told it to.
+    if chunks.iter().any(|committed| committed.index.raw() == 0) && t.rows.contains(&key::inline(inode)) {
+        t.rows.delete(&key::inline(inode));
+    }
+    let size = file.size.max(change.size_at_least);
+    t.set_size(&mut file, size);
+    file.mtime = change.mtime;
+    file.ctime = change.stamp;
+    t.put_inode(inode, &file);
+    Ok(Response::Attr(file.attr(inode)))
+}

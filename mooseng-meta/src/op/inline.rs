@@ -1,0 +1,49 @@
+//! Small files whose content lives in the metadata.
+
+use bytes::{Bytes, BytesMut};
+use mooseng_types::{ChunkIndex, FsError, INLINE_MAX, InodeId, TimeNs};
+
+use crate::key;
+use crate::response::Response;
+use crate::tables::Tables;
+
+/// Writes into the file's first bytes. `EBUSY` while a session writes its first chunk, `EINVAL` once it has one or if
+/// the bytes do not fit: then a chunk is the way.
+pub(super) fn write(
+    t: &mut Tables,
+    stamp: TimeNs,
+    inode: InodeId,
+    offset: u32,
+    data: &Bytes,
+) -> Result<Response, FsError> {
+    let mut file = t.need_file(inode)?;
+    let end = u64::from(offset) + data.len() as u64;
+    if data.is_empty() || end > INLINE_MAX {
+        return Err(FsError::Invalid);
+    }
+    match t.chunk_at(inode, ChunkIndex::from_raw(0)) {
+        Some((_, row)) if row.lease.is_some() => return Err(FsError::LeaseHeld),
+        Some(_) => return Err(FsError::Invalid),
+        None => {}
+    }
+
+    let old = t.inline(inode).unwrap_or_default();
+    t.rows.put(&key::inline(inode), patched(&old, offset as usize, data));
+    let size = file.size.max(end);
+    t.set_size(&mut file, size);
+    file.touch(stamp);
+    t.put_inode(inode, &file);
+    Ok(Response::Attr(file.attr(inode)))
+}
+
+/// `old` with `data` at `offset`; a gap between them is zero.
+fn patched(old: &Bytes, offset: usize, data: &Bytes) -> Bytes {
+    let end = offset + data.len();
+    if offset == 0 && end >= old.len() {
+        return data.clone();
+    }
+    let mut new = BytesMut::zeroed(old.len().max(end));
+    new[..old.len()].copy_from_slice(old);
+    new[offset..end].copy_from_slice(data);
+    new.freeze()
+}

@@ -1,0 +1,33 @@
+//! Leases that end without a commit.
+
+use mooseng_types::{ChunkId, ChunkIndex, FsError, InodeId, SessionId};
+
+use crate::chunk::ChunkRow;
+use crate::response::Response;
+use crate::tables::Tables;
+
+/// Ends a chunk's lease. Copies may hold bytes beyond the file's end that were never committed, even after an earlier
+/// commit under the same lease; they must not appear when the file grows.
+pub(super) fn end(t: &mut Tables, chunk: ChunkId, mut row: ChunkRow, file_size: u64) {
+    t.set_lease(chunk, &mut row, None);
+    row.void_beyond(file_size);
+    t.put_chunk(chunk, &row);
+}
+
+/// Gives back what the session holds of these; what it does not hold is passed over.
+pub(super) fn release(
+    t: &mut Tables,
+    session: SessionId,
+    inode: InodeId,
+    indexes: &[ChunkIndex],
+) -> Result<Response, FsError> {
+    t.need_session(session)?;
+    let file_size = t.need_file(inode)?.size;
+
+    for &index in indexes {
+        if let Some((chunk, row)) = t.chunk_at(inode, index).filter(|(_, row)| row.lease == Some(session)) {
+            end(t, chunk, row, file_size);
+        }
+    }
+    Ok(Response::Done)
+}

@@ -1,0 +1,94 @@
+//! The cluster, its clients and its chunkservers.
+
+use mooseng_types::{ChunkId, ClusterId, FileKind, FsError, InodeId, SessionId, TimeNs};
+
+use super::lease;
+use crate::codec::v1::row::Number;
+use crate::inode::InodeRow;
+use crate::key;
+use crate::response::Response;
+use crate::server::ServerRow;
+use crate::session::{SessionRecord, Window};
+use crate::settings::Settings;
+use crate::tables::Tables;
+
+const ROOT_MODE: u16 = 0o755;
+
+/// Makes the root directory.
+pub(super) fn bootstrap(
+    t: &mut Tables,
+    stamp: TimeNs,
+    cluster: ClusterId,
+    copies: u8,
+) -> Result<Response, FsError> {
+    if t.settings.is_some() {
+        return Err(FsError::Exists);
+    }
+
+    let settings = Settings { cluster, copies };
+    t.settings = Some(settings);
+    t.rows.put(&key::SETTINGS, settings.encode().into());
+    let root = InodeRow {
+        kind: FileKind::Directory,
+        mode: ROOT_MODE,
+        uid: 0,
+        gid: 0,
+        nlink: 2,
+        rdev: 0,
+        size: 0,
+        atime: stamp,
+        mtime: stamp,
+        ctime: stamp,
+        btime: stamp,
+        parent: InodeId::ROOT,
+    };
+    t.put_inode(InodeId::ROOT, &root);
+    t.counters.totals.inodes += 1;
+    Ok(Response::Done)
+}
+
+/// The client's session, a new one if it has none.
+pub(super) fn open_session(t: &mut Tables, client: &[u8; 16], name: &str) -> Response {
+    if let Some(known) = t.row::<Number>(&key::client(client)) {
+        return Response::Session(known.session());
+    }
+    let session = t.new_session();
+    let record = SessionRecord { client: *client, name: name.to_owned() };
+    t.rows.put(&key::client(client), Number(session.raw()).encode().into());
+    t.rows.put(&key::session(session), record.encode().into());
+    t.windows.insert(session, Window { acked_below: 0, highest: 0, dirty: true });
+    Response::Session(session)
+}
+
+/// Ends a session with its leases and its stored answers; one that is gone already is fine.
+pub(super) fn close_session(t: &mut Tables, session: SessionId) -> Response {
+    let Some(record) = t.row::<SessionRecord>(&key::session(session)) else { return Response::Done };
+    let leases = t
+        .rows
+        .collect(&key::leases(session), &[], usize::MAX, |key, _| ChunkId::from_raw(key::number_at(key, 9)));
+    for chunk in leases {
+        let Some(row) = t.chunk(chunk) else { continue };
+        let file_size = t.inode(row.inode).map_or(0, |file| file.size);
+        lease::end(t, chunk, row, file_size);
+    }
+    for key in t.rows.collect(&key::responses(session), &[], usize::MAX, |key, _| key.to_vec()) {
+        t.rows.delete_written_once(&key);
+    }
+    t.rows.delete(&key::client(&record.client));
+    t.rows.delete(&key::session(session));
+    t.rows.delete(&key::window(session));
+    t.windows.remove(&session);
+    Response::Done
+}
+
+/// The server's id, a new one if it has none; its name and address are those it came with last.
+pub(super) fn register_server(t: &mut Tables, uuid: [u8; 16], name: &str, address: &str) -> Response {
+    let known = t.row::<Number>(&key::server_uuid(&uuid)).and_then(Number::server);
+    let server = known.unwrap_or_else(|| t.new_server());
+    let row = ServerRow { server, uuid, name: name.to_owned(), address: address.to_owned() };
+    if known.is_none() {
+        t.rows.put(&key::server_uuid(&uuid), Number(server.raw().into()).encode().into());
+    }
+    t.rows.put(&key::server(server), row.encode().into());
+    Response::Server(server)
+}

@@ -1,0 +1,35 @@
+//! Copies that repair has made or lost.
+
+use mooseng_types::{ChunkId, ChunkVersion, FsError, ServerId};
+
+use crate::response::Response;
+use crate::tables::Tables;
+
+/// Counts a further copy, if it is of the committed bytes and nobody can have written since it was made.
+pub(super) fn add(
+    t: &mut Tables,
+    chunk: ChunkId,
+    version: ChunkVersion,
+    server: ServerId,
+) -> Result<Response, FsError> {
+    let mut row = t.chunk(chunk).ok_or(FsError::Stale)?;
+    if row.lease.is_some() || row.committed != version || row.servers.contains(&server) {
+        return Err(FsError::Stale);
+    }
+
+    row.servers.push(server);
+    t.put_chunk(chunk, &row);
+    Ok(Response::Done)
+}
+
+/// Strikes a copy off, but never the last: that one may still come back.
+pub(super) fn remove(t: &mut Tables, chunk: ChunkId, server: ServerId) -> Result<Response, FsError> {
+    let mut row = t.chunk(chunk).ok_or(FsError::Invalid)?;
+    if !row.servers.contains(&server) || row.servers.len() == 1 {
+        return Err(FsError::Invalid);
+    }
+
+    row.servers.retain(|&other| other != server);
+    t.put_chunk(chunk, &row);
+    Ok(Response::Done)
+}

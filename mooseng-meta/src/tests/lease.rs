@@ -1,0 +1,282 @@
+//! Write leases, commits, small files, and chunks that go.
+
+use bytes::Bytes;
+use mooseng_types::{
+    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FILE_SIZE_MAX, FileKind, FsError, InodeId, ServerId,
+};
+
+use crate::check::check;
+use crate::command::Command;
+use crate::testing::World;
+
+const ROOT: InodeId = InodeId::ROOT;
+const FULL: u32 = 64 << 20;
+
+fn world() -> (World, InodeId) {
+    let mut world = World::new();
+    let file = world.make(ROOT, "f", FileKind::File);
+    (world, file)
+}
+
+fn servers(ids: &[u32]) -> Vec<ServerId> {
+    ids.iter().copied().map(ServerId::from_raw).collect()
+}
+
+fn version(raw: u32) -> ChunkVersion {
+    ChunkVersion::from_raw(raw)
+}
+
+fn write(inode: InodeId, offset: u32, data: &'static [u8]) -> Command {
+    Command::WriteInline { inode, offset, data: Bytes::from_static(data) }
+}
+
+#[test]
+fn the_first_grant_makes_a_chunk_and_a_commit_makes_its_bytes_the_files() {
+    let (mut world, file) = world();
+    let grant = world.grant(file, 1);
+    assert!(grant.fresh && grant.inline.is_none());
+    assert_eq!((grant.base_version, grant.version), (version(0), version(1)));
+    assert_eq!((grant.servers.clone(), grant.valid_length), (servers(&[1, 2, 3]), FULL));
+    let attr = world.attr(world.commit(file, CHUNK_SIZE + 10, 1, &grant, false));
+    assert_eq!(attr.size, CHUNK_SIZE + 10);
+    assert_eq!(attr.mtime, attr.ctime);
+    let row = world.state.chunk(grant.chunk).unwrap();
+    assert_eq!((row.committed, row.granted, row.lease), (version(1), version(1), Some(world.session)));
+    let attr = world.attr(world.commit(file, 5, 1, &grant, true));
+    assert_eq!(attr.size, CHUNK_SIZE + 10);
+    assert_eq!(world.state.chunk(grant.chunk).unwrap().lease, None);
+    world.refused(FsError::LeaseLost, world.commit(file, 5, 1, &grant, true));
+    let located = world.state.locate(file, ChunkIndex::from_raw(0), 2).unwrap();
+    assert_eq!(
+        located.iter().map(|(index, chunk, _)| (index.raw(), *chunk)).collect::<Vec<_>>(),
+        [(1, grant.chunk)]
+    );
+    assert_eq!(world.state.locate(file, ChunkIndex::from_raw(0), 1), Ok(vec![]));
+    assert_eq!(world.state.locate(ROOT, ChunkIndex::from_raw(0), 1), Err(FsError::IsDirectory));
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn a_grant_that_cannot_be_is_refused() {
+    let (mut world, file) = world();
+    let none = |inode, index| {
+        let index = ChunkIndex::from_raw(index);
+        Command::GrantWrite { session: world.session, inode, index, candidates: vec![], failed: vec![] }
+    };
+    let (empty, beyond) = (none(file, 0), none(file, 1 << 30));
+    world.refused(FsError::NoSpace, empty);
+    world.refused(FsError::FileTooLarge, beyond);
+    world.refused(FsError::IsDirectory, World::grant_by(world.session, ROOT, 0, &[]));
+    world.refused(
+        FsError::SessionExpired,
+        World::grant_by(mooseng_types::SessionId::from_raw(9), file, 0, &[]),
+    );
+}
+
+#[test]
+fn one_session_holds_a_lease_and_gets_the_same_again() {
+    let (mut world, file) = world();
+    let other = world.open(2);
+    let grant = world.grant(file, 0);
+    world.refused(FsError::LeaseHeld, World::grant_by(other, file, 0, &[]));
+    let before = world.rows();
+    assert_eq!(world.grant(file, 0), grant);
+    assert_eq!(world.granted(World::grant_by(world.session, file, 0, &[9])), grant);
+    assert_eq!(world.rows(), before);
+}
+
+#[test]
+fn a_failed_server_loses_the_chunk_under_a_new_version() {
+    let (mut world, file) = world();
+    let first = world.grant(file, 0);
+    let second = world.granted(World::grant_by(world.session, file, 0, &[2]));
+    assert_eq!((second.chunk, second.version, second.fresh), (first.chunk, version(2), true));
+    assert_eq!(second.servers, servers(&[1, 3]));
+    world.refused(FsError::LeaseLost, world.commit(file, 10, 0, &first, false));
+    world.attr(world.commit(file, 10, 0, &second, false));
+    world.refused(FsError::Io, World::grant_by(world.session, file, 0, &[1, 3]));
+    let third = world.granted(World::grant_by(world.session, file, 0, &[3]));
+    assert_eq!((third.base_version, third.version, third.fresh), (version(2), version(3), false));
+}
+
+#[test]
+fn a_chunk_with_no_server_left_and_nothing_committed_is_made_anew() {
+    let (mut world, file) = world();
+    let session = world.session;
+    let index = ChunkIndex::from_raw(0);
+    let with = |candidates: &[u32], failed: &[u32]| Command::GrantWrite {
+        session,
+        inode: file,
+        index,
+        candidates: servers(candidates),
+        failed: servers(failed),
+    };
+    let first = world.granted(with(&[1], &[]));
+    world.refused(FsError::NoSpace, with(&[1], &[1]));
+    let second = world.granted(with(&[1, 4], &[1]));
+    assert_ne!(second.chunk, first.chunk);
+    assert_eq!((second.version, second.servers.clone(), second.fresh), (version(1), servers(&[4]), true));
+    assert_eq!(world.state.dead_chunks(ChunkId::from_raw(0), 9), [(first.chunk, servers(&[1]))]);
+    assert_eq!(world.state.totals().chunks, 1);
+    assert_eq!(check(&world.state), []);
+    world.done(Command::ForgetDead { chunks: vec![first.chunk, second.chunk] });
+    assert_eq!(world.state.dead_chunks(ChunkId::from_raw(0), 9), []);
+    assert!(world.state.chunk(second.chunk).is_some());
+}
+
+#[test]
+fn bytes_beyond_the_files_end_are_void_when_a_lease_ends_without_a_commit() {
+    let (mut world, file) = world();
+    let grant = world.grant(file, 0);
+    world.attr(world.commit(file, 100, 0, &grant, false));
+    let indexes = vec![ChunkIndex::from_raw(0), ChunkIndex::from_raw(7)];
+    world.done(Command::ReleaseLease { session: world.session, inode: file, indexes });
+    let row = world.state.chunk(grant.chunk).unwrap();
+    assert_eq!((row.lease, row.valid_length), (None, 100));
+    world.attr(World::truncate(file, 1000, None));
+    let again = world.grant(file, 0);
+    assert_eq!((again.valid_length, again.version), (100, version(2)));
+    let beyond = world.grant(file, 3);
+    world.done(Command::CloseSession { session: world.session });
+    assert_eq!(world.state.chunk(again.chunk).unwrap().valid_length, 100);
+    assert_eq!(world.state.chunk(beyond.chunk).unwrap().valid_length, 0);
+    assert_eq!(check(&world.state), []);
+    world.session = world.open(2);
+    let last = world.grant(file, 0);
+    world.attr(world.commit(file, 2000, 0, &last, true));
+    assert_eq!(world.state.chunk(last.chunk).unwrap().valid_length, FULL);
+}
+
+#[test]
+fn a_commit_with_one_lost_lease_commits_nothing() {
+    let (mut world, file) = world();
+    let (a, b) = (world.grant(file, 0), world.grant(file, 1));
+    let Command::CommitWrite { mut chunks, .. } = world.commit(file, 9, 0, &a, false) else { unreachable!() };
+    let Command::CommitWrite { chunks: more, .. } = world.commit(file, 9, 1, &b, false) else {
+        unreachable!()
+    };
+    chunks.extend(more);
+    chunks[1].version = version(9);
+    let commit = |chunks, size_at_least| Command::CommitWrite {
+        session: world.session,
+        inode: file,
+        size_at_least,
+        mtime: None,
+        chunks,
+    };
+    let (lost, large, none) = (commit(chunks, 9), commit(vec![], FILE_SIZE_MAX + 1), commit(vec![], 7));
+    world.refused(FsError::LeaseLost, lost);
+    world.refused(FsError::FileTooLarge, large);
+    assert_eq!(world.attr(none).size, 7);
+}
+
+#[test]
+fn a_cut_removes_chunks_beyond_it_and_voids_the_rest_of_its_own() {
+    let (mut world, file) = world();
+    let grants: Vec<_> = (0..3).map(|index| world.grant(file, index)).collect();
+    for (index, grant) in (0..).zip(&grants) {
+        world.attr(world.commit(file, 3 * CHUNK_SIZE, index, grant, true));
+    }
+    world.attr(World::truncate(file, CHUNK_SIZE + 5, None));
+    assert_eq!(world.state.chunk(grants[0].chunk).unwrap().valid_length, FULL);
+    assert_eq!(world.state.chunk(grants[1].chunk).unwrap().valid_length, 5);
+    assert_eq!(world.state.chunk(grants[2].chunk), None);
+    world.attr(World::truncate(file, 2 * CHUNK_SIZE, None));
+    assert_eq!(world.state.chunk(grants[1].chunk).unwrap().valid_length, 5);
+    world.attr(World::truncate(file, CHUNK_SIZE, None));
+    assert_eq!(world.state.chunk(grants[1].chunk), None);
+    let dead: Vec<_> =
+        world.state.dead_chunks(ChunkId::from_raw(0), 9).into_iter().map(|dead| dead.0).collect();
+    assert_eq!(dead, [grants[1].chunk, grants[2].chunk]);
+    assert_eq!(world.state.totals().used_bytes, CHUNK_SIZE);
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn a_cut_waits_for_the_leases_of_others_and_ends_ones_own() {
+    let (mut world, file) = world();
+    let other = world.open(2);
+    let (first, second) = (world.grant(file, 0), world.grant(file, 1));
+    world.attr(world.commit(file, 2 * CHUNK_SIZE, 1, &second, false));
+    world.refused(FsError::LeaseHeld, World::truncate(file, CHUNK_SIZE + 1, Some(other)));
+    world.refused(FsError::LeaseHeld, World::truncate(file, CHUNK_SIZE + 1, None));
+    world.attr(World::truncate(file, 3 * CHUNK_SIZE, Some(other)));
+    world.attr(World::truncate(file, CHUNK_SIZE + 1, Some(world.session)));
+    assert_eq!(world.state.chunk(second.chunk).unwrap().lease, None);
+    assert_eq!(world.state.chunk(first.chunk).unwrap().lease, Some(world.session));
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn a_small_file_lives_inline_until_its_first_chunk_is_committed() {
+    let (mut world, file) = world();
+    assert_eq!(world.attr(write(file, 0, b"hello")).size, 5);
+    assert_eq!(world.attr(write(file, 7, b"you")).size, 10);
+    assert_eq!(world.state.inline(file).unwrap(), &b"hello\0\0you"[..]);
+    assert_eq!(world.attr(write(file, 0, b"j")).size, 10);
+    world.refused(FsError::Invalid, write(file, 4090, b"too long"));
+    world.refused(FsError::IsDirectory, write(ROOT, 0, b"x"));
+    world.attr(World::truncate(file, 6, None));
+    world.attr(World::truncate(file, 4096, None));
+    assert_eq!(world.state.inline(file).unwrap(), &b"jello\0"[..]);
+    let grant = world.grant(file, 0);
+    assert_eq!(grant.inline.as_deref(), Some(&b"jello\0"[..]));
+    world.refused(FsError::LeaseHeld, write(file, 0, b"x"));
+    world.attr(world.commit(file, 4096, 0, &grant, true));
+    assert_eq!(world.state.inline(file), None);
+    world.refused(FsError::Invalid, write(file, 0, b"x"));
+    assert_eq!(world.state.totals().used_bytes, 4096);
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn inline_content_goes_with_a_cut_to_nothing() {
+    let (mut world, file) = world();
+    world.attr(write(file, 0, b"hello"));
+    world.attr(World::truncate(file, 0, None));
+    assert_eq!(world.state.inline(file), None);
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn an_orphan_can_be_written_and_is_reaped_in_bounded_steps() {
+    let (mut world, file) = world();
+    world.done(World::unlink(ROOT, "f"));
+    let name = Bytes::from_static(b"user.a");
+    let mode = crate::command::XattrMode::Any;
+    world.done(Command::SetXattr { inode: file, name, value: Bytes::new(), mode });
+    for index in 0..1030 {
+        world.grant(file, index);
+    }
+    world.attr(World::truncate(file, 77, Some(world.session)));
+    for index in 0..1030 {
+        world.grant(file, index);
+    }
+    world.done(Command::ReapOrphans { inodes: vec![file] });
+    assert_eq!((world.state.totals().chunks, world.state.is_orphan(file)), (6, true));
+    assert_eq!(check(&world.state), []);
+    world.done(Command::ReapOrphans { inodes: vec![file, file] });
+    assert_eq!(world.state.totals(), crate::settings::Totals { inodes: 1, used_bytes: 0, chunks: 0 });
+    assert_eq!(check(&world.state), []);
+    assert_eq!(world.state.tables.rows.collect(b"x", &[], 9, |_, _| ()).len(), 0);
+}
+
+#[test]
+fn copies_are_added_and_struck_off() {
+    let (mut world, file) = world();
+    let grant = world.grant(file, 0);
+    let (chunk, server) = (grant.chunk, ServerId::from_raw(9));
+    let add = |version, server| Command::AddReplica { chunk, version, server };
+    world.refused(FsError::Stale, add(version(1), server));
+    world.attr(world.commit(file, 1, 0, &grant, true));
+    world.refused(FsError::Stale, add(version(2), server));
+    world.refused(FsError::Stale, add(version(1), ServerId::from_raw(1)));
+    world.done(add(version(1), server));
+    let remove = |server| Command::RemoveReplica { chunk, server: ServerId::from_raw(server) };
+    world.refused(FsError::Invalid, remove(8));
+    for server in 1..=3 {
+        world.done(remove(server));
+    }
+    world.refused(FsError::Invalid, remove(9));
+    assert_eq!(world.state.chunk(chunk).unwrap().servers, servers(&[9]));
+}
