@@ -227,7 +227,7 @@ impl MasterCore {
         match service::dispatch(self, now, conn, header, body) {
             Ok(service::Answer::Now(body)) => self.reply(conn, header, 0, &body),
             Ok(service::Answer::Propose(request, command, context)) => {
-                self.propose_for(now, conn, header, request, command, context);
+                self.propose_for(now, conn, header, request, *command, context);
             }
             Err(error) => self.reply_error(conn, header, &error),
         }
@@ -349,10 +349,6 @@ impl MasterCore {
     pub(crate) fn push<R: Rpc>(&mut self, conn: ConnId, message: &R) {
         let header = Header { kind: R::KIND, flags: FLAG_PUSH, ..Header::default() };
         self.effects.push(Effect::Frame(conn, frame::encode(header, &message.encode_to_vec(), 0)));
-    }
-
-    pub(crate) fn effect(&mut self, effect: Effect) {
-        self.effects.push(effect);
     }
 
     /// The consensus core, to look at.

@@ -4,7 +4,7 @@
 //! the state's [`Response`] into the reply once a majority has the command.
 
 mod admin;
-pub mod grpc;
+pub(crate) mod grpc;
 mod metadata;
 mod servers;
 
@@ -31,7 +31,7 @@ pub(crate) enum Answer {
     /// The reply's body.
     Now(Vec<u8>),
     /// To be agreed on first.
-    Propose(Option<Request>, Command, Context),
+    Propose(Option<Request>, Box<Command>, Context),
 }
 
 /// What is needed to answer once the command is applied.
@@ -131,6 +131,15 @@ impl MasterCore {
     /// Only the leader takes commands.
     fn must_lead(&self) -> Result<(), CallError> {
         if self.node.role() == Role::Leader { Ok(()) } else { Err(self.not_leader()) }
+    }
+
+    /// Changes are taken by the leader, once the state has been founded.
+    fn must_take_changes(&self) -> Result<(), CallError> {
+        self.must_lead()?;
+        if self.state.settings().is_some() {
+            return Ok(());
+        }
+        Err(CallError::Unavailable { message: "the cluster is being founded".into() })
     }
 
     /// Only a leader that is sure to be the only one answers reads.

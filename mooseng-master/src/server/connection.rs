@@ -161,6 +161,7 @@ impl Connection {
             }
             self.waits_to_write = waits;
         }
-        !self.broken && !(self.ending && self.output.is_empty())
+        let ended = self.ending && self.output.is_empty();
+        !self.broken && !ended
     }
 }

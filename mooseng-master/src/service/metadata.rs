@@ -48,7 +48,7 @@ pub(super) fn dispatch(
             read(core, now, kind, body)
         }
         _ => {
-            core.must_lead()?;
+            core.must_take_changes()?;
             change(core, now, kind, body)
         }
     }
@@ -145,7 +145,7 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
     };
     let request = request(meta.as_ref())?;
     core.sessions.heard(request.id.session, now.mono);
-    Ok(Answer::Propose(Some(request), command, context))
+    Ok(Answer::Propose(Some(request), Box::new(command), context))
 }
 
 type Change = (Option<pb::RequestMeta>, Command, Context);
@@ -227,11 +227,11 @@ fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
 }
 
 fn open_session(core: &MasterCore, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
-    core.must_lead()?;
+    core.must_take_changes()?;
     let client = id16(&it.client_id, "client_id")?;
     let mut name = it.name;
     name.truncate(name.floor_char_boundary(CLIENT_NAME_MAX));
-    Ok(Answer::Propose(None, Command::OpenSession { client, name }, Context::OpenedSession))
+    Ok(Answer::Propose(None, Box::new(Command::OpenSession { client, name }), Context::OpenedSession))
 }
 
 pub(super) fn session_reply(core: &MasterCore, session: SessionId) -> pb::OpenSessionReply {

@@ -28,7 +28,7 @@ pub(super) fn register(
     }
     core.must_lead()?;
     let command = Command::RegisterServer { uuid, name: it.name.clone(), address: it.address.clone() };
-    Ok(Answer::Propose(None, command, Context::Registered(it)))
+    Ok(Answer::Propose(None, Box::new(command), Context::Registered(it)))
 }
 
 /// The server has its number.

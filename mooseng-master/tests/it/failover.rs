@@ -1,0 +1,106 @@
+//! What a client sees when masters go away.
+
+use std::time::Duration;
+
+use mooseng_protocol::pb;
+use mooseng_protocol::status::CallError;
+use mooseng_protocol::transport::FrameStream;
+use mooseng_types::{FileKind, FsError};
+
+use crate::world::{Client, World, hello};
+
+fn open_session(client: &mut Client, id: u8) -> u64 {
+    let request = pb::OpenSessionRequest { client_id: vec![id; 16].into(), name: "test".into() };
+    client.call(&request).unwrap().session
+}
+
+fn meta(session: u64, seq: u64) -> Option<pb::RequestMeta> {
+    Some(pb::RequestMeta { session, seq, acked_below: 1 })
+}
+
+fn mkdir(session: u64, seq: u64, name: &str) -> pb::CreateRequest {
+    pb::CreateRequest {
+        meta: meta(session, seq),
+        parent: 1,
+        name: name.as_bytes().to_vec().into(),
+        kind: FileKind::Directory.raw().into(),
+        mode: 0o755,
+        ..Default::default()
+    }
+}
+
+fn names(client: &mut Client) -> Vec<String> {
+    let request = pb::ReaddirRequest { inode: 1, entries_max: 1000, ..Default::default() };
+    let reply = client.call(&request).unwrap();
+    assert!(reply.end);
+    let mut names: Vec<_> = reply.entries.iter().map(|e| String::from_utf8_lossy(&e.name).into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_lone_master_keeps_everything_over_a_restart() {
+    let mut world = World::new(1);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    client.call(&mkdir(session, 1, "a")).unwrap();
+    world.stop(1);
+    world.start(1);
+    let mut client = world.client();
+    assert_eq!(names(&mut client), ["a"]);
+    let refused = client.call(&mkdir(session, 2, "a")).unwrap_err();
+    assert!(matches!(refused, CallError::Refused(FsError::Exists)), "{refused}");
+}
+
+#[test]
+fn a_request_sent_again_to_the_next_leader_is_done_once() {
+    let mut world = World::new(3);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    for seq in 1..=50 {
+        client.call(&mkdir(session, seq, &format!("d{seq}"))).unwrap();
+    }
+    let first = client.call(&mkdir(session, 51, "again")).unwrap();
+    let leader = client.leader();
+    world.stop(leader);
+    let second = client.call(&mkdir(session, 51, "again")).unwrap();
+    assert_eq!(first, second, "the answer is the stored one, not EEXIST");
+    assert_ne!(client.leader(), leader);
+    assert_eq!(names(&mut client).len(), 51);
+    // The old leader comes back and catches up; then another one goes, so that it is needed for a majority.
+    world.start(leader);
+    let next = client.leader();
+    world.stop(next);
+    client.call(&mkdir(session, 52, "later")).unwrap();
+    assert_eq!(names(&mut client).len(), 52);
+    let check = client.call(&pb::CheckRequest {}).unwrap();
+    assert_eq!(check.violations, [""; 0]);
+}
+
+#[test]
+fn without_a_majority_nothing_is_acknowledged() {
+    let mut world = World::new(3);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    let leader = client.leader();
+    for id in (1..=3).filter(|id| *id != leader) {
+        world.stop(id);
+    }
+    let second = Duration::from_secs(1);
+    let (mut stream, _) = FrameStream::connect(&world.address(leader), &hello(), second).unwrap();
+    let error = stream.call(&mkdir(session, 1, "lost?"), &[], second).unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    for id in (1..=3).filter(|id| *id != leader) {
+        world.start(id);
+    }
+    client.call(&mkdir(session, 1, "lost?")).unwrap();
+    assert_eq!(names(&mut client), ["lost?"]);
+}
+
+#[test]
+fn another_clusters_client_is_turned_away() {
+    let world = World::new(1);
+    let hello = pb::Hello { cluster_id: vec![9; 16].into(), ..hello() };
+    let error = FrameStream::connect(&world.address(1), &hello, Duration::from_secs(5)).unwrap_err();
+    assert!(error.to_string().contains("another cluster"), "{error}");
+}

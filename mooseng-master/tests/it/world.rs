@@ -1,0 +1,179 @@
+//! A few masters on the loopback interface, and a client that sends every request until somebody answers.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mooseng_env::{Clock, FsDisk, SystemClock, SystemEntropy, Threads};
+use mooseng_master::config::{Config, Peer};
+use mooseng_master::core::{CoreConfig, MasterCore};
+use mooseng_master::raft::log::{LogOptions, Segments};
+use mooseng_master::server::{Inbox, Server};
+use mooseng_master::store::FjallStore;
+use mooseng_meta::{MetaState, MetaStore};
+use mooseng_protocol::rpc::Rpc;
+use mooseng_protocol::status::CallError;
+use mooseng_protocol::token::TokenKey;
+use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::{PROTOCOL_VERSION, pb};
+use mooseng_types::{ClusterId, MasterId};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Running {
+    inbox: Arc<Inbox>,
+    thread: JoinHandle<()>,
+}
+
+pub(crate) struct World {
+    dir: tempfile::TempDir,
+    peers: Vec<Peer>,
+    running: BTreeMap<u64, Running>,
+}
+
+impl World {
+    pub(crate) fn new(count: u64) -> Self {
+        // Reserved one after the other and released together, so that no two are the same.
+        let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let peer = |(id, listener): (u64, &TcpListener)| Peer {
+            id,
+            name: format!("master-{id}"),
+            address: listener.local_addr().unwrap().to_string(),
+        };
+        let peers = (1..).zip(&held).map(peer).collect();
+        drop(held);
+        let mut world = Self { dir: tempfile::tempdir().unwrap(), peers, running: BTreeMap::new() };
+        (1..=count).for_each(|id| world.start(id));
+        world
+    }
+
+    fn config(&self, id: u64) -> Config {
+        let data: PathBuf = self.dir.path().join(format!("master-{id}"));
+        std::fs::create_dir_all(data.join("log")).unwrap();
+        Config {
+            name: format!("master-{id}"),
+            id: MasterId::from_raw(id),
+            data,
+            listen: self.peers.iter().find(|peer| peer.id == id).unwrap().address.clone(),
+            grpc_listen: None,
+            cluster: ClusterId::from_bytes([3; 16]),
+            secret: [7; 32],
+            peers: self.peers.clone(),
+            copies: 2,
+            heartbeat: Duration::from_millis(50),
+            election: Duration::from_millis(250),
+            session_timeout: Duration::from_secs(30),
+            cache_bytes: 1 << 20,
+            json_logs: false,
+        }
+    }
+
+    pub(crate) fn start(&mut self, id: u64) {
+        let config = self.config(id);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let store: Arc<dyn MetaStore> = Arc::new(FjallStore::open(&config.data.join("store")).unwrap());
+        let state = MetaState::open(Arc::clone(&store)).unwrap();
+        let options = LogOptions {
+            dir: config.data.join("log"),
+            segment_bytes: 1 << 20,
+            cluster: config.cluster,
+            master: config.id,
+        };
+        let (segments, recovered) = Segments::open(Arc::new(FsDisk), options).unwrap();
+        let core = CoreConfig {
+            id: config.id,
+            peers: config.peers.clone(),
+            cluster: config.cluster,
+            copies: config.copies,
+            heartbeat: config.heartbeat,
+            election: config.election,
+            session_timeout: config.session_timeout,
+        };
+        let key = TokenKey::new(&config.secret);
+        let core = MasterCore::new(core, key, state, recovered, clock.monotonic(), Arc::new(SystemEntropy));
+        let threads = Threads::default();
+        let server = Server::start(&config, core, segments, store, clock, &threads).unwrap();
+        let inbox = server.inbox();
+        let thread = std::thread::spawn(move || {
+            server.run().unwrap();
+            threads.join();
+        });
+        self.running.insert(id, Running { inbox, thread });
+    }
+
+    pub(crate) fn stop(&mut self, id: u64) {
+        let running = self.running.remove(&id).unwrap();
+        running.inbox.stop();
+        running.thread.join().unwrap();
+    }
+
+    pub(crate) fn address(&self, id: u64) -> String {
+        self.peers.iter().find(|peer| peer.id == id).unwrap().address.clone()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client { addresses: self.peers.iter().map(|peer| peer.address.clone()).collect(), next: 0, stream: None }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let left: Vec<u64> = self.running.keys().copied().collect();
+        left.into_iter().for_each(|id| self.stop(id));
+    }
+}
+
+pub(crate) fn hello() -> pb::Hello {
+    pb::Hello {
+        cluster_id: vec![3; 16].into(),
+        protocol_version: PROTOCOL_VERSION,
+        role: pb::Role::Client.into(),
+        name: "test".into(),
+        ..Default::default()
+    }
+}
+
+pub(crate) struct Client {
+    addresses: Vec<String>,
+    next: usize,
+    stream: Option<FrameStream>,
+}
+
+impl Client {
+    /// Sends `request` until it is answered, by whichever master.
+    pub(crate) fn call<R: Rpc>(&mut self, request: &R) -> Result<R::Reply, CallError> {
+        let start = Instant::now();
+        loop {
+            let error = match self.try_call(request) {
+                Err(error) if error.is_retryable() => error,
+                other => return other,
+            };
+            assert!(start.elapsed() < LIMIT, "no master answers: {error}");
+            if !matches!(error, CallError::Unavailable { .. }) {
+                self.stream = None;
+                self.next += 1;
+            }
+            // Between two tries there is nothing to wait for but time.
+            SystemClock::default().sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn try_call<R: Rpc>(&mut self, request: &R) -> Result<R::Reply, CallError> {
+        let second = Duration::from_secs(1);
+        if self.stream.is_none() {
+            let address = &self.addresses[self.next % self.addresses.len()];
+            self.stream = Some(FrameStream::connect(address, &hello(), second)?.0);
+        }
+        self.stream.as_mut().unwrap().call(request, &[], second)
+    }
+
+    /// The number of the master that leads now.
+    pub(crate) fn leader(&mut self) -> u64 {
+        self.call(&pb::StatFsRequest {}).unwrap();
+        let status = self.call(&pb::ClusterStatusRequest {}).unwrap();
+        status.masters.iter().find(|master| master.role == "leader").unwrap().id
+    }
+}
