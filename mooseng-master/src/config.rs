@@ -123,12 +123,19 @@ impl ConfigFile {
         }
         self.peers.sort_by_key(|peer| peer.id);
         ensure!(self.id != 0, "id must be at least 1");
-        ensure!(self.peers.iter().any(|peer| peer.id == self.id), "peers must list this master, id {}", self.id);
+        ensure!(
+            self.peers.iter().any(|peer| peer.id == self.id),
+            "peers must list this master, id {}",
+            self.id
+        );
         ensure!(self.peers.windows(2).all(|two| two[0].id != two[1].id), "two peers have the same id");
         ensure!(self.peers.len() % 2 == 1 && self.peers.len() <= 7, "peers must be 1, 3, 5 or 7 masters");
         ensure!((1..=9).contains(&self.copies), "copies must be 1 to 9");
         ensure!(self.heartbeat_ms >= 10, "heartbeat_ms must be at least 10");
-        ensure!(self.election_ms >= 3 * self.heartbeat_ms, "election_ms must be at least three times heartbeat_ms");
+        ensure!(
+            self.election_ms >= 3 * self.heartbeat_ms,
+            "election_ms must be at least three times heartbeat_ms"
+        );
         ensure!(self.session_timeout_ms >= 1000, "session_timeout_ms must be at least 1000");
         let Some(cluster) = ClusterId::parse(&self.cluster_id) else {
             bail!("cluster_id must be 32 hexadecimal digits, the same for every part of the cluster");

@@ -303,7 +303,8 @@ impl MasterCore {
         tracing::info!(role = self.node.role().name(), term = self.node.term(), "role changed");
         if led {
             let waiting = std::mem::take(&mut self.waiting);
-            let error = CallError::Unavailable { message: "the leader has changed; send the request again".into() };
+            let error =
+                CallError::Unavailable { message: "the leader has changed; send the request again".into() };
             for (_, (_, waiter)) in waiting {
                 if let Waiter::Client { conn, header, .. } = waiter {
                     self.reply_error(conn, header, &error);

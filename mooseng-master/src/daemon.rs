@@ -71,8 +71,9 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let threads = Arc::new(Threads::default());
     let (core, segments, store) = open(config, &*clock)?;
-    let server = Server::start(config, core, segments, store, clock, &threads)
-        .with_context(|| format!("listen on {}: is the port in use, or the address not of this machine?", config.listen))?;
+    let server = Server::start(config, core, segments, store, clock, &threads).with_context(|| {
+        format!("listen on {}: is the port in use, or the address not of this machine?", config.listen)
+    })?;
     let inbox = server.inbox();
     let stop_grpc = start_grpc(config, &threads, Arc::clone(&inbox))?;
     let on_signal = Arc::clone(&inbox);
@@ -97,7 +98,8 @@ fn serve(config: &Config) -> anyhow::Result<()> {
 /// Takes the data directory for this process, and makes sure that it is this master's of this cluster.
 fn claim(config: &Config) -> anyhow::Result<DirLock> {
     let dir = &config.data;
-    std::fs::create_dir_all(dir.join("log")).with_context(|| format!("make the data directory {}", dir.display()))?;
+    std::fs::create_dir_all(dir.join("log"))
+        .with_context(|| format!("make the data directory {}", dir.display()))?;
     let lock = match DirLock::take(dir) {
         Ok(lock) => lock,
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -127,7 +129,8 @@ fn open(config: &Config, clock: &dyn Clock) -> anyhow::Result<(MasterCore, Segme
     let dir = config.data.join("store");
     let fjall = FjallStore::open(&dir).with_context(|| format!("open the store {}", dir.display()))?;
     let store: Arc<dyn MetaStore> = Arc::new(CachedStore::new(fjall, CacheConfig::new(config.cache_bytes)));
-    let state = MetaState::open(Arc::clone(&store)).with_context(|| format!("open the store {}", dir.display()))?;
+    let state =
+        MetaState::open(Arc::clone(&store)).with_context(|| format!("open the store {}", dir.display()))?;
     let options = LogOptions {
         dir: config.data.join("log"),
         segment_bytes: SEGMENT_BYTES,
@@ -163,7 +166,8 @@ fn start_grpc(
     inbox: Arc<crate::server::Inbox>,
 ) -> anyhow::Result<Option<oneshot::Sender<()>>> {
     let Some(address) = &config.grpc_listen else { return Ok(None) };
-    let listener = grpc::bind(address).with_context(|| format!("listen on {address} for gRPC: is the port in use?"))?;
+    let listener =
+        grpc::bind(address).with_context(|| format!("listen on {address} for gRPC: is the port in use?"))?;
     let (stop, stopped) = oneshot::channel();
     threads.spawn("grpc", move || {
         if let Err(error) = grpc::serve(listener, inbox, stopped) {

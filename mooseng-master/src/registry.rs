@@ -78,7 +78,13 @@ impl Registry {
     }
 
     /// A server speaks over `conn`.
-    pub fn heard(&mut self, id: ServerId, conn: ConnId, now: Duration, disks: Vec<pb::DiskStatus>) -> Option<&mut Server> {
+    pub fn heard(
+        &mut self,
+        id: ServerId,
+        conn: ConnId,
+        now: Duration,
+        disks: Vec<pb::DiskStatus>,
+    ) -> Option<&mut Server> {
         let server = self.servers.get_mut(&id)?;
         if server.conn != Some(conn) {
             // A new connection may be a new process: what it has must be told again.
@@ -124,7 +130,8 @@ impl Registry {
     /// Takes in a report; `false` if the server is not known.
     pub fn report(&mut self, report: &pb::ChunkReportRequest) -> bool {
         let Some(server) = self.servers.get_mut(&ServerId::from_raw(report.server)) else { return false };
-        let copies = report.chunks.iter().map(|c| (ChunkId::from_raw(c.chunk), ChunkVersion::from_raw(c.version)));
+        let copies =
+            report.chunks.iter().map(|c| (ChunkId::from_raw(c.chunk), ChunkVersion::from_raw(c.version)));
         if report.full {
             server.report_parts.extend(copies);
             if report.last {
@@ -185,7 +192,10 @@ impl Registry {
     pub fn addresses(&self, servers: &[ServerId], now: Duration) -> Vec<pb::ServerAddress> {
         let mut known: Vec<_> = servers.iter().filter_map(|id| Some((*id, self.servers.get(id)?))).collect();
         known.sort_by_key(|(_, server)| !server.is_up(now));
-        known.into_iter().map(|(id, s)| pb::ServerAddress { server: id.raw(), address: s.address.clone() }).collect()
+        known
+            .into_iter()
+            .map(|(id, s)| pb::ServerAddress { server: id.raw(), address: s.address.clone() })
+            .collect()
     }
 }
 
@@ -197,7 +207,12 @@ mod tests {
         let mut registry = Registry::default();
         for id in [1, 2] {
             let server = ServerId::from_raw(id);
-            registry.know(&ServerRow { server, uuid: [id as u8; 16], name: String::new(), address: format!("a{id}") });
+            registry.know(&ServerRow {
+                server,
+                uuid: [id as u8; 16],
+                name: String::new(),
+                address: format!("a{id}"),
+            });
         }
         registry
     }
@@ -210,7 +225,9 @@ mod tests {
     fn a_server_is_up_while_it_speaks_and_its_connection_lives() {
         let mut registry = registry();
         let (first, now) = (ServerId::from_raw(1), Duration::from_secs(100));
-        registry.heard(first, ConnId(7), now, vec![disk(5), pb::DiskStatus { failed: true, ..disk(9) }]).unwrap();
+        registry
+            .heard(first, ConnId(7), now, vec![disk(5), pb::DiskStatus { failed: true, ..disk(9) }])
+            .unwrap();
         assert_eq!(registry.candidates(now, &[]).iter().map(|c| c.free_bytes).collect::<Vec<_>>(), [5]);
         assert_eq!(registry.candidates(now, &[first]), []);
         assert_eq!(registry.candidates(now + SILENCE_MAX, &[]), []);
@@ -238,7 +255,10 @@ mod tests {
         assert!(registry.get(server).unwrap().reported);
         assert_eq!(registry.get(server).unwrap().copies.len(), 2);
         registry.report(&pb::ChunkReportRequest { server: 1, lost: vec![10], ..Default::default() });
-        assert_eq!(registry.get(server).unwrap().copies.keys().copied().collect::<Vec<_>>(), [ChunkId::from_raw(11)]);
+        assert_eq!(
+            registry.get(server).unwrap().copies.keys().copied().collect::<Vec<_>>(),
+            [ChunkId::from_raw(11)]
+        );
         assert!(!registry.report(&pb::ChunkReportRequest { server: 9, ..Default::default() }));
     }
 }

@@ -338,4 +338,3 @@ fn hello_to_peer(config: &Config) -> pb::Hello {
         node_id: config.id.raw(),
     }
 }
-

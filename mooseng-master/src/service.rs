@@ -79,7 +79,9 @@ pub(crate) fn dispatch(
         pb::ChunkReportRequest::KIND => servers::report(core, &decode(body)?),
         pb::RegisterServerRequest::KIND => servers::register(core, now, conn, decode(body)?),
         kind if kind & 0xff00 == 0x0100 => metadata::dispatch(core, now, conn, kind, body),
-        kind => Err(CallError::Rejected { message: format!("a master does not serve {} ({kind:#x})", rpc::name(kind)) }),
+        kind => Err(CallError::Rejected {
+            message: format!("a master does not serve {} ({kind:#x})", rpc::name(kind)),
+        }),
     }
 }
 
@@ -92,7 +94,10 @@ pub(crate) fn complete(
     response: Response,
 ) -> Result<Vec<u8>, CallError> {
     match (&context, &response) {
-        (Context::Grant(_, inode, index) | Context::Recalling(inode, index), Response::Refused(FsError::LeaseHeld)) => {
+        (
+            Context::Grant(_, inode, index) | Context::Recalling(inode, index),
+            Response::Refused(FsError::LeaseHeld),
+        ) => {
             core.recall_leases(*inode, *index);
         }
         (Context::ClosedSession(session), _) => core.sessions.closed(*session),
@@ -105,13 +110,17 @@ pub(crate) fn complete(
             core.sessions.set_open(session, attr.inode, true);
             attr_reply(attr)
         }
-        (Context::Grant(session, ..), Response::Grant(grant)) => core.grant_reply(now, session, grant).encode_to_vec(),
+        (Context::Grant(session, ..), Response::Grant(grant)) => {
+            core.grant_reply(now, session, grant).encode_to_vec()
+        }
         (Context::OpenedSession, Response::Session(session)) => {
             core.sessions.opened(session, now.mono);
             core.sessions.resumed(session, conn, now.mono);
             metadata::session_reply(core, session).encode_to_vec()
         }
-        (Context::Registered(request), Response::Server(server)) => servers::registered(core, now, conn, request, server),
+        (Context::Registered(request), Response::Server(server)) => {
+            servers::registered(core, now, conn, request, server)
+        }
         (_, response) => return Err(MasterCore::mismatched(&response)),
     };
     Ok(reply)
@@ -202,7 +211,12 @@ impl MasterCore {
         Bytes::copy_from_slice(&self.key.sign(&token))
     }
 
-    fn location(&self, now: Now, session: SessionId, found: &(ChunkIndex, ChunkId, ChunkRow)) -> pb::ChunkLocation {
+    fn location(
+        &self,
+        now: Now,
+        session: SessionId,
+        found: &(ChunkIndex, ChunkId, ChunkRow),
+    ) -> pb::ChunkLocation {
         let (index, chunk, row) = found;
         pb::ChunkLocation {
             index: index.raw(),

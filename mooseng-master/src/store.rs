@@ -115,7 +115,10 @@ mod tests {
         let store = FjallStore::open(dir.path()).unwrap();
         let put = |keys: &[&[u8]], value: Option<&'static [u8]>| Batch {
             applied_index: 1,
-            rows: keys.iter().map(|key| (key.to_vec(), value.map(Bytes::from_static))).collect::<BTreeMap<_, _>>(),
+            rows: keys
+                .iter()
+                .map(|key| (key.to_vec(), value.map(Bytes::from_static)))
+                .collect::<BTreeMap<_, _>>(),
         };
         store.write(&put(&[b"a2", b"a1", b"b1", b"a3"], Some(b"v")));
         store.write(&put(&[b"a3"], None));

@@ -37,7 +37,8 @@ impl MasterCore {
         }
         self.housekeeping.last = now.mono;
         // One round at a time: what was proposed must be applied before more of the same is found.
-        if !self.node.may_serve_reads(now.mono) || self.state.applied_index() < self.housekeeping.proposed_at {
+        if !self.node.may_serve_reads(now.mono) || self.state.applied_index() < self.housekeeping.proposed_at
+        {
             return;
         }
         if self.state.settings().is_none() {
@@ -80,7 +81,8 @@ impl MasterCore {
     fn delete_dead_chunks(&mut self, now: Now) {
         let from = ChunkId::from_raw(self.housekeeping.dead_from);
         let dead = self.state.dead_chunks(from, DEAD_MAX);
-        self.housekeeping.dead_from = if dead.len() < DEAD_MAX { 0 } else { dead.last().map_or(0, |d| d.0.raw() + 1) };
+        self.housekeeping.dead_from =
+            if dead.len() < DEAD_MAX { 0 } else { dead.last().map_or(0, |d| d.0.raw() + 1) };
         let mut gone = Vec::new();
         let mut orders: Vec<(ServerId, Vec<u64>)> = Vec::new();
         for (chunk, servers) in dead {

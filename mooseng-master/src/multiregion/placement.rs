@@ -80,13 +80,17 @@ mod tests {
     fn servers_fill_in_proportion_to_their_room() {
         let servers = [server(1, 1000), server(2, 3000)];
         let first = (0..4000).filter(|seed| place(&servers, 1, *seed)[0] == ServerId::from_raw(1)).count();
-        assert!((800..1200).contains(&first), "{first} of 4000 went to the server with a quarter of the room");
+        assert!(
+            (800..1200).contains(&first),
+            "{first} of 4000 went to the server with a quarter of the room"
+        );
     }
 
     #[test]
     fn a_server_that_was_just_given_much_is_spared() {
         let busy = Candidate { recently_given: 40, ..server(1, 1000) };
-        let first = (0..1000).filter(|seed| place(&[busy, server(2, 1000)], 1, *seed)[0] == busy.server).count();
+        let first =
+            (0..1000).filter(|seed| place(&[busy, server(2, 1000)], 1, *seed)[0] == busy.server).count();
         assert!(first < 50, "{first}");
     }
 }

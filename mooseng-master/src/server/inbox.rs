@@ -96,7 +96,9 @@ pub(super) fn answer_facade(reply: FacadeReply, bytes: &[u8]) {
     let broken = || CallError::Rejected { message: "the reply cannot be read".into() };
     let answer = match frame::decode(&mut BytesMut::from(bytes)) {
         Ok(Some(frame)) if frame.header.flags & FLAG_ERROR == 0 => Ok(frame.body),
-        Ok(Some(frame)) => Err(pb::ErrorReply::decode(frame.body).map_or_else(|_| broken(), CallError::from_reply)),
+        Ok(Some(frame)) => {
+            Err(pb::ErrorReply::decode(frame.body).map_or_else(|_| broken(), CallError::from_reply))
+        }
         _ => Err(broken()),
     };
     // The caller may have gone away.

@@ -142,14 +142,22 @@ impl Link {
 
     fn complain(&mut self, why: &str) {
         if !std::mem::replace(&mut self.complained, true) {
-            tracing::warn!(peer = self.name, address = self.address, why, "a master cannot be reached; trying on");
+            tracing::warn!(
+                peer = self.name,
+                address = self.address,
+                why,
+                "a master cannot be reached; trying on"
+            );
         }
     }
 
     fn writable(&mut self, hello: &pb::Hello) {
         let Some(socket) = &self.socket else { return };
         if !self.connected {
-            let ready = socket.take_error().and_then(|error| error.map_or(Ok(()), Err)).and_then(|()| socket.peer_addr());
+            let ready = socket
+                .take_error()
+                .and_then(|error| error.map_or(Ok(()), Err))
+                .and_then(|()| socket.peer_addr());
             match ready {
                 Ok(_) => {
                     self.connected = true;
@@ -204,7 +212,8 @@ impl Link {
                 tracing::info!(peer = self.name, "connected to a master");
             }
             Ok(Some(reply)) => {
-                let why = pb::ErrorReply::decode(reply.body).map_or_else(|e| e.to_string(), |r| CallError::from_reply(r).to_string());
+                let why = pb::ErrorReply::decode(reply.body)
+                    .map_or_else(|e| e.to_string(), |r| CallError::from_reply(r).to_string());
                 self.complain(&why);
                 self.lost = true;
             }
@@ -216,7 +225,9 @@ impl Link {
     }
 
     fn settle(&mut self, registry: &Registry) {
-        if self.lost && let Some(mut socket) = self.socket.take() {
+        if self.lost
+            && let Some(mut socket) = self.socket.take()
+        {
             // The socket is closed next, which takes it off the list in any case.
             drop(registry.deregister(&mut socket));
             self.connected = false;

@@ -25,7 +25,8 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
         disks_failed: server.disks.iter().filter(|disk| disk.failed).count() as u64,
     });
     let servers = servers.collect();
-    let sessions = if core.node.role() == Role::Leader { core.sessions.len() } else { core.state.sessions().len() };
+    let sessions =
+        if core.node.role() == Role::Leader { core.sessions.len() } else { core.state.sessions().len() };
     answer(&pb::ClusterStatusReply {
         cluster_id: Bytes::copy_from_slice(&core.config.cluster.bytes()),
         masters: masters(core),
@@ -58,7 +59,11 @@ fn masters(core: &MasterCore) -> Vec<pb::MasterStatus> {
             role: role.into(),
             term: core.node.term(),
             commit_index: core.node.commit_index(),
-            applied_index: if id == core.config.id { core.state.applied_index() } else { core.node.matched(id) },
+            applied_index: if id == core.config.id {
+                core.state.applied_index()
+            } else {
+                core.node.matched(id)
+            },
         }
     };
     core.config.peers.iter().map(status).collect()

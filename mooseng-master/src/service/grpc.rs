@@ -80,7 +80,11 @@ forward!(pb::admin_server::Admin {
 
 /// Serves gRPC on an address that is bound already, until `stop` fires. Runs a runtime of its own on the calling
 /// thread: what is slow here slows nothing else.
-pub(crate) fn serve(listener: std::net::TcpListener, inbox: Arc<Inbox>, stop: oneshot::Receiver<()>) -> anyhow::Result<()> {
+pub(crate) fn serve(
+    listener: std::net::TcpListener,
+    inbox: Arc<Inbox>,
+    stop: oneshot::Receiver<()>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
         listener.set_nonblocking(true)?;

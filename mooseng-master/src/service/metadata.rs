@@ -7,8 +7,8 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_types::{
-    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FileKind, FileName, FsError, InodeId, ServerId, SessionId, SetAttr,
-    TimeNs,
+    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FileKind, FileName, FsError, InodeId, ServerId, SessionId,
+    SetAttr, TimeNs,
 };
 
 use super::{Answer, Context, answer, attr_reply, decode, request};
@@ -101,11 +101,19 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
         }
         pb::UnlinkRequest::KIND => {
             let it: pb::UnlinkRequest = decode(body)?;
-            (it.meta, Command::Unlink { parent: inode(it.parent), name: FileName::parse(&it.name)? }, Context::Empty)
+            (
+                it.meta,
+                Command::Unlink { parent: inode(it.parent), name: FileName::parse(&it.name)? },
+                Context::Empty,
+            )
         }
         pb::RmdirRequest::KIND => {
             let it: pb::RmdirRequest = decode(body)?;
-            (it.meta, Command::Rmdir { parent: inode(it.parent), name: FileName::parse(&it.name)? }, Context::Empty)
+            (
+                it.meta,
+                Command::Rmdir { parent: inode(it.parent), name: FileName::parse(&it.name)? },
+                Context::Empty,
+            )
         }
         pb::RenameRequest::KIND => rename(&decode(body)?)?,
         pb::SetXattrRequest::KIND => {
@@ -133,7 +141,8 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
         pb::ReleaseLeaseRequest::KIND => {
             let it: pb::ReleaseLeaseRequest = decode(body)?;
             let indexes = it.indexes.iter().map(|index| ChunkIndex::from_raw(*index)).collect();
-            let command = Command::ReleaseLease { session: session_of(it.meta), inode: inode(it.inode), indexes };
+            let command =
+                Command::ReleaseLease { session: session_of(it.meta), inode: inode(it.inode), indexes };
             (it.meta, command, Context::Empty)
         }
         pb::CloseSessionRequest::KIND => {
@@ -197,7 +206,8 @@ fn rename(it: &pb::RenameRequest) -> Result<Change, CallError> {
 fn grant_write(core: &MasterCore, now: Now, it: &pb::GrantWriteRequest) -> Result<Change, CallError> {
     let failed: Vec<ServerId> = it.failed_servers.iter().map(|id| ServerId::from_raw(*id)).collect();
     let copies = core.state.settings().map_or(core.config.copies, |settings| settings.copies);
-    let candidates = place(&core.registry.candidates(now.mono, &failed), copies.into(), core.entropy.next_u64());
+    let candidates =
+        place(&core.registry.candidates(now.mono, &failed), copies.into(), core.entropy.next_u64());
     let (session, inode, index) = (session_of(it.meta), inode(it.inode), ChunkIndex::from_raw(it.index));
     if index.start() >= mooseng_types::FILE_SIZE_MAX {
         return Err(FsError::FileTooLarge.into());

@@ -57,7 +57,9 @@ pub(super) fn heartbeat(
         core.know_servers();
     }
     let Some(server) = core.registry.heard(id, conn, now.mono, it.disks) else {
-        return Err(CallError::Unavailable { message: format!("server {id} is not known here yet: register first") });
+        return Err(CallError::Unavailable {
+            message: format!("server {id} is not known here yet: register first"),
+        });
     };
     let want_full_report = leader && !server.reported;
     answer(&pb::HeartbeatReply { leader, want_full_report })

@@ -33,7 +33,8 @@ fn names(client: &mut Client) -> Vec<String> {
     let request = pb::ReaddirRequest { inode: 1, entries_max: 1000, ..Default::default() };
     let reply = client.call(&request).unwrap();
     assert!(reply.end);
-    let mut names: Vec<_> = reply.entries.iter().map(|e| String::from_utf8_lossy(&e.name).into_owned()).collect();
+    let mut names: Vec<_> =
+        reply.entries.iter().map(|e| String::from_utf8_lossy(&e.name).into_owned()).collect();
     names.sort();
     names
 }

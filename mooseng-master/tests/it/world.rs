@@ -115,7 +115,11 @@ impl World {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client { addresses: self.peers.iter().map(|peer| peer.address.clone()).collect(), next: 0, stream: None }
+        Client {
+            addresses: self.peers.iter().map(|peer| peer.address.clone()).collect(),
+            next: 0,
+            stream: None,
+        }
     }
 }
 

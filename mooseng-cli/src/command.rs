@@ -1,0 +1,4 @@
+//! One subcommand per file.
+
+pub(crate) mod cluster;
+pub(crate) mod fsck;

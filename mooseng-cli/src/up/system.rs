@@ -1,0 +1,89 @@
+//! What the machine must have for a mount: `/dev/fuse`, `fusermount3`. What is missing is said with the command that
+//! mends it, and as root it is mended.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::output;
+
+/// Looks for what a mount needs.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let root = rustix::process::geteuid().is_root();
+    if !Path::new("/dev/fuse").exists() {
+        mend(root, "/dev/fuse is missing", "modprobe fuse || mknod -m 666 /dev/fuse c 10 229")?;
+    }
+    if !in_path("fusermount3") {
+        let command = if in_path("apt-get") {
+            "apt-get update -q && apt-get install -qy --no-install-recommends fuse3"
+        } else if in_path("dnf") {
+            "dnf install -y fuse3"
+        } else {
+            bail!("fusermount3 is missing: install the package fuse3");
+        };
+        mend(root, "fusermount3 is missing", command)?;
+    }
+    Ok(())
+}
+
+fn mend(root: bool, what: &str, command: &str) -> anyhow::Result<()> {
+    if !root {
+        bail!("{what}: as root, run  {command}");
+    }
+    output::note(&format!("{what}: running  {command}"));
+    let status = Command::new("sh")
+        .args(["-c", command])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("run  {command}"))?;
+    if !status.success() {
+        bail!("{what}, and this did not mend it:  {command}");
+    }
+    Ok(())
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// Whether a MooseNG mount is live at `mount`.
+pub(crate) fn is_mounted(mount: &Path) -> anyhow::Result<bool> {
+    let mount = fs::canonicalize(mount).unwrap_or_else(|_| mount.to_owned());
+    let table = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    Ok(table.lines().any(|line| is_ours(line, &mount)))
+}
+
+/// Field 5 is the mount point with blanks as `\040`; the type stands behind the ` - ` (`proc(5)`).
+fn is_ours(line: &str, mount: &Path) -> bool {
+    let escaped = mount.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
+    let point = line.split(' ').nth(4) == Some(&escaped);
+    point && line.split_once(" - ").is_some_and(|(_, rest)| rest.starts_with("fuse.mooseng"))
+}
+
+/// A mount point that cannot be made because a dead mount lies on it is left to the mount, which knows how to mend that.
+pub(crate) fn dead_mount(mount: &Path, error: io::Error) -> anyhow::Result<()> {
+    let code = error.raw_os_error();
+    if code == Some(libc::ENOTCONN) || (code == Some(libc::EEXIST) && is_mounted(mount)?) {
+        return Ok(());
+    }
+    Err(error).with_context(|| format!("make the mount point {}", mount.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_known_by_its_point_and_its_type() {
+        let line = "36 35 0:52 / /mnt/a\\040b rw,nosuid - fuse.mooseng mooseng rw,user_id=0";
+        assert!(is_ours(line, Path::new("/mnt/a b")));
+        assert!(!is_ours(line, Path::new("/mnt/a")));
+        assert!(!is_ours(&line.replace("fuse.mooseng", "ext4"), Path::new("/mnt/a b")));
+    }
+}
