@@ -12,6 +12,8 @@ pub mod command;
 mod counters;
 mod inode;
 pub mod key;
+#[cfg(test)]
+mod model;
 mod op;
 mod overlay;
 pub mod query;

@@ -1,5 +1,6 @@
 //! Tests of the whole machine.
 
 mod lease;
+mod model;
 mod names;
 mod once;
