@@ -301,7 +301,7 @@ fn entries(commands: Vec<Command>, session: SessionId) -> Vec<Entry> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
     #[test]
     fn the_machine_does_what_the_model_does(ops in ops()) {

@@ -180,11 +180,20 @@ fn a_name_that_is_none_is_refused() {
 }
 
 fn decode_all(bytes: &[u8]) {
-    let _ = (Entry::decode(bytes), Response::decode(bytes));
-    let _ = (InodeRow::decode(bytes), Dentry::decode(bytes), ChunkRow::decode(bytes));
-    let _ = (SessionRecord::decode(bytes), Window::decode(bytes), ServerRow::decode(bytes));
-    let _ =
-        (Settings::decode(bytes), Counters::decode(bytes), DeadChunk::decode(bytes), Number::decode(bytes));
+    fn row<T: RowValue>(bytes: &[u8]) {
+        drop(T::decode(bytes));
+    }
+    drop((Entry::decode(bytes), Response::decode(bytes)));
+    row::<InodeRow>(bytes);
+    row::<Dentry>(bytes);
+    row::<ChunkRow>(bytes);
+    row::<SessionRecord>(bytes);
+    row::<Window>(bytes);
+    row::<ServerRow>(bytes);
+    row::<Settings>(bytes);
+    row::<Counters>(bytes);
+    row::<DeadChunk>(bytes);
+    row::<Number>(bytes);
 }
 
 proptest! {
