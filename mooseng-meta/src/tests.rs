@@ -1,5 +1,6 @@
 //! Tests of the whole machine.
 
+mod content;
 mod lease;
 mod model;
 mod names;
