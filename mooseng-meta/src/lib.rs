@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`command`] says what can be asked for and [`response`] what is answered; [`state`] applies one
 //! to get the other; `op` holds one family of commands per file, [`query`] the questions that change nothing; `tables`
-//! gives rows their types, `overlay` holds changed rows until the [`store`] has them; [`check`] is the file system
+//! gives rows their types, `overlay` holds changed rows until the [`store`] has them; [`mod@check`] is the file system
 //! check. Nothing here reads a clock, a file or a socket: the same entries make the same rows on every replica.
 
 pub mod check;
@@ -12,6 +12,8 @@ pub mod command;
 mod counters;
 mod inode;
 pub mod key;
+#[cfg(test)]
+mod model;
 mod op;
 mod overlay;
 pub mod query;

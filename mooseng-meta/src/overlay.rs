@@ -206,3 +206,73 @@ impl<'a> Changes<'a> {
         if due { self.next() } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(Vec<u8>, u8),
+        Delete(Vec<u8>),
+        Freeze,
+        Flushed,
+        Scan(Vec<u8>, Vec<u8>, usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Step> {
+        let key = || vec(0u8..3, 0..4);
+        prop_oneof![
+            4 => (key(), any::<u8>()).prop_map(|(key, value)| Step::Put(key, value)),
+            2 => key().prop_map(Step::Delete),
+            1 => Just(Step::Freeze),
+            1 => Just(Step::Flushed),
+            3 => (vec(0u8..3, 0..2), key(), 0usize..9).prop_map(|(prefix, from, max)| Step::Scan(prefix, from, max)),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+        #[test]
+        fn three_layers_read_as_one_map(steps in vec(steps(), 0..60)) {
+            let store = Arc::new(MemoryStore::new());
+            let mut overlay = Overlay::new(Arc::clone(&store) as Arc<dyn MetaStore>);
+            let mut map: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+            let mut out = None;
+            for step in steps {
+                match step {
+                    Step::Put(key, value) => {
+                        overlay.put(&key, Bytes::copy_from_slice(&[value]));
+                        map.insert(key, vec![value]);
+                    }
+                    Step::Delete(key) => {
+                        overlay.delete(&key);
+                        map.remove(&key);
+                    }
+                    Step::Freeze => out = overlay.freeze(1).or(out.take()),
+                    Step::Flushed => if let Some(batch) = out.take() {
+                        store.write(&batch);
+                        overlay.flushed();
+                    },
+                    Step::Scan(prefix, from, max) => {
+                        let row = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
+                        let seen = overlay.collect(&prefix, &from, max, row);
+                        let rows = map.iter().filter(|(key, _)| key.starts_with(&prefix) && **key >= from);
+                        let wanted: Vec<_> = rows.take(max).map(|(key, value)| (key.clone(), value.clone())).collect();
+                        prop_assert_eq!(seen, wanted);
+                    }
+                }
+            }
+            let size: usize = overlay.active.iter().map(|(key, value)| size(key, value.as_ref())).sum();
+            prop_assert_eq!(overlay.active_bytes(), size);
+            for (key, value) in &map {
+                prop_assert_eq!(overlay.get(key), Some(Bytes::copy_from_slice(value)));
+            }
+        }
+    }
+}

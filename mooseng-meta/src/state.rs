@@ -133,7 +133,8 @@ impl MetaState {
     }
 
     /// Takes the rows changed since the last freeze, for the store to write; they stay readable. `None` if the last
-    /// ones are not [flushed](MetaState::flushed) yet, or nothing was applied.
+    /// ones are not [flushed](MetaState::flushed) yet, or nothing was applied. Freeing a large batch takes a while: who
+    /// drops the last reference pays, so the writing thread should keep its own until after `flushed`.
     pub fn freeze(&mut self) -> Option<Arc<Batch>> {
         if self.tables.rows.is_frozen() || self.applied_index == self.frozen_index {
             return None;

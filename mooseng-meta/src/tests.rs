@@ -1,5 +1,7 @@
 //! Tests of the whole machine.
 
+mod content;
 mod lease;
+mod model;
 mod names;
 mod once;

@@ -3,6 +3,10 @@
 pub(crate) mod entry;
 pub(crate) mod response;
 pub(crate) mod row;
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
 
 use mooseng_types::{Attr, FileKind, InodeId, ServerId, SessionId, TimeNs};
 

@@ -170,6 +170,15 @@ fn an_entry_is_not_applied_twice() {
 }
 
 #[test]
+#[should_panic(expected = "is damaged")]
+fn a_damaged_row_stops_the_machine() {
+    let mut world = World::new();
+    let file = world.make(ROOT, "f", FileKind::File);
+    world.state.tables.rows.put(&crate::key::inode(file), bytes::Bytes::from_static(b"\x01nonsense"));
+    world.run(World::unlink(ROOT, "f"));
+}
+
+#[test]
 fn an_unknown_session_is_not_known() {
     let world = World::new();
     assert!(world.state.session_exists(world.session));

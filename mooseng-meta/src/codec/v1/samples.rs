@@ -1,0 +1,265 @@
+//! One of each thing that is encoded, and strategies that make any of them.
+
+use bytes::Bytes;
+use mooseng_types::{
+    Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, RequestId,
+    ServerId, SessionId, SetAttr, SetTime, TimeNs,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::command::{Command, CommittedChunk, Entry, RenameMode, Request, XattrMode};
+use crate::response::{Grant, Response};
+
+pub(crate) fn inodes() -> impl Strategy<Value = InodeId> {
+    prop_oneof![1u64..9, any::<u64>()].prop_map(InodeId::from_raw)
+}
+
+fn sessions() -> impl Strategy<Value = SessionId> {
+    any::<u64>().prop_map(SessionId::from_raw)
+}
+
+fn names() -> impl Strategy<Value = FileName> {
+    vec(any::<u8>(), 1..256).prop_filter_map("not a name", |bytes| FileName::parse(&bytes).ok())
+}
+
+pub(crate) fn servers() -> impl Strategy<Value = Vec<ServerId>> {
+    vec(any::<u32>().prop_map(ServerId::from_raw), 0..5)
+}
+
+fn payload() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..300).prop_map(Bytes::from)
+}
+
+pub(crate) fn times() -> impl Strategy<Value = TimeNs> {
+    any::<i64>().prop_map(TimeNs::from_raw)
+}
+
+pub(crate) fn kinds() -> impl Strategy<Value = FileKind> {
+    (0u8..16).prop_filter_map("no kind", FileKind::from_raw)
+}
+
+fn chunks() -> impl Strategy<Value = ChunkId> {
+    any::<u64>().prop_map(ChunkId::from_raw)
+}
+
+fn versions() -> impl Strategy<Value = ChunkVersion> {
+    any::<u32>().prop_map(ChunkVersion::from_raw)
+}
+
+fn indexes() -> impl Strategy<Value = ChunkIndex> {
+    any::<u32>().prop_map(ChunkIndex::from_raw)
+}
+
+fn set_times() -> impl Strategy<Value = SetTime> {
+    prop_oneof![Just(SetTime::Now), times().prop_map(SetTime::At)]
+}
+
+fn changes() -> impl Strategy<Value = SetAttr> {
+    let numbers = (option::of(any::<u16>()), option::of(any::<u32>()), option::of(any::<u32>()));
+    (numbers, option::of(any::<u64>()), option::of(set_times()), option::of(set_times()))
+        .prop_map(|((mode, uid, gid), size, atime, mtime)| SetAttr { mode, uid, gid, size, atime, mtime })
+}
+
+fn cluster_commands() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (any::<[u8; 16]>(), any::<u8>())
+            .prop_map(|(id, copies)| Command::Bootstrap { cluster: ClusterId::from_bytes(id), copies }),
+        (any::<[u8; 16]>(), ".{0,20}").prop_map(|(client, name)| Command::OpenSession { client, name }),
+        sessions().prop_map(|session| Command::CloseSession { session }),
+        (any::<[u8; 16]>(), ".{0,20}", ".{0,20}").prop_map(|(uuid, name, address)| Command::RegisterServer {
+            uuid,
+            name,
+            address
+        }),
+        (chunks(), versions(), any::<u32>()).prop_map(|(chunk, version, server)| Command::AddReplica {
+            chunk,
+            version,
+            server: ServerId::from_raw(server)
+        }),
+        (chunks(), any::<u32>())
+            .prop_map(|(chunk, server)| Command::RemoveReplica { chunk, server: ServerId::from_raw(server) }),
+        vec(inodes(), 0..5).prop_map(|inodes| Command::ReapOrphans { inodes }),
+        vec(chunks(), 0..5).prop_map(|chunks| Command::ForgetDead { chunks }),
+    ]
+}
+
+fn name_commands() -> impl Strategy<Value = Command> {
+    let modes =
+        prop_oneof![Just(RenameMode::Replace), Just(RenameMode::NoReplace), Just(RenameMode::Exchange)];
+    let numbers = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u32>());
+    prop_oneof![
+        (inodes(), names(), kinds(), numbers, payload()).prop_map(
+            |(parent, name, kind, (mode, uid, gid, rdev), target)| Command::Create {
+                parent,
+                name,
+                kind,
+                mode,
+                uid,
+                gid,
+                rdev,
+                target
+            }
+        ),
+        (inodes(), inodes(), names()).prop_map(|(inode, new_parent, new_name)| Command::Link {
+            inode,
+            new_parent,
+            new_name
+        }),
+        (inodes(), names()).prop_map(|(parent, name)| Command::Unlink { parent, name }),
+        (inodes(), names()).prop_map(|(parent, name)| Command::Rmdir { parent, name }),
+        (inodes(), names(), inodes(), names(), modes).prop_map(
+            |(parent, name, new_parent, new_name, mode)| {
+                Command::Rename { parent, name, new_parent, new_name, mode }
+            }
+        ),
+    ]
+}
+
+fn file_commands() -> impl Strategy<Value = Command> {
+    let modes = prop_oneof![Just(XattrMode::Any), Just(XattrMode::Create), Just(XattrMode::Replace)];
+    let committed = (indexes(), chunks(), versions(), any::<bool>())
+        .prop_map(|(index, chunk, version, release)| CommittedChunk { index, chunk, version, release });
+    prop_oneof![
+        (inodes(), changes(), option::of(sessions())).prop_map(|(inode, change, session)| Command::SetAttr {
+            inode,
+            change,
+            session
+        }),
+        (inodes(), payload(), payload(), modes).prop_map(|(inode, name, value, mode)| Command::SetXattr {
+            inode,
+            name,
+            value,
+            mode
+        }),
+        (inodes(), payload()).prop_map(|(inode, name)| Command::RemoveXattr { inode, name }),
+        (sessions(), inodes(), indexes(), servers(), servers()).prop_map(
+            |(session, inode, index, candidates, failed)| Command::GrantWrite {
+                session,
+                inode,
+                index,
+                candidates,
+                failed
+            }
+        ),
+        (sessions(), inodes(), any::<u64>(), option::of(times()), vec(committed, 0..4)).prop_map(
+            |(session, inode, size_at_least, mtime, chunks)| Command::CommitWrite {
+                session,
+                inode,
+                size_at_least,
+                mtime,
+                chunks
+            }
+        ),
+        (inodes(), any::<u32>(), payload()).prop_map(|(inode, offset, data)| Command::WriteInline {
+            inode,
+            offset,
+            data
+        }),
+        (sessions(), inodes(), vec(indexes(), 0..5))
+            .prop_map(|(session, inode, indexes)| Command::ReleaseLease { session, inode, indexes }),
+    ]
+}
+
+pub(crate) fn entries() -> impl Strategy<Value = Entry> {
+    let request = (sessions(), any::<u64>(), any::<u64>())
+        .prop_map(|(session, seq, acked_below)| Request { id: RequestId { session, seq }, acked_below });
+    let command = prop_oneof![cluster_commands(), name_commands(), file_commands()];
+    (times(), option::of(request), command).prop_map(|(stamp, request, command)| Entry {
+        stamp,
+        request,
+        command,
+    })
+}
+
+pub(crate) fn responses() -> impl Strategy<Value = Response> {
+    let numbers = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
+    let attr = (inodes(), any::<u64>(), kinds(), numbers, any::<u64>(), [times(), times(), times(), times()]);
+    let attr = attr.prop_map(|(inode, generation, kind, (mode, uid, gid, nlink, rdev), size, times)| {
+        let [atime, mtime, ctime, btime] = times;
+        Attr { inode, generation, kind, mode, uid, gid, nlink, rdev, size, atime, mtime, ctime, btime }
+    });
+    let grant =
+        (chunks(), versions(), versions(), servers(), any::<u32>(), option::of(payload()), any::<bool>());
+    let grant = grant.prop_map(|(chunk, base_version, version, servers, valid_length, inline, fresh)| {
+        Grant { chunk, base_version, version, servers, valid_length, inline, fresh }
+    });
+    prop_oneof![
+        Just(Response::Done),
+        attr.prop_map(Response::Attr),
+        sessions().prop_map(Response::Session),
+        any::<u32>().prop_map(|raw| Response::Server(ServerId::from_raw(raw))),
+        grant.prop_map(Response::Grant),
+        (0u32..30).prop_map(|code| Response::Refused(FsError::from_code(code))),
+    ]
+}
+
+/// One entry for each command.
+pub(crate) fn sample_entries() -> Vec<Entry> {
+    let (inode, parent) = (InodeId::from_raw(300), InodeId::ROOT);
+    let name = || FileName::parse(b"name").unwrap();
+    let session = SessionId::from_raw(2);
+    let (chunk, version, server) = (ChunkId::from_raw(5), ChunkVersion::from_raw(6), ServerId::from_raw(7));
+    let index = ChunkIndex::from_raw(8);
+    let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let change = SetAttr {
+        mode: Some(0o644),
+        uid: Some(1000),
+        gid: None,
+        size: Some(1 << 40),
+        atime: Some(SetTime::Now),
+        mtime: Some(SetTime::At(TimeNs::from_raw(9))),
+    };
+    let new = |kind, target| Command::Create {
+        parent,
+        name: name(),
+        kind,
+        mode: 0o755,
+        uid: 1000,
+        gid: 100,
+        rdev: 0,
+        target,
+    };
+    let commands = [
+        Command::Bootstrap { cluster: ClusterId::from_bytes([0xab; 16]), copies: 2 },
+        Command::OpenSession { client: [1; 16], name: "host:/mnt".to_owned() },
+        Command::CloseSession { session },
+        Command::RegisterServer { uuid: [3; 16], name: "cs1".to_owned(), address: "h:9422".to_owned() },
+        new(FileKind::File, Bytes::new()),
+        new(FileKind::Symlink, bytes("target")),
+        Command::Link { inode, new_parent: parent, new_name: name() },
+        Command::Unlink { parent, name: name() },
+        Command::Rmdir { parent, name: name() },
+        Command::Rename {
+            parent,
+            name: name(),
+            new_parent: inode,
+            new_name: name(),
+            mode: RenameMode::Exchange,
+        },
+        Command::SetAttr { inode, change, session: Some(session) },
+        Command::SetXattr { inode, name: bytes("user.a"), value: bytes("value"), mode: XattrMode::Replace },
+        Command::RemoveXattr { inode, name: bytes("user.a") },
+        Command::GrantWrite { session, inode, index, candidates: vec![server], failed: vec![] },
+        Command::CommitWrite {
+            session,
+            inode,
+            size_at_least: 4096,
+            mtime: Some(TimeNs::from_raw(-1)),
+            chunks: vec![CommittedChunk { index, chunk, version, release: true }],
+        },
+        Command::WriteInline { inode, offset: 10, data: bytes("data") },
+        Command::ReleaseLease { session, inode, indexes: vec![index] },
+        Command::AddReplica { chunk, version, server },
+        Command::RemoveReplica { chunk, server },
+        Command::ReapOrphans { inodes: vec![inode] },
+        Command::ForgetDead { chunks: vec![chunk] },
+    ];
+    let request = Request { id: RequestId { session, seq: 1000 }, acked_below: 999 };
+    let with = |(i, command)| {
+        let stamp = TimeNs::from_raw(1_700_000_000_000_000_000);
+        Entry { stamp, request: (i % 2 == 0).then_some(request), command }
+    };
+    commands.into_iter().enumerate().map(with).collect()
+}

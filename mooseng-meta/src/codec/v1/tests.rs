@@ -1,0 +1,250 @@
+//! What is written is read back; nothing else is, and nothing panics. The bytes are those of the format's first day.
+
+use bytes::Bytes;
+use mooseng_types::{
+    ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, ServerId, SessionId,
+    TimeNs,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::row::{DeadChunk, Number, RowValue};
+use super::samples;
+use crate::chunk::ChunkRow;
+use crate::codec::CodecError;
+use crate::command::Entry;
+use crate::counters::Counters;
+use crate::inode::{Dentry, InodeRow};
+use crate::key;
+use crate::response::{Grant, Response};
+use crate::server::ServerRow;
+use crate::session::{SessionRecord, Window};
+use crate::settings::{Settings, Totals};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn inode_row() -> InodeRow {
+    let time = TimeNs::from_raw;
+    InodeRow {
+        kind: FileKind::File,
+        mode: 0o644,
+        uid: 1000,
+        gid: 100,
+        nlink: 3,
+        rdev: 0x0102,
+        size: 1 << 33,
+        atime: time(1),
+        mtime: time(2),
+        ctime: time(3),
+        btime: time(-4),
+        parent: InodeId::from_raw(9),
+    }
+}
+
+fn chunk_row() -> ChunkRow {
+    ChunkRow {
+        inode: InodeId::from_raw(300),
+        index: ChunkIndex::from_raw(2),
+        committed: ChunkVersion::from_raw(4),
+        granted: ChunkVersion::from_raw(5),
+        lease: Some(SessionId::from_raw(6)),
+        servers: vec![ServerId::from_raw(1), ServerId::from_raw(200)],
+        valid_length: 64 << 20,
+    }
+}
+
+/// Encodes and reads back.
+fn row<T: RowValue + PartialEq + std::fmt::Debug>(row: T, encode: impl Fn(&T) -> Vec<u8>) -> Vec<u8> {
+    let bytes = encode(&row);
+    assert_eq!(T::decode(&bytes).as_ref(), Ok(&row));
+    assert!(T::decode(&bytes[..bytes.len() - 1]).is_err());
+    assert_eq!(T::decode(&[&bytes[..], &[0]].concat()).err(), Some(CodecError::Trailing(1)));
+    assert_eq!(T::decode(&[&[2], &bytes[1..]].concat()).err(), Some(CodecError::Format(2)));
+    bytes
+}
+
+fn rows() -> Vec<(&'static str, Vec<u8>)> {
+    let settings = Settings { cluster: ClusterId::from_bytes([0xab; 16]), copies: 2 };
+    let totals = Totals { inodes: 1, used_bytes: 2, chunks: 3 };
+    let counters = Counters { next_inode: 300, next_chunk: 5, next_session: 6, next_server: 7, totals };
+    let dentry = Dentry { inode: InodeId::from_raw(300), kind: FileKind::Directory };
+    let record = SessionRecord { client: [1; 16], name: "host".to_owned() };
+    let server = ServerRow {
+        server: ServerId::from_raw(1),
+        uuid: [3; 16],
+        name: "cs1".to_owned(),
+        address: "h:9422".to_owned(),
+    };
+    vec![
+        ("inode", row(inode_row(), |row| row.encode().to_vec())),
+        ("dentry", row(dentry, |row| row.encode().to_vec())),
+        ("chunk", row(chunk_row(), ChunkRow::encode)),
+        ("session", row(record, SessionRecord::encode)),
+        ("window", row(Window { acked_below: 300, highest: 301, dirty: false }, Window::encode)),
+        ("server", row(server, ServerRow::encode)),
+        ("settings", row(settings, Settings::encode)),
+        ("counters", row(counters, Counters::encode)),
+        ("dead chunk", row(DeadChunk(vec![ServerId::from_raw(1)]), DeadChunk::encode)),
+        ("number", row(Number(u64::MAX), |row| row.encode())),
+    ]
+}
+
+fn responses() -> Vec<Response> {
+    vec![
+        Response::Done,
+        Response::Attr(inode_row().attr(InodeId::from_raw(300))),
+        Response::Session(SessionId::from_raw(4)),
+        Response::Server(ServerId::from_raw(5)),
+        Response::Grant(Grant {
+            chunk: ChunkId::from_raw(6),
+            base_version: ChunkVersion::from_raw(7),
+            version: ChunkVersion::from_raw(8),
+            servers: vec![ServerId::from_raw(9)],
+            valid_length: 64 << 20,
+            inline: Some(Bytes::from_static(b"inline")),
+            fresh: true,
+        }),
+        Response::Refused(FsError::NotEmpty),
+    ]
+}
+
+fn keys() -> Vec<(&'static str, Vec<u8>)> {
+    let inode = InodeId::from_raw(0x0102_0304_0506_0708);
+    let (session, chunk) = (SessionId::from_raw(0x11), ChunkId::from_raw(0x22));
+    let name = FileName::parse(b"name").unwrap();
+    vec![
+        ("format", key::FORMAT.to_vec()),
+        ("applied", key::APPLIED.to_vec()),
+        ("counters", key::COUNTERS.to_vec()),
+        ("settings", key::SETTINGS.to_vec()),
+        ("inode", key::inode(inode).to_vec()),
+        ("dentry", key::dentry(inode, &name).to_vec()),
+        ("file chunk", key::file_chunk(inode, ChunkIndex::from_raw(9)).to_vec()),
+        ("chunk", key::chunk(chunk).to_vec()),
+        ("inline", key::inline(inode).to_vec()),
+        ("target", key::target(inode).to_vec()),
+        ("xattr", key::xattr(inode, b"user.a").to_vec()),
+        ("session", key::session(session).to_vec()),
+        ("window", key::window(session).to_vec()),
+        ("response", key::response(session, 0x33).to_vec()),
+        ("lease", key::lease(session, chunk).to_vec()),
+        ("client", key::client(&[1; 16]).to_vec()),
+        ("uuid", key::server_uuid(&[2; 16]).to_vec()),
+        ("orphan", key::orphan(inode).to_vec()),
+        ("dead chunk", key::dead_chunk(chunk).to_vec()),
+        ("server", key::server(ServerId::from_raw(0x44)).to_vec()),
+    ]
+}
+
+/// What the format was when it was fixed. A difference here is a new format, not a new fixture.
+#[test]
+fn the_bytes_are_those_of_the_formats_first_day() {
+    let mut lines = Vec::new();
+    for entry in samples::sample_entries() {
+        assert_eq!(Entry::decode(&entry.encode()).as_ref(), Ok(&entry));
+        let variant = format!("{:?}", entry.command);
+        let variant: String = variant.chars().take_while(|c| c.is_alphanumeric()).collect();
+        lines.push(format!("entry {variant}: {}", hex(&entry.encode())));
+    }
+    for response in responses() {
+        assert_eq!(Response::decode(&response.encode()).as_ref(), Ok(&response));
+        let variant = format!("{response:?}");
+        let variant: String = variant.chars().take_while(|c| c.is_alphanumeric()).collect();
+        lines.push(format!("response {variant}: {}", hex(&response.encode())));
+    }
+    lines.extend(rows().into_iter().map(|(name, bytes)| format!("row {name}: {}", hex(&bytes))));
+    lines.extend(keys().into_iter().map(|(name, bytes)| format!("key {name}: {}", hex(&bytes))));
+    let golden: Vec<&str> = include_str!("golden.txt").lines().collect();
+    assert_eq!(lines, golden, "\n{}", lines.join("\n"));
+}
+
+#[test]
+fn a_count_above_what_is_there_is_refused_before_it_allocates() {
+    let entry = &samples::sample_entries()[19];
+    let mut bytes = entry.encode();
+    let at = bytes.len() - 3;
+    assert_eq!(bytes[at], 1);
+    bytes.splice(at..=at, [0xff, 0xff, 0xff, 0xff, 0x0f]);
+    assert_eq!(Entry::decode(&bytes), Err(CodecError::Truncated));
+}
+
+#[test]
+fn a_name_that_is_none_is_refused() {
+    let bytes = samples::sample_entries()[7].encode();
+    let at = bytes.windows(4).position(|window| window == b"name").unwrap();
+    let mut bad = bytes;
+    bad[at] = b'/';
+    assert_eq!(Entry::decode(&bad), Err(CodecError::Value("name")));
+}
+
+fn decode_all(bytes: &[u8]) {
+    fn row<T: RowValue>(bytes: &[u8]) {
+        drop(T::decode(bytes));
+    }
+    drop((Entry::decode(bytes), Response::decode(bytes)));
+    row::<InodeRow>(bytes);
+    row::<Dentry>(bytes);
+    row::<ChunkRow>(bytes);
+    row::<SessionRecord>(bytes);
+    row::<Window>(bytes);
+    row::<ServerRow>(bytes);
+    row::<Settings>(bytes);
+    row::<Counters>(bytes);
+    row::<DeadChunk>(bytes);
+    row::<Number>(bytes);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    #[test]
+    fn any_entry_is_read_back(entry in samples::entries()) {
+        prop_assert_eq!(Entry::decode(&entry.encode()), Ok(entry));
+    }
+
+    #[test]
+    fn any_answer_is_read_back(response in samples::responses()) {
+        prop_assert_eq!(Response::decode(&response.encode()), Ok(response));
+    }
+
+    #[test]
+    fn any_number_is_read_back(number in any::<u64>(), shift in 0u32..64) {
+        let row = Number(number >> shift);
+        prop_assert_eq!(Number::decode(&row.encode()), Ok(row));
+    }
+
+    #[test]
+    fn no_bytes_make_a_decoder_panic(mut bytes in vec(any::<u8>(), 0..200), tag in 0u8..24) {
+        decode_all(&bytes);
+        if let Some(first) = bytes.first_mut() {
+            *first = 1;
+        }
+        decode_all(&bytes);
+        // A well-formed head, so that the fields of every command are reached.
+        let mut entry = vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 0, tag];
+        entry.extend_from_slice(&bytes);
+        decode_all(&entry);
+    }
+
+    #[test]
+    fn no_damage_makes_a_decoder_panic(entry in samples::entries(), at in any::<prop::sample::Index>(), new: u8) {
+        let mut bytes = entry.encode();
+        let at = at.index(bytes.len());
+        bytes[at] = new;
+        decode_all(&bytes);
+        decode_all(&bytes[..at]);
+    }
+
+    /// What one value is decoded from, it is encoded to: no two forms of one value.
+    #[test]
+    fn an_entry_has_one_form(entry in samples::entries(), at in any::<prop::sample::Index>(), new: u8) {
+        let mut bytes = entry.encode();
+        let at = at.index(bytes.len());
+        bytes[at] = new;
+        if let Ok(entry) = Entry::decode(&bytes) {
+            prop_assert_eq!(entry.encode(), bytes);
+        }
+    }
+}
