@@ -76,8 +76,8 @@ pub struct ChunkServer {
     address: SocketAddr,
     threads: Threads,
     stopped: AtomicBool,
-    _identity: Identity,
-    _disk_locks: Vec<DirLock>,
+    /// The locks of the directories; let go by a stop.
+    held: Mutex<Option<(Identity, Vec<DirLock>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -142,8 +142,7 @@ impl ChunkServer {
             address,
             threads: Threads::default(),
             stopped: AtomicBool::new(false),
-            _identity: identity,
-            _disk_locks: disk_locks,
+            held: Mutex::new(Some((identity, disk_locks))),
         };
         server.spawn_all(&config, &context, &fetches).map_err(StartError::io("start threads"))?;
         tracing::info!(name = config.name, %address, copies = server.service.store.list().len(), "serving");
@@ -171,6 +170,7 @@ impl ChunkServer {
             pool.stop();
         }
         self.service.store.close(self.service.clock.monotonic());
+        drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
         tracing::info!("stopped");
     }
 
