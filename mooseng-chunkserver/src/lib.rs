@@ -1,1 +1,83 @@
-//! The MooseNG chunkserver: chunk store, write chain, zero-copy reads
+//! The MooseNG chunkserver: chunk store, write chain, zero-copy reads.
+//!
+//! In reading order: [`Config`], [`ChunkServer`] (`server.rs`, how it is put together), `connection.rs` (a request's
+//! way), `store.rs` (what is on the disks), `write_chain.rs` (servers behind this one), `master_link.rs` and
+//! `orders.rs` (what the masters hear and order).
+
+mod buffer;
+mod changes;
+mod config;
+mod connection;
+mod identity;
+mod io_pool;
+mod master_link;
+mod orders;
+mod outbox;
+mod server;
+mod store;
+mod write_chain;
+mod zero_copy;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+pub use config::Config;
+pub use server::{ChunkServer, StartError};
+pub use store::StoreError;
+
+/// A MooseNG chunkserver: keeps the content of files on the disks of this machine.
+#[derive(Debug, Parser)]
+#[command(name = "mooseng-chunkserver", version)]
+struct Arguments {
+    /// The configuration file (TOML)
+    #[arg(long, value_name = "FILE", default_value = "/etc/mooseng/mooseng-chunkserver.toml")]
+    config: PathBuf,
+    /// Check the configuration file and exit
+    #[arg(long)]
+    check_config: bool,
+}
+
+/// Runs a chunkserver with command-line arguments (the program's name first) until `SIGTERM` or `SIGINT`. Exit codes: 0
+/// after an orderly stop, 2 if the configuration is to be corrected, 1 for anything else; one line on standard error
+/// says what.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version arrive here as well, with exit code 0. Without a terminal there is nobody to tell.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match serve_until_told(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "mooseng-chunkserver: {error}"));
+            ExitCode::from(if matches!(error, StartError::Config { .. }) { 2 } else { 1 })
+        }
+    }
+}
+
+fn serve_until_told(arguments: &Arguments) -> Result<(), StartError> {
+    let config = Config::read(&arguments.config)?;
+    if arguments.check_config {
+        config.read_key()?;
+        return Ok(());
+    }
+    mooseng_env::daemon::start_logging(config.json_logs);
+    let signals = Signals::new([SIGTERM, SIGINT]);
+    let mut signals =
+        signals.map_err(|source| StartError::Io { action: "listen for signals".into(), source })?;
+    let server = ChunkServer::start(config)?;
+    mooseng_env::daemon::notify("READY=1");
+    signals.forever().next();
+    mooseng_env::daemon::notify("STOPPING=1");
+    server.stop();
+    Ok(())
+}

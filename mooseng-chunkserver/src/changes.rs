@@ -1,0 +1,152 @@
+//! What changed since the leader was last told: coalesced by chunk, so that it can never grow beyond what there is.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mooseng_types::{ChunkId, ChunkVersion};
+
+/// Changes kept; beyond, a full report is due instead. A full report of so many chunks is not much longer.
+const CHANGES_MAX: usize = 100_000;
+
+/// What happened to a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    /// It is here with this version.
+    Here(ChunkVersion),
+    /// It is gone: deleted on order, or broken.
+    Lost,
+}
+
+/// Changes to be told.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_chunk: BTreeMap<ChunkId, Change>,
+    overflowed: bool,
+    stopping: bool,
+}
+
+/// What there is to tell.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ToTell {
+    /// These changes.
+    Some(Vec<(ChunkId, Change)>),
+    /// Too many to name: everything.
+    Everything,
+}
+
+impl Changes {
+    /// Notes a change.
+    pub(crate) fn note(&self, chunk: ChunkId, change: Change) {
+        let mut state = self.lock();
+        state.by_chunk.insert(chunk, change);
+        state.bound();
+        self.wake.notify_all();
+    }
+
+    /// Takes up to `max` changes; the taker puts them back if they could not be told.
+    pub(crate) fn take(&self, max: usize) -> ToTell {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.overflowed) {
+            return ToTell::Everything;
+        }
+        let mut taken = Vec::new();
+        while taken.len() < max
+            && let Some(change) = state.by_chunk.pop_first()
+        {
+            taken.push(change);
+        }
+        ToTell::Some(taken)
+    }
+
+    /// Puts back what could not be told. A newer change of the same chunk wins.
+    pub(crate) fn put_back(&self, changes: ToTell) {
+        let mut state = self.lock();
+        match changes {
+            ToTell::Everything => state.overflowed = true,
+            ToTell::Some(changes) => {
+                for (chunk, change) in changes {
+                    state.by_chunk.entry(chunk).or_insert(change);
+                }
+                state.bound();
+            }
+        }
+    }
+
+    /// Forgets everything: a full report, made after this, will tell it.
+    pub(crate) fn clear(&self) {
+        let mut state = self.lock();
+        state.by_chunk.clear();
+        state.overflowed = false;
+    }
+
+    /// Waits until something is to be told, the end is near, or `timeout` is over.
+    pub(crate) fn wait(&self, timeout: Duration, only_for_stop: bool) {
+        let idle = |state: &mut State| {
+            !state.stopping && (only_for_stop || (state.by_chunk.is_empty() && !state.overflowed))
+        };
+        drop(self.wake.wait_timeout_while(self.lock(), timeout, idle));
+    }
+
+    /// Wakes everyone who waits, from now on at once.
+    pub(crate) fn stop(&self) {
+        self.lock().stopping = true;
+        self.wake.notify_all();
+    }
+
+    /// Whether the end is near.
+    pub(crate) fn stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn bound(&mut self) {
+        if self.by_chunk.len() > CHANGES_MAX {
+            self.by_chunk.clear();
+            self.overflowed = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_change_of_a_chunk_is_told_and_one_put_back_yields_to_a_newer() {
+        let changes = Changes::default();
+        let (a, b) = (ChunkId::from_raw(1), ChunkId::from_raw(2));
+        changes.note(a, Change::Here(ChunkVersion::from_raw(1)));
+        changes.note(b, Change::Lost);
+        let taken = changes.take(10);
+        assert_eq!(
+            taken,
+            ToTell::Some(vec![(a, Change::Here(ChunkVersion::from_raw(1))), (b, Change::Lost)])
+        );
+        changes.note(a, Change::Lost);
+        changes.put_back(taken);
+        assert_eq!(changes.take(1), ToTell::Some(vec![(a, Change::Lost)]));
+        assert_eq!(changes.take(9), ToTell::Some(vec![(b, Change::Lost)]));
+    }
+
+    #[test]
+    fn too_many_changes_become_a_full_report() {
+        let changes = Changes::default();
+        for i in 0..=CHANGES_MAX as u64 {
+            changes.note(ChunkId::from_raw(i), Change::Lost);
+        }
+        assert_eq!(changes.take(10), ToTell::Everything);
+        assert_eq!(changes.take(10), ToTell::Some(vec![]));
+    }
+}

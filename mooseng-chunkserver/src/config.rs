@@ -1,0 +1,187 @@
+//! The configuration file. Everything in it is checked before anything is touched; every complaint is one line that says
+//! what to do.
+
+use std::path::{Path, PathBuf};
+
+use mooseng_protocol::token::TokenKey;
+use mooseng_types::ClusterId;
+
+use crate::server::StartError;
+
+/// The configuration of a chunkserver; `examples/mooseng-chunkserver.toml` explains each key.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The name in logs and reports.
+    pub name: String,
+    /// The directory of this server's identity.
+    pub data: PathBuf,
+    /// The directories of chunks, each on a disk of its own.
+    pub disks: Vec<PathBuf>,
+    /// Where to serve; port 0 takes any free one.
+    pub listen: String,
+    /// What others are told to connect to; empty for the address it listens on.
+    pub advertise: String,
+    /// The masters.
+    pub masters: Vec<String>,
+    /// Of which cluster this server is a part, 32 hexadecimal digits; empty for the one it was a part of before.
+    pub cluster_id: String,
+    /// The file with the cluster's secret, 64 hexadecimal digits.
+    pub key_file: PathBuf,
+    /// Threads for each disk.
+    pub io_threads_per_disk: usize,
+    /// A disk with less free than this takes no new data.
+    pub reserve_bytes: u64,
+    /// Log lines in JSON.
+    pub json_logs: bool,
+    /// Time between two reports to each master.
+    pub heartbeat_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: "chunkserver-1".into(),
+            data: "/var/lib/mooseng/chunkserver".into(),
+            disks: vec!["/var/lib/mooseng/chunks".into()],
+            listen: "127.0.0.1:9422".into(),
+            advertise: String::new(),
+            masters: vec!["127.0.0.1:9421".into()],
+            cluster_id: String::new(),
+            key_file: "/etc/mooseng/cluster.key".into(),
+            io_threads_per_disk: 4,
+            reserve_bytes: 256 << 20,
+            json_logs: false,
+            heartbeat_ms: 500,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    pub fn parse(text: &str) -> Result<Self, StartError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let what = error.message().replace('\n', " ");
+            StartError::config(format!("line {line}: {what}: correct it or remove the key"))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads and checks a configuration file.
+    pub fn read(path: &Path) -> Result<Self, StartError> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            StartError::config(format!("{}: {error}: name a readable file with --config", path.display()))
+        })?;
+        Self::parse(&text).map_err(|error| StartError::config(format!("{}: {error}", path.display())))
+    }
+
+    /// Checks what can be checked without touching anything.
+    pub fn check(&self) -> Result<(), StartError> {
+        let bad = |what: String| Err(StartError::config(what));
+        if self.name.is_empty() || self.name.len() > 255 {
+            return bad("name: give a name of 1 to 255 bytes".into());
+        }
+        if self.disks.is_empty() || self.disks.len() > 256 {
+            return bad("disks: name 1 to 256 directories for chunks".into());
+        }
+        for (i, disk) in self.disks.iter().enumerate() {
+            if !disk.is_absolute() {
+                return bad(format!("disks: {} must be an absolute path", disk.display()));
+            }
+            if self.disks[..i].contains(disk) || *disk == self.data {
+                return bad(format!("disks: {} is named twice, remove one", disk.display()));
+            }
+        }
+        for (key, address) in [("listen", &self.listen), ("advertise", &self.advertise)] {
+            let may_be_empty = key == "advertise";
+            if !(is_address(address) || may_be_empty && address.is_empty()) {
+                return bad(format!("{key}: \"{address}\" is not host:port"));
+            }
+        }
+        if let Some(master) = self.masters.iter().find(|master| !is_address(master)) {
+            return bad(format!("masters: \"{master}\" is not host:port"));
+        }
+        if self.masters.len() > 16 {
+            return bad("masters: a cluster has at most 16".into());
+        }
+        if !self.cluster_id.is_empty() && ClusterId::parse(&self.cluster_id).is_none() {
+            return bad("cluster_id: give the 32 hexadecimal digits that the master shows".into());
+        }
+        if !(1..=64).contains(&self.io_threads_per_disk) {
+            return bad("io_threads_per_disk: give 1 to 64".into());
+        }
+        if !(10..=60_000).contains(&self.heartbeat_ms) {
+            return bad("heartbeat_ms: give 10 to 60000".into());
+        }
+        Ok(())
+    }
+
+    /// The cluster's secret.
+    pub(crate) fn read_key(&self) -> Result<TokenKey, StartError> {
+        let path = self.key_file.display();
+        let text = std::fs::read_to_string(&self.key_file).map_err(|error| {
+            StartError::config(format!("key_file: {path}: {error}: copy the cluster's key from a master"))
+        })?;
+        match parse_key(text.trim()) {
+            Some(secret) => Ok(TokenKey::new(&secret)),
+            None => Err(StartError::config(format!(
+                "key_file: {path} must hold 64 hexadecimal digits: copy the cluster's key from a master"
+            ))),
+        }
+    }
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn parse_key(text: &str) -> Option<[u8; 32]> {
+    let (high, low) = text.split_at_checked(32)?;
+    let mut secret = [0; 32];
+    secret[..16].copy_from_slice(&ClusterId::parse(high)?.bytes());
+    secret[16..].copy_from_slice(&ClusterId::parse(low)?.bytes());
+    Some(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_says_what_the_defaults_are() {
+        let example = include_str!("../../examples/mooseng-chunkserver.toml");
+        assert_eq!(Config::parse(example).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_bad_configuration_is_refused_in_one_line_that_names_the_key() {
+        for (text, expected) in [
+            ("nmae = 'x'", "unknown field `nmae`"),
+            ("\nname = 7", "line 2"),
+            ("listen = 'here'", "listen: \"here\" is not host:port"),
+            ("disks = []", "disks: name 1"),
+            ("disks = ['/a', '/a']", "named twice"),
+            ("disks = ['a']", "absolute"),
+            ("masters = ['m']", "masters:"),
+            ("cluster_id = 'xyz'", "cluster_id:"),
+            ("io_threads_per_disk = 0", "io_threads_per_disk:"),
+            ("heartbeat_ms = 1", "heartbeat_ms:"),
+            ("name = ''", "name:"),
+        ] {
+            let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_64_hexadecimal_digits() {
+        let key = parse_key(&"0f".repeat(32)).unwrap();
+        assert_eq!(key, [0x0f; 32]);
+        assert_eq!(parse_key(&"0f".repeat(31)), None);
+        assert_eq!(parse_key(&"0g".repeat(32)), None);
+        assert_eq!(parse_key(&"0f".repeat(33)), None);
+    }
+}

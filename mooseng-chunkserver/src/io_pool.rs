@@ -1,0 +1,223 @@
+//! The threads of one disk. Each disk has its own, so that one that hangs holds up nothing of the others.
+//!
+//! Ordered work of one chunk is done one piece at a time, in the order in which it came: a chain's copies stay alike
+//! only if every server applies the writes in the same order. Everything else is done as threads are free.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use mooseng_env::Threads;
+use mooseng_types::ChunkId;
+
+use crate::buffer::BufferPool;
+
+/// Work that may wait for one disk. With more, whoever brings it waits: that slows down one connection.
+const QUEUE_MAX: usize = 1024;
+/// Payloads on their way to one disk, in bytes.
+const WRITE_BUDGET_BYTES: usize = 96 << 20;
+/// Bytes read from one disk and not yet sent. Not the same budget: a thread that waits for a buffer to read into must
+/// not depend on work that waits for that thread.
+const READ_BUDGET_BYTES: usize = 64 << 20;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The pool's queue is full, or the pool has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the disk's queue is full or closed")]
+pub(crate) struct NotQueued;
+
+/// The threads of one disk.
+#[derive(Debug)]
+pub(crate) struct IoPool {
+    shared: Arc<Shared>,
+    threads: Threads,
+    /// For payloads on their way to the disk.
+    pub(crate) write_buffers: Arc<BufferPool>,
+    /// For bytes on their way from the disk.
+    pub(crate) read_buffers: Arc<BufferPool>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    work: Condvar,
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Ready>,
+    /// Ordered work by chunk; a chunk that is here is either in `ready` or being worked on, never both.
+    ordered: HashMap<ChunkId, VecDeque<Job>>,
+    waiting: usize,
+    stopping: bool,
+}
+
+enum Ready {
+    Any(Job),
+    NextOf(ChunkId),
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
+}
+
+impl IoPool {
+    /// Starts `threads` threads.
+    pub(crate) fn start(name: &str, threads: usize) -> io::Result<Self> {
+        let pool = Self {
+            shared: Arc::default(),
+            threads: Threads::default(),
+            write_buffers: BufferPool::new(WRITE_BUDGET_BYTES),
+            read_buffers: BufferPool::new(READ_BUDGET_BYTES),
+        };
+        for number in 0..threads {
+            let shared = Arc::clone(&pool.shared);
+            pool.threads.spawn(&format!("{name}.{number}"), move || shared.work())?;
+        }
+        Ok(pool)
+    }
+
+    /// Queues work; waits while the queue is full. Work with a chunk is done in order.
+    pub(crate) fn submit(
+        &self,
+        chunk: Option<ChunkId>,
+        job: impl FnOnce() + Send + 'static,
+    ) -> Result<(), NotQueued> {
+        let full = |queue: &mut Queue| queue.waiting >= QUEUE_MAX && !queue.stopping;
+        let queue = self.shared.room.wait_while(self.shared.lock(), full);
+        self.shared.add(queue.unwrap_or_else(PoisonError::into_inner), chunk, Box::new(job))
+    }
+
+    /// Queues work if there is room for it now.
+    pub(crate) fn try_submit(
+        &self,
+        chunk: Option<ChunkId>,
+        job: impl FnOnce() + Send + 'static,
+    ) -> Result<(), NotQueued> {
+        let queue = self.shared.lock();
+        if queue.waiting >= QUEUE_MAX {
+            return Err(NotQueued);
+        }
+        self.shared.add(queue, chunk, Box::new(job))
+    }
+
+    /// Does what is queued, takes nothing more, and ends the threads.
+    pub(crate) fn stop(&self) {
+        self.shared.lock().stopping = true;
+        self.shared.work.notify_all();
+        self.shared.room.notify_all();
+        self.threads.join();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(
+        &self,
+        mut queue: MutexGuard<'_, Queue>,
+        chunk: Option<ChunkId>,
+        job: Job,
+    ) -> Result<(), NotQueued> {
+        if queue.stopping {
+            return Err(NotQueued);
+        }
+        queue.waiting += 1;
+        match chunk {
+            None => queue.ready.push_back(Ready::Any(job)),
+            Some(chunk) => {
+                if let Some(others) = queue.ordered.get_mut(&chunk) {
+                    others.push_back(job);
+                    return Ok(());
+                }
+                queue.ordered.insert(chunk, VecDeque::from([job]));
+                queue.ready.push_back(Ready::NextOf(chunk));
+            }
+        }
+        drop(queue);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    fn work(&self) {
+        let mut queue = self.lock();
+        loop {
+            let idle = |queue: &mut Queue| queue.ready.is_empty() && !(queue.stopping && queue.waiting == 0);
+            queue = self.work.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+            let (job, of) = match queue.ready.pop_front() {
+                Some(Ready::Any(job)) => (Some(job), None),
+                Some(Ready::NextOf(chunk)) => {
+                    (queue.ordered.get_mut(&chunk).and_then(VecDeque::pop_front), Some(chunk))
+                }
+                None => break,
+            };
+            queue.waiting -= usize::from(job.is_some());
+            drop(queue);
+            self.room.notify_one();
+            if let Some(job) = job {
+                job();
+            }
+            queue = self.lock();
+            if let Some(chunk) = of {
+                if queue.ordered.get(&chunk).is_some_and(VecDeque::is_empty) {
+                    queue.ordered.remove(&chunk);
+                } else {
+                    queue.ready.push_back(Ready::NextOf(chunk));
+                }
+            }
+        }
+        drop(queue);
+        // The others may wait for the work that this one has just done away with.
+        self.work.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::sync_channel;
+
+    #[test]
+    fn work_of_one_chunk_keeps_its_order_and_a_stop_finishes_what_is_queued() {
+        let pool = IoPool::start("test", 4).unwrap();
+        let done = Arc::new(Mutex::new(HashMap::<u64, Vec<u32>>::new()));
+        for turn in 0..200 {
+            for chunk in 0..3 {
+                let done = Arc::clone(&done);
+                let job = move || done.lock().unwrap().entry(chunk).or_default().push(turn);
+                pool.submit(Some(ChunkId::from_raw(chunk)), job).unwrap();
+            }
+        }
+        pool.stop();
+        assert_eq!(pool.submit(None, || ()), Err(NotQueued));
+        let expected: Vec<u32> = (0..200).collect();
+        let done = done.lock().unwrap();
+        assert_eq!(done.len(), 3);
+        assert!(done.values().all(|order| *order == expected));
+    }
+
+    #[test]
+    fn a_full_queue_refuses_whoever_will_not_wait() {
+        let pool = IoPool::start("test", 1).unwrap();
+        let (go, wait) = sync_channel::<()>(0);
+        let (started, is_started) = sync_channel::<()>(0);
+        let block = move || {
+            started.send(()).unwrap();
+            wait.recv().unwrap();
+        };
+        pool.submit(None, block).unwrap();
+        is_started.recv().unwrap();
+        for _ in 0..QUEUE_MAX {
+            pool.try_submit(None, || ()).unwrap();
+        }
+        assert_eq!(pool.try_submit(None, || ()), Err(NotQueued));
+        go.send(()).unwrap();
+        pool.stop();
+    }
+}

@@ -1,0 +1,357 @@
+//! The chunkserver put together: started in order, stopped in the reverse one.
+
+use std::collections::HashMap;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mooseng_env::daemon::DirLock;
+use mooseng_env::{Clock, Disk, FsDisk, SystemClock, SystemEntropy, Threads};
+use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
+use mooseng_protocol::status::CallError;
+use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::{PROTOCOL_VERSION, pb};
+use mooseng_types::ClusterId;
+
+use crate::changes::Changes;
+use crate::config::Config;
+use crate::connection::{Service, serve};
+use crate::identity::Identity;
+use crate::io_pool::IoPool;
+use crate::master_link::{self, LinkContext};
+use crate::orders::{Fetches, Orders, fetch_all};
+use crate::store::Store;
+use crate::write_chain::WriteChain;
+
+/// Connections served at once; each has a thread.
+const CONNECTIONS_MAX: usize = 1024;
+/// Copies fetched at once from other servers.
+const FETCHERS: usize = 2;
+/// Time between two rounds of housekeeping.
+const ROUND: Duration = Duration::from_secs(1);
+/// A copy that was not written for this long is made clean.
+const IDLE: Duration = Duration::from_secs(10);
+/// Open files that the server asks for: two thousand copies on each of several disks, and the connections.
+const OPEN_FILES: u64 = 65_536;
+
+/// Why a chunkserver does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Something in the configuration, or in what it names, is to be corrected by the administrator.
+    #[error("{what}")]
+    Config {
+        /// What, and what to do about it; one line.
+        what: String,
+    },
+    /// The machine does not do what is needed.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was being done.
+        action: String,
+        /// How it failed.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    pub(crate) fn config(what: String) -> Self {
+        Self::Config { what }
+    }
+
+    fn io(action: &str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { action: action.to_owned(), source }
+    }
+}
+
+/// A running chunkserver. Dropping it stops it.
+#[derive(Debug)]
+pub struct ChunkServer {
+    service: Arc<Service>,
+    changes: Arc<Changes>,
+    orders: Arc<Orders>,
+    connections: Arc<Connections>,
+    listener: Arc<TcpListener>,
+    address: SocketAddr,
+    threads: Threads,
+    stopped: AtomicBool,
+    /// The locks of the directories; let go by a stop.
+    held: Mutex<Option<(Identity, Vec<DirLock>)>>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    sockets: Mutex<HashMap<u64, TcpStream>>,
+    next: AtomicU64,
+    stopping: AtomicBool,
+    threads: Threads,
+}
+
+impl ChunkServer {
+    /// Starts a chunkserver. It serves when this returns; masters are looked for in the background.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let key = config.read_key()?;
+        let disk: Arc<dyn Disk> = Arc::new(FsDisk);
+        let identity =
+            Identity::load(&*disk, &SystemEntropy, &config.data, ClusterId::parse(&config.cluster_id))?;
+        let locks = config.disks.iter().map(|root| identity.claim_disk(&*disk, root));
+        let disk_locks = locks.collect::<Result<Vec<_>, _>>()?;
+        let listener = listen(&config.listen)?;
+        let address = listener.local_addr().map_err(StartError::io("ask for the listening address"))?;
+        raise_open_files();
+
+        let changes = Arc::<Changes>::default();
+        let disks = config.disks.iter().map(|root| (Arc::clone(&disk), root.clone())).collect();
+        let store = Store::open(disks, identity.cluster, config.reserve_bytes, Arc::clone(&changes));
+        let store = Arc::new(store.map_err(StartError::io("open the disks"))?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let hello = hello(&config, &identity);
+        let pools = (0..config.disks.len())
+            .map(|number| IoPool::start(&format!("disk{number}"), config.io_threads_per_disk))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(StartError::io("start the disks' threads"))?;
+        let service = Arc::new(Service {
+            store,
+            pools,
+            chain: WriteChain::new(hello.clone(), Arc::clone(&clock)),
+            key,
+            clock,
+            greeting: greeting(&config, &identity),
+        });
+        let (orders, fetches) = Orders::new(Arc::clone(&service), Arc::clone(&changes));
+        let advertised =
+            if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
+        let context = Arc::new(LinkContext {
+            store: Arc::clone(&service.store),
+            changes: Arc::clone(&changes),
+            orders: Arc::clone(&orders),
+            hello,
+            uuid: identity.uuid.bytes(),
+            address: advertised,
+            heartbeat: Duration::from_millis(config.heartbeat_ms),
+            server: AtomicU32::new(0),
+        });
+        let server = Self {
+            service,
+            changes,
+            orders,
+            connections: Arc::default(),
+            listener: Arc::new(listener),
+            address,
+            threads: Threads::default(),
+            stopped: AtomicBool::new(false),
+            held: Mutex::new(Some((identity, disk_locks))),
+        };
+        server.spawn_all(&config, &context, &fetches).map_err(StartError::io("start threads"))?;
+        tracing::info!(name = config.name, %address, copies = server.service.store.list().len(), "serving");
+        Ok(server)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops in order: takes no more requests, finishes what is at work, makes every copy clean and durable. A second
+    /// call does nothing.
+    pub fn stop(&self) {
+        if self.stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.connections.stop(&self.listener);
+        self.orders.stop();
+        self.changes.stop();
+        self.threads.join();
+        self.service.chain.close();
+        for pool in &self.service.pools {
+            pool.stop();
+        }
+        self.service.store.close(self.service.clock.monotonic());
+        drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
+        tracing::info!("stopped");
+    }
+
+    fn spawn_all(
+        &self,
+        config: &Config,
+        context: &Arc<LinkContext>,
+        fetches: &Arc<Fetches>,
+    ) -> std::io::Result<()> {
+        let (service, connections) = (Arc::clone(&self.service), Arc::clone(&self.connections));
+        let listener = Arc::clone(&self.listener);
+        self.threads.spawn("accept", move || accept(&service, &connections, &listener))?;
+        let (service, changes) = (Arc::clone(&self.service), Arc::clone(&self.changes));
+        self.threads.spawn("housekeeping", move || keep_house(&service, &changes))?;
+        for _ in 0..FETCHERS {
+            let (service, changes) = (Arc::clone(&self.service), Arc::clone(&self.changes));
+            let (fetches, hello) = (Arc::clone(fetches), context.hello.clone());
+            self.threads.spawn("fetch", move || fetch_all(&service, &changes, &hello, &fetches))?;
+        }
+        for master in &config.masters {
+            let (context, master) = (Arc::clone(context), master.clone());
+            self.threads.spawn("master-link", move || master_link::run(&context, &master))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ChunkServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn hello(config: &Config, identity: &Identity) -> pb::Hello {
+    pb::Hello {
+        cluster_id: identity.cluster.bytes().to_vec().into(),
+        protocol_version: PROTOCOL_VERSION,
+        role: pb::Role::Chunkserver.into(),
+        name: config.name.clone(),
+        ..Default::default()
+    }
+}
+
+fn greeting(config: &Config, identity: &Identity) -> pb::HelloReply {
+    pb::HelloReply {
+        cluster_id: identity.cluster.bytes().to_vec().into(),
+        protocol_version: PROTOCOL_VERSION,
+        name: config.name.clone(),
+        ..Default::default()
+    }
+}
+
+fn listen(address: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|error| {
+        StartError::config(format!(
+            "listen: {address}: {error}: stop what uses the port, or choose another address"
+        ))
+    })
+}
+
+/// Asks for more open files than the usual 1024. Where they are not given, copies are opened and closed more often.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let most = now.maximum.unwrap_or(OPEN_FILES);
+    let wanted = Rlimit { current: Some(OPEN_FILES.min(most)), maximum: now.maximum };
+    if now.current.is_some_and(|current| current < OPEN_FILES)
+        && let Err(error) = setrlimit(Resource::Nofile, wanted)
+    {
+        tracing::warn!(%error, "the limit of open files was not raised");
+    }
+}
+
+fn accept(service: &Arc<Service>, connections: &Arc<Connections>, listener: &TcpListener) {
+    loop {
+        let accepted = listener.accept();
+        if connections.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        match accepted {
+            Ok((socket, _)) => connections.begin(service, socket),
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                // Out of descriptors, most likely: trying at once would only use up the processor.
+                service.clock.sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+impl Connections {
+    fn begin(self: &Arc<Self>, service: &Arc<Service>, socket: TcpStream) {
+        let Ok(handle) = socket.try_clone() else { return };
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut sockets = self.lock();
+            if sockets.len() >= CONNECTIONS_MAX {
+                drop(sockets);
+                return refuse(socket);
+            }
+            sockets.insert(id, handle);
+        }
+        let (this, service) = (Arc::clone(self), Arc::clone(service));
+        let spawned = self.threads.spawn("connection", move || {
+            serve(&service, socket);
+            this.lock().remove(&id);
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for a connection, it is closed");
+            self.lock().remove(&id);
+        }
+    }
+
+    /// Takes no more connections and no more requests, and waits until those at work are done.
+    fn stop(&self, listener: &TcpListener) {
+        self.stopping.store(true, Ordering::Release);
+        // Wakes the accepting thread: on Linux a listener that is shut down refuses to wait.
+        if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Both) {
+            tracing::warn!(%error, "the listener does not close");
+        }
+        for socket in self.lock().values() {
+            // An error means that the connection has ended already.
+            drop(socket.shutdown(Shutdown::Read));
+        }
+        self.threads.join();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, TcpStream>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers the hello of a connection too many, so that the other side knows why.
+fn refuse(socket: TcpStream) {
+    tracing::warn!("too many connections, one more is refused");
+    let Ok(mut stream) = FrameStream::new(socket) else { return };
+    if stream.reader().set_timeout(Some(Duration::from_millis(200))).is_err() {
+        return;
+    }
+    let Ok(frame) = stream.reader().receive() else { return };
+    let message = format!("the server has {CONNECTIONS_MAX} connections, its limit: try again later");
+    let header = Header { flags: FLAG_REPLY | FLAG_ERROR, ..frame.header };
+    // The other side may have gone; nothing is lost by it.
+    drop(stream.writer().send(header, &CallError::Unavailable { message }.to_reply(), &[]));
+}
+
+/// Housekeeping: how much room there is, copies to make clean, disks that have failed, servers that have fallen silent.
+fn keep_house(service: &Arc<Service>, changes: &Changes) {
+    let looking: Vec<Arc<AtomicBool>> = service.pools.iter().map(|_| Arc::default()).collect();
+    while !changes.stopping() {
+        for ((disk, pool), looking) in service.store.disks().iter().zip(&service.pools).zip(&looking) {
+            // By the disk's own threads, and one look at a time: a disk that hangs is not asked again.
+            if disk.failed() || looking.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            let (disk, done) = (Arc::clone(disk), Arc::clone(looking));
+            let look = move || {
+                if let Err(error) = disk.refresh_space() {
+                    tracing::warn!(%error, disk = %disk.root().display(), "free space not known");
+                }
+                done.store(false, Ordering::Release);
+            };
+            if pool.try_submit(None, look).is_err() {
+                looking.store(false, Ordering::Release);
+            }
+        }
+        for chunk in service.store.idle_chunks(service.clock.monotonic(), IDLE) {
+            let Some(pool) = service.pool(&chunk) else { continue };
+            let (id, clock) = (chunk.id(), Arc::clone(&service.clock));
+            let clean = move || {
+                if let Err(error) = chunk.settle_idle(clock.monotonic(), IDLE) {
+                    tracing::warn!(%error, "copy not made clean");
+                }
+            };
+            if pool.try_submit(Some(id), clean).is_err() {
+                // The disk is busy: the next round finds the copy again.
+                break;
+            }
+        }
+        service.store.report_failed_disks();
+        service.chain.cut_silent_links();
+        changes.wait(ROUND, true);
+    }
+}

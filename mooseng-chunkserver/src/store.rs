@@ -1,0 +1,189 @@
+//! The chunk store: every copy on every disk of this server, found by chunk.
+//!
+//! A copy is worked on through its [`Chunk`]; the store finds it or chooses a disk for a new one. What the bytes on the
+//! disk are, and what a crash leaves of them, is written down in `docs/formats/chunk-file.md`.
+
+mod chunk;
+mod disk;
+mod error;
+mod read;
+mod receive;
+mod sidecar;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mooseng_env::Disk;
+use mooseng_types::{ChunkId, ChunkVersion, ClusterId};
+
+use crate::changes::{Change, Changes};
+
+pub(crate) use chunk::Chunk;
+pub(crate) use disk::ChunkDisk;
+pub(crate) use error::DAMAGED_ON_THE_WAY;
+pub use error::StoreError;
+pub(crate) use read::{FileBytes, ReadAnswer, ReadBytes};
+pub(crate) use receive::Incoming;
+
+/// What the masters are told of a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CopyInfo {
+    /// Which chunk.
+    pub(crate) chunk: ChunkId,
+    /// The copy's version.
+    pub(crate) version: ChunkVersion,
+    /// It was being written when the server died.
+    pub(crate) in_doubt: bool,
+}
+
+/// Every copy of this server.
+#[derive(Debug)]
+pub(crate) struct Store {
+    disks: Vec<Arc<ChunkDisk>>,
+    index: Mutex<HashMap<ChunkId, Arc<Chunk>>>,
+    changes: Arc<Changes>,
+    told_failed: Mutex<Vec<bool>>,
+}
+
+impl Store {
+    /// Opens every disk directory, recovers what was dirty and moves aside what cannot be believed.
+    pub(crate) fn open(
+        disks: Vec<(Arc<dyn Disk>, PathBuf)>,
+        cluster: ClusterId,
+        reserve_bytes: u64,
+        changes: Arc<Changes>,
+    ) -> io::Result<Self> {
+        let mut opened = Vec::new();
+        let mut index = HashMap::new();
+        for (disk, root) in disks {
+            let disk = ChunkDisk::open(disk, root, cluster, reserve_bytes, Arc::clone(&changes))?;
+            let disk = Arc::new(disk);
+            add_found(&disk, &mut index)?;
+            opened.push(disk);
+        }
+        let told_failed = Mutex::new(vec![false; opened.len()]);
+        Ok(Self { disks: opened, index: Mutex::new(index), changes, told_failed })
+    }
+
+    /// The disks, in the order of the configuration.
+    pub(crate) fn disks(&self) -> &[Arc<ChunkDisk>] {
+        &self.disks
+    }
+
+    /// The place of a chunk's disk among [`Store::disks`].
+    pub(crate) fn disk_index(&self, chunk: &Chunk) -> usize {
+        self.disks.iter().position(|disk| Arc::ptr_eq(disk, chunk.disk())).unwrap_or(0)
+    }
+
+    /// The chunk, if there is or was something of it here.
+    pub(crate) fn find(&self, chunk: ChunkId) -> Option<Arc<Chunk>> {
+        self.lock().get(&chunk).cloned()
+    }
+
+    /// The chunk, or a place for it on the disk with the most room.
+    pub(crate) fn find_or_place(&self, chunk: ChunkId) -> Result<Arc<Chunk>, StoreError> {
+        let mut index = self.lock();
+        if let Some(found) = index.get(&chunk) {
+            return Ok(Arc::clone(found));
+        }
+        let usable = self.disks.iter().filter(|disk| !disk.failed());
+        let disk = usable.max_by_key(|disk| disk.room()).filter(|disk| disk.room() > 0);
+        let disk = disk.ok_or(StoreError::NoSpace { chunk })?;
+        let placed = Arc::new(Chunk::absent(chunk, Arc::clone(disk)));
+        index.insert(chunk, Arc::clone(&placed));
+        Ok(placed)
+    }
+
+    /// Forgets a chunk that is gone, so that it may be placed anew.
+    pub(crate) fn forget_if_gone(&self, chunk: &Arc<Chunk>) {
+        if !chunk.is_gone() {
+            return;
+        }
+        let mut index = self.lock();
+        if index.get(&chunk.id()).is_some_and(|known| Arc::ptr_eq(known, chunk)) {
+            index.remove(&chunk.id());
+        }
+    }
+
+    /// Every copy there is, for a full report.
+    pub(crate) fn list(&self) -> Vec<CopyInfo> {
+        let index = self.lock();
+        let mut copies: Vec<_> = index
+            .values()
+            .filter_map(|chunk| {
+                let (version, in_doubt) = chunk.published()?;
+                Some(CopyInfo { chunk: chunk.id(), version, in_doubt })
+            })
+            .collect();
+        copies.sort_by_key(|copy| copy.chunk);
+        copies
+    }
+
+    /// The dirty copies that have not been written for `idle`.
+    pub(crate) fn idle_chunks(&self, now: Duration, idle: Duration) -> Vec<Arc<Chunk>> {
+        let open = self.disks.iter().filter(|disk| !disk.failed()).flat_map(|disk| disk.open_chunks());
+        open.filter(|chunk| chunk.is_idle(now, idle)).collect()
+    }
+
+    /// Reports the copies of disks that have failed since the last call as lost.
+    pub(crate) fn report_failed_disks(&self) {
+        let mut told = self.told_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (disk, told) in self.disks.iter().zip(told.iter_mut()) {
+            if !disk.failed() || std::mem::replace(told, true) {
+                continue;
+            }
+            for chunk in self.lock().values().filter(|chunk| Arc::ptr_eq(chunk.disk(), disk)) {
+                self.changes.note(chunk.id(), Change::Lost);
+            }
+        }
+    }
+
+    /// Makes every dirty copy clean and durable, at an orderly stop. Errors have been logged; a copy that could not be
+    /// made clean is recovered at the next start.
+    pub(crate) fn close(&self, now: Duration) {
+        for disk in &self.disks {
+            for chunk in disk.open_chunks() {
+                drop(chunk.settle_idle(now, Duration::ZERO));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChunkId, Arc<Chunk>>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds the copies of `disk` to `index`. Of two copies of one chunk the newer one counts; the other is moved aside.
+fn add_found(disk: &Arc<ChunkDisk>, index: &mut HashMap<ChunkId, Arc<Chunk>>) -> io::Result<()> {
+    let mut recovered = 0u32;
+    for found in disk.scan()? {
+        let chunk = match Chunk::found(found.chunk, Arc::clone(disk), &found.header) {
+            Ok(chunk) => Arc::new(chunk),
+            Err(StoreError::Disk { source, .. }) => return Err(source),
+            // Moved aside and reported.
+            Err(_) => continue,
+        };
+        recovered += u32::from(found.header.dirty);
+        if let Some(other) = index.get(&found.chunk) {
+            let newer = chunk.published().map(|p| p.0) > other.published().map(|p| p.0);
+            let loser = if newer { other } else { &chunk };
+            loser.disk().uncount_copy();
+            loser.disk().move_aside(found.chunk, "there is another copy on another disk of this server");
+            if !newer {
+                continue;
+            }
+        }
+        index.insert(found.chunk, chunk);
+    }
+    if recovered > 0 {
+        tracing::warn!(disk = %disk.root().display(), copies = recovered, "copies recovered after a crash");
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Why the store did not do what was asked, by what the asker would do differently.
+
+use std::io;
+use std::path::PathBuf;
+
+use mooseng_protocol::status::CallError;
+use mooseng_types::{ChunkId, ChunkVersion, FsError};
+
+/// The beginning of the message that tells a sender to send the same bytes once more.
+pub(crate) const DAMAGED_ON_THE_WAY: &str = "damaged on the way";
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is no copy, and the token does not allow to make one.
+    #[error("{chunk}: no copy here")]
+    NotFound {
+        /// Which chunk.
+        chunk: ChunkId,
+    },
+    /// The copy missed a lease: it must not take part.
+    #[error("{chunk}: the copy has version {have}, older than {need}")]
+    Stale {
+        /// Which chunk.
+        chunk: ChunkId,
+        /// The copy's version.
+        have: ChunkVersion,
+        /// The oldest that would do.
+        need: ChunkVersion,
+    },
+    /// The copy has seen a newer lease than the asker's.
+    #[error("{chunk}: the copy has version {have}, the lease is of version {lease}")]
+    Fenced {
+        /// Which chunk.
+        chunk: ChunkId,
+        /// The copy's version.
+        have: ChunkVersion,
+        /// The version of the lease that came too late.
+        lease: ChunkVersion,
+    },
+    /// The disk is full up to its reserve.
+    #[error("{chunk}: no space on the disk")]
+    NoSpace {
+        /// Which chunk.
+        chunk: ChunkId,
+    },
+    /// The bytes that arrived are not those that were sent.
+    #[error("{DAMAGED_ON_THE_WAY}: {chunk}, send it again")]
+    DamagedOnTheWay {
+        /// Which chunk.
+        chunk: ChunkId,
+    },
+    /// The copy is damaged. It has been moved aside and reported lost.
+    #[error("{chunk}: the copy is broken: {why}")]
+    Broken {
+        /// Which chunk.
+        chunk: ChunkId,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The disk fails. It is out of use from now on.
+    #[error("{chunk}: the disk at {} fails", path.display())]
+    Disk {
+        /// Which chunk.
+        chunk: ChunkId,
+        /// The disk's directory.
+        path: PathBuf,
+        /// How.
+        source: io::Error,
+    },
+    /// Not now: the same request may succeed in a moment.
+    #[error("{chunk}: {why}")]
+    Busy {
+        /// Which chunk.
+        chunk: ChunkId,
+        /// What is in the way.
+        why: &'static str,
+    },
+    /// A range outside the chunk, or a request that makes no sense.
+    #[error("{chunk}: {what}")]
+    Invalid {
+        /// Which chunk.
+        chunk: ChunkId,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl From<StoreError> for CallError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound { .. } => FsError::NotFound.into(),
+            StoreError::Stale { .. } => FsError::Stale.into(),
+            StoreError::Fenced { .. } => FsError::LeaseLost.into(),
+            StoreError::NoSpace { .. } => FsError::NoSpace.into(),
+            StoreError::Broken { .. } | StoreError::Disk { .. } => FsError::Io.into(),
+            StoreError::DamagedOnTheWay { .. } | StoreError::Invalid { .. } => {
+                Self::Rejected { message: error.to_string() }
+            }
+            StoreError::Busy { .. } => Self::Unavailable { message: error.to_string() },
+        }
+    }
+}

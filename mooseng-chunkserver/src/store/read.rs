@@ -1,0 +1,217 @@
+//! Reads: what a reply says, and where its bytes are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mooseng_env::DiskFile;
+use mooseng_protocol::checksum;
+use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkId, ChunkVersion};
+
+use super::chunk::{Chunk, ReadPermit, State};
+use super::error::StoreError;
+use crate::buffer::{Buffer, BufferPool};
+
+/// The longest read, in bytes.
+pub(crate) const READ_MAX: u64 = 1 << 20;
+/// Reads from this length on go out whole blocks at a time, unread by this process.
+const ZERO_COPY_MIN: u64 = BLOCK_SIZE;
+/// A copy written within this time is read through memory: a slow receiver of a zero-copy read would make its writer
+/// wait.
+const HOT: Duration = Duration::from_secs(1);
+
+/// The answer to a read.
+#[derive(Debug)]
+pub(crate) struct ReadAnswer {
+    /// The copy's version.
+    pub(crate) version: ChunkVersion,
+    /// The copy's length in bytes.
+    pub(crate) copy_length: u64,
+    /// Where in the chunk the bytes begin.
+    pub(crate) offset: u64,
+    /// The checksums of their pieces.
+    pub(crate) checksums: Vec<u32>,
+    /// The bytes.
+    pub(crate) bytes: ReadBytes,
+}
+
+/// Where the bytes of an answer are.
+#[derive(Debug)]
+pub(crate) enum ReadBytes {
+    /// Here, verified: this part of the buffer.
+    Memory {
+        /// The blocks read.
+        buffer: Buffer,
+        /// Where the bytes begin in the buffer.
+        from: usize,
+        /// How many they are.
+        length: usize,
+    },
+    /// In the data file, at the answer's offset. The receiver verifies.
+    File(FileBytes),
+    /// Nowhere: the read lies beyond the copy's end.
+    Nothing,
+}
+
+/// Bytes of a data file that will not change as long as this lives.
+#[derive(Debug)]
+pub(crate) struct FileBytes {
+    /// The data file.
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// Where the bytes begin.
+    pub(crate) offset: u64,
+    /// How many they are.
+    pub(crate) length: usize,
+    _permit: ReadPermit,
+}
+
+/// What is to be read, decided under the copy's lock.
+struct Plan {
+    chunk: ChunkId,
+    version: ChunkVersion,
+    copy_length: u64,
+    /// What was asked for, clamped to the copy.
+    asked: (u64, u64),
+    /// The same, widened to block borders.
+    whole: (u64, u64),
+    checksums: Vec<u32>,
+    file: Arc<dyn DiskFile>,
+    hot: bool,
+    permit: ReadPermit,
+}
+
+impl Chunk {
+    /// Reads at most [`READ_MAX`] bytes at `offset` from a copy that is at least as new as `oldest`.
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        now: Duration,
+        oldest: ChunkVersion,
+        offset: u64,
+        length: u64,
+        buffers: &Arc<BufferPool>,
+    ) -> Result<ReadAnswer, StoreError> {
+        let chunk = self.id();
+        if length > READ_MAX || offset > CHUNK_SIZE {
+            return Err(StoreError::Invalid { chunk, what: "the read is too long or beyond the chunk" });
+        }
+        let plan = {
+            let mut state = self.lock_to_read();
+            let plan = self.plan(&mut state, now, oldest, offset, length);
+            self.settle(&mut state, plan)?
+        };
+        let (from, to) = plan.asked;
+        if from >= to {
+            return Ok(plan.answer(from, vec![], ReadBytes::Nothing));
+        }
+        if length >= ZERO_COPY_MIN && !plan.hot && plan.file.fd().is_some() {
+            return Ok(plan.unread());
+        }
+        match plan.read_and_verify(buffers, length < ZERO_COPY_MIN) {
+            Ok(answer) => Ok(answer),
+            Err(reason) => {
+                let error = match reason {
+                    ReadFailure::Io(source) => self.disk.trouble(chunk, source),
+                    ReadFailure::Mismatch(block) => {
+                        let why = format!("block {block} does not match its checksum");
+                        StoreError::Broken { chunk, why }
+                    }
+                };
+                // The permit went with the plan, or this would wait for itself.
+                let mut state = self.lock_to_change();
+                self.settle(&mut state, Err(error))
+            }
+        }
+    }
+
+    fn plan(
+        self: &Arc<Self>,
+        state: &mut State,
+        now: Duration,
+        oldest: ChunkVersion,
+        offset: u64,
+        length: u64,
+    ) -> Result<Plan, StoreError> {
+        let chunk = self.id();
+        self.admit_present(state)?;
+        if state.version < oldest {
+            return Err(StoreError::Stale { chunk, have: state.version, need: oldest });
+        }
+        let version = state.version;
+        let copy = self.opened(state, now)?;
+        let from = offset.min(copy.length);
+        let to = (offset + length).min(copy.length);
+        let first = from / BLOCK_SIZE;
+        let whole = (first * BLOCK_SIZE, to.next_multiple_of(BLOCK_SIZE).min(copy.length));
+        let last = to.div_ceil(BLOCK_SIZE).max(first);
+        let checksums = copy.table.get(first as usize..last as usize).unwrap_or_default().to_vec();
+        if from == copy.read_end && from > 0 {
+            read_ahead(&*copy.data, whole.1);
+        }
+        copy.read_end = to;
+        let hot = copy.dirty && now.saturating_sub(copy.last_write) < HOT;
+        let (file, copy_length) = (Arc::clone(&copy.data), copy.length);
+        let permit = self.permit(state);
+        Ok(Plan { chunk, version, copy_length, asked: (from, to), whole, checksums, file, hot, permit })
+    }
+}
+
+enum ReadFailure {
+    Io(std::io::Error),
+    Mismatch(u64),
+}
+
+impl Plan {
+    fn answer(&self, offset: u64, checksums: Vec<u32>, bytes: ReadBytes) -> ReadAnswer {
+        let (version, copy_length) = (self.version, self.copy_length);
+        ReadAnswer { version, copy_length, offset, checksums, bytes }
+    }
+
+    fn unread(self) -> ReadAnswer {
+        let (offset, end) = self.whole;
+        let length = (end - offset) as usize;
+        ReadAnswer {
+            version: self.version,
+            copy_length: self.copy_length,
+            offset,
+            checksums: self.checksums,
+            bytes: ReadBytes::File(FileBytes { file: self.file, offset, length, _permit: self.permit }),
+        }
+    }
+
+    /// Reads whole blocks, verifies them, and answers with exactly what was asked for (`exact`) or with the blocks.
+    fn read_and_verify(self, buffers: &Arc<BufferPool>, exact: bool) -> Result<ReadAnswer, ReadFailure> {
+        let (start, end) = self.whole;
+        let mut buffer = buffers.take((end - start) as usize);
+        self.file.read_exact_at(&mut buffer, start).map_err(ReadFailure::Io)?;
+        let mut expected = self.checksums.iter();
+        for (block, piece) in checksum::pieces(start, &buffer) {
+            if expected.next() != Some(&checksum::of_piece(self.chunk, block, piece)) {
+                return Err(ReadFailure::Mismatch(block.into()));
+            }
+        }
+        if !exact {
+            let length = buffer.len();
+            return Ok(self.answer(
+                start,
+                self.checksums.clone(),
+                ReadBytes::Memory { buffer, from: 0, length },
+            ));
+        }
+        let (asked_from, asked_to) = self.asked;
+        let (from, length) = ((asked_from - start) as usize, (asked_to - asked_from) as usize);
+        let checksums = checksum::of_range(self.chunk, asked_from, &buffer[from..from + length]);
+        Ok(self.answer(asked_from, checksums, ReadBytes::Memory { buffer, from, length }))
+    }
+}
+
+/// Asks the kernel to have the next bytes ready. Only a hint: an error changes nothing.
+fn read_ahead(file: &dyn DiskFile, from: u64) {
+    const READ_AHEAD: std::num::NonZeroU64 = match std::num::NonZeroU64::new(4 << 20) {
+        Some(bytes) => bytes,
+        None => std::num::NonZeroU64::MIN,
+    };
+    if let Some(fd) = file.fd()
+        && let Err(error) = rustix::fs::fadvise(fd, from, Some(READ_AHEAD), rustix::fs::Advice::WillNeed)
+    {
+        tracing::trace!(%error, "no read-ahead");
+    }
+}

@@ -1,0 +1,328 @@
+//! Changes of a copy: write, truncate, sync, the way back to clean, delete.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mooseng_protocol::checksum;
+use mooseng_protocol::token::Token;
+use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkId};
+
+use super::chunk::{Chunk, OpenCopy, Phase, State, blocks};
+use super::error::StoreError;
+use crate::changes::Change;
+
+/// Bytes written one after another before their write-back is begun: enough for the disk to work in large pieces, little
+/// enough for a sync to find almost nothing left to do.
+const WRITEBACK_BYTES: u64 = 2 << 20;
+
+static ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
+
+impl Chunk {
+    /// Writes `payload` at `offset`. `checksums` are those of its pieces.
+    pub(crate) fn write(
+        self: &Arc<Self>,
+        now: Duration,
+        token: &Token,
+        offset: u64,
+        payload: &[u8],
+        checksums: &[u32],
+    ) -> Result<(), StoreError> {
+        let chunk = self.id();
+        if offset + payload.len() as u64 > CHUNK_SIZE {
+            return Err(StoreError::Invalid { chunk, what: "the write reaches beyond the chunk" });
+        }
+        if !checksum::matches(chunk, offset, payload, checksums) {
+            return Err(StoreError::DamagedOnTheWay { chunk });
+        }
+        let mut state = self.lock_to_change();
+        let done = self.write_locked(&mut state, now, token, offset, payload, checksums);
+        self.settle(&mut state, done)
+    }
+
+    fn write_locked(
+        self: &Arc<Self>,
+        state: &mut State,
+        now: Duration,
+        token: &Token,
+        offset: u64,
+        payload: &[u8],
+        checksums: &[u32],
+    ) -> Result<(), StoreError> {
+        self.admit_change(state, token, now)?;
+        let copy = self.opened(state, now)?;
+        let end = offset + payload.len() as u64;
+        let growth = end.saturating_sub(copy.length);
+        if growth > 0 && self.disk.room() < growth {
+            return Err(StoreError::NoSpace { chunk: self.id() });
+        }
+        let mut table = copy.table.clone();
+        extend_with_zeros(self.id(), &mut table, copy.length, offset);
+        let length = copy.length.max(offset);
+        for ((index, piece), crc) in checksum::pieces(offset, payload).zip(checksums) {
+            let crc = self.merged(copy, &table, length, (index, offset), piece, *crc)?;
+            set(&mut table, index as usize, crc);
+        }
+        self.make_dirty(state, token.version)?;
+        let copy = self.opened(state, now)?;
+        if let Err(error) = copy.data.write_all_at(payload, offset) {
+            self.undo_partial_write(copy, offset, end)?;
+            return Err(self.disk.trouble(self.id(), error));
+        }
+        copy.table = table;
+        copy.length = copy.length.max(end);
+        self.changed(copy, now, growth);
+        begin_writeback(copy, offset, end);
+        Ok(())
+    }
+
+    /// The checksum of a block of which `piece` (at or behind `at.1`, in block `at.0`) becomes a part. Before the write,
+    /// the copy, its hole filled with zeros, is `length` bytes long, with the checksums of `table`.
+    fn merged(
+        &self,
+        copy: &OpenCopy,
+        table: &[u32],
+        length: u64,
+        at: (u32, u64),
+        piece: &[u8],
+        piece_crc: u32,
+    ) -> Result<u32, StoreError> {
+        let (index, offset) = at;
+        let block_start = u64::from(index) * BLOCK_SIZE;
+        let from = offset.max(block_start) - block_start;
+        let to = from + piece.len() as u64;
+        let old_length = length.saturating_sub(block_start).min(BLOCK_SIZE);
+        if from == 0 && to >= old_length {
+            return Ok(piece_crc);
+        }
+        let old_crc = table.get(index as usize).copied().unwrap_or_default();
+        if from == old_length {
+            return Ok(crc32c::crc32c_append(old_crc, piece));
+        }
+        // The block on the disk ends at the copy's old end; the zeros of a hole behind it are not there yet.
+        let mut block = vec![0; BLOCK_SIZE as usize];
+        let on_disk = copy.length.saturating_sub(block_start).min(BLOCK_SIZE) as usize;
+        copy.data.read_exact_at(&mut block[..on_disk], block_start).map_err(self.io())?;
+        if checksum::of_piece(self.id(), index, &block[..old_length as usize]) != old_crc {
+            let why = format!("block {index} does not match its checksum");
+            return Err(StoreError::Broken { chunk: self.id(), why });
+        }
+        block[from as usize..to as usize].copy_from_slice(piece);
+        Ok(checksum::of_piece(self.id(), index, &block[..old_length.max(to) as usize]))
+    }
+
+    /// After a write that may have been done in part: cuts off what went beyond the old end and takes the blocks within
+    /// it as they are now. What was acknowledged before is still there; of the failed write, any part may be.
+    fn undo_partial_write(&self, copy: &mut OpenCopy, offset: u64, end: u64) -> Result<(), StoreError> {
+        let broken = |_| StoreError::Broken { chunk: self.id(), why: "a write failed half-way".into() };
+        copy.changes += 1;
+        copy.data.set_len(copy.length).map_err(broken)?;
+        let first = offset.min(copy.length) / BLOCK_SIZE;
+        let last = blocks(end.min(copy.length));
+        let mut block = vec![0; BLOCK_SIZE as usize];
+        for index in first as usize..last {
+            let crc = self.checksum_on_disk(copy, index, &mut block)?;
+            set(&mut copy.table, index, crc);
+        }
+        Ok(())
+    }
+
+    /// Cuts the copy or extends it with zeros to exactly `length` bytes.
+    pub(crate) fn truncate(
+        self: &Arc<Self>,
+        now: Duration,
+        token: &Token,
+        length: u64,
+    ) -> Result<(), StoreError> {
+        if length > CHUNK_SIZE {
+            return Err(StoreError::Invalid { chunk: self.id(), what: "the length is beyond the chunk" });
+        }
+        let mut state = self.lock_to_change();
+        let done = self.truncate_locked(&mut state, now, token, length);
+        self.settle(&mut state, done)
+    }
+
+    fn truncate_locked(
+        self: &Arc<Self>,
+        state: &mut State,
+        now: Duration,
+        token: &Token,
+        length: u64,
+    ) -> Result<(), StoreError> {
+        self.admit_change(state, token, now)?;
+        let copy = self.opened(state, now)?;
+        let mut table = copy.table.clone();
+        if length > copy.length {
+            extend_with_zeros(self.id(), &mut table, copy.length, length);
+        } else {
+            table.truncate(blocks(length));
+            let kept = length % BLOCK_SIZE;
+            let block_start = length - kept;
+            let old_length = (copy.length - block_start).min(BLOCK_SIZE);
+            if kept > 0 && kept < old_length {
+                let index = blocks(length) - 1;
+                let mut block = vec![0; BLOCK_SIZE as usize];
+                if self.checksum_on_disk(copy, index, &mut block)? != copy.table[index] {
+                    let why = format!("block {index} does not match its checksum");
+                    return Err(StoreError::Broken { chunk: self.id(), why });
+                }
+                table[index] = checksum::of_piece(self.id(), index as u32, &block[..kept as usize]);
+            }
+        }
+        self.make_dirty(state, token.version)?;
+        let copy = self.opened(state, now)?;
+        copy.data.set_len(length).map_err(self.io())?;
+        copy.table = table;
+        copy.length = length;
+        copy.cold_range = (0, 0);
+        self.changed(copy, now, 0);
+        Ok(())
+    }
+
+    /// Lets a lease at the copy; makes the copy where the token allows it.
+    fn admit_change(
+        self: &Arc<Self>,
+        state: &mut State,
+        token: &Token,
+        now: Duration,
+    ) -> Result<(), StoreError> {
+        match self.admit_present(state) {
+            Err(StoreError::NotFound { .. }) if token.create => self.create(state, token.version, now),
+            other => other.and_then(|()| self.admit_lease(state, token)),
+        }
+    }
+
+    fn changed(&self, copy: &mut OpenCopy, now: Duration, growth: u64) {
+        copy.changes += 1;
+        copy.last_write = now;
+        self.disk.use_room(growth);
+    }
+
+    /// Makes everything written so far durable. The copy stays dirty: what is durable needs no stored checksums to be
+    /// believed after a crash, only to be believed without reading it.
+    pub(crate) fn sync(self: &Arc<Self>, now: Duration, token: &Token) -> Result<(), StoreError> {
+        let state = self.lock();
+        self.admit_present(&state)?;
+        self.admit_lease(&state, token)?;
+        self.touch(now);
+        let (data, durable, covered) = match state.open.as_ref() {
+            Some(copy) if copy.synced < copy.changes || !copy.durable => {
+                (Arc::clone(&copy.data), copy.durable, copy.changes)
+            }
+            _ => return Ok(()),
+        };
+        drop(state);
+        // Without the lock: reads go on, and so do writes, which this sync need not cover.
+        let synced = data.sync_data().map_err(|source| self.failed_sync(source));
+        let synced = synced.and_then(|()| if durable { Ok(()) } else { self.sync_identity() });
+        let mut state = self.lock();
+        if let (Ok(()), Some(copy)) = (&synced, state.open.as_mut()) {
+            copy.durable = true;
+            copy.synced = copy.synced.max(covered);
+        }
+        self.settle(&mut state, synced)
+    }
+
+    fn sync_identity(&self) -> Result<(), StoreError> {
+        use mooseng_env::disk::OpenMode;
+        let meta =
+            self.disk.disk.open(&self.disk.meta_path(self.id()), OpenMode::Write).map_err(self.io())?;
+        meta.sync_data().map_err(|source| self.failed_sync(source))?;
+        let directory = self.disk.directory(self.id());
+        self.disk.disk.sync_dir(&directory).map_err(|source| self.failed_sync(source))
+    }
+
+    /// Whether the copy is dirty and has not been written for `idle`.
+    pub(super) fn is_idle(&self, now: Duration, idle: Duration) -> bool {
+        // Whoever has the lock is using the copy.
+        let Some(state) = self.try_lock() else { return false };
+        state.open.as_ref().is_some_and(|copy| copy.dirty && now.saturating_sub(copy.last_write) >= idle)
+    }
+
+    /// Makes a dirty copy clean if it has not been written for `idle`.
+    pub(crate) fn settle_idle(self: &Arc<Self>, now: Duration, idle: Duration) -> Result<(), StoreError> {
+        let mut state = self.lock_to_change();
+        if self.disk.failed() {
+            return Ok(());
+        }
+        let version = state.version;
+        let done = match state.open.as_mut() {
+            Some(copy) if copy.dirty && now.saturating_sub(copy.last_write) >= idle => {
+                self.clean(copy).and_then(|()| self.store_clean(copy, version))
+            }
+            _ => Ok(()),
+        };
+        self.settle(&mut state, done)
+    }
+
+    fn clean(&self, copy: &mut OpenCopy) -> Result<(), StoreError> {
+        if copy.synced < copy.changes {
+            copy.data.sync_data().map_err(|source| self.failed_sync(source))?;
+            copy.synced = copy.changes;
+        }
+        Ok(())
+    }
+
+    /// Deletes the copy, on the order of the leader.
+    pub(crate) fn delete(&self) -> Result<(), StoreError> {
+        let mut state = self.lock_to_change();
+        if matches!(state.phase, Phase::Absent | Phase::Gone) {
+            state.phase = Phase::Gone;
+            return Ok(());
+        }
+        if self.disk.failed() {
+            return Ok(());
+        }
+        let was_present = state.phase == Phase::Present;
+        state.phase = Phase::Gone;
+        state.open = None;
+        self.unpublish();
+        self.disk.closed(self.id());
+        if was_present {
+            self.disk.uncount_copy();
+        }
+        // Sidecar last: what a crash leaves between is then a sidecar without data, which is never taken for a copy.
+        let removed = self
+            .disk
+            .remove_if_there(&self.disk.data_path(self.id()))
+            .and_then(|()| self.disk.remove_if_there(&self.disk.meta_path(self.id())));
+        let removed = removed.map_err(self.io());
+        self.disk.changes.note(self.id(), Change::Lost);
+        self.settle(&mut state, removed)
+    }
+}
+
+/// The table after the copy grew from `from` to `to` by zeros; nothing where it did not.
+fn extend_with_zeros(chunk: ChunkId, table: &mut Vec<u32>, from: u64, to: u64) {
+    let mut at = from;
+    while at < to {
+        let index = at / BLOCK_SIZE;
+        let end = ((index + 1) * BLOCK_SIZE).min(to);
+        let begun = match table.get(index as usize) {
+            Some(crc) if !at.is_multiple_of(BLOCK_SIZE) => *crc,
+            _ => checksum::seed(chunk, index as u32),
+        };
+        set(table, index as usize, crc32c::crc32c_append(begun, &ZEROS[..(end - at) as usize]));
+        at = end;
+    }
+}
+
+/// Sets the checksum of a block: one that there is, or the next one.
+fn set(table: &mut Vec<u32>, index: usize, crc: u32) {
+    match table.get_mut(index) {
+        Some(old) => *old = crc,
+        None => {
+            debug_assert_eq!(table.len(), index, "blocks are added in order");
+            table.push(crc);
+        }
+    }
+}
+
+fn begin_writeback(copy: &mut OpenCopy, offset: u64, end: u64) {
+    let (from, to) = copy.cold_range;
+    copy.cold_range = if offset == to { (from, end) } else { (offset, end) };
+    let (from, to) = copy.cold_range;
+    if to - from >= WRITEBACK_BYTES {
+        copy.data.start_writeback(from, to - from);
+        copy.cold_range = (to, to);
+    }
+}
