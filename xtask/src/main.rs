@@ -5,6 +5,7 @@
     reason = "a tool for the terminal; what it prints is its product"
 )]
 
+mod bench;
 mod cluster;
 mod mounts;
 mod random;
@@ -43,6 +44,8 @@ enum Task {
     Tidy,
     /// Unit tests, doc tests and the end-to-end suites on a mounted cluster.
     Test(TestArgs),
+    /// Measures ours, a directory, or a peer beside ours.
+    Bench(bench::BenchArgs),
     /// One suite in this process (what `test` starts).
     #[command(hide = true)]
     Suite(SuiteArgs),
@@ -99,6 +102,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(TestArgs { quick, only, rounds, port_base }) => {
             test::run(&root, &test::Wanted { quick, only, rounds, port_base })?;
         }
+        Task::Bench(args) => bench::run(&root, &args)?,
         Task::Suite(SuiteArgs { name, binary, scratch, port_base, rounds, quick }) => {
             let context = Context { root, binary, scratch, port_base, quick, rounds };
             if let Outcome::Skipped(reason) = test::run_one(&context, &name)? {
