@@ -1,0 +1,106 @@
+//! CPU time and memory of processes, from `/proc`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::target::Pids;
+
+/// `USER_HZ`: Linux shows times to programs in hundredths of a second on every machine.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// Strangers may use this part of a phase's wall time before it is called noisy.
+const NOISE_PART_MAX: f64 = 0.1;
+const NOISE_SECONDS_MIN: f64 = 0.05;
+
+/// What a phase cost, in CPU seconds.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Used {
+    pub(crate) server_s: f64,
+    pub(crate) client_s: f64,
+    /// Of processes that are neither ours nor the target's.
+    pub(crate) foreign_s: f64,
+    pub(crate) noisy: bool,
+}
+
+/// CPU times of all processes at one instant.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    times: BTreeMap<u32, f64>,
+}
+
+impl Snapshot {
+    pub(crate) fn take(pids: &Pids) -> Snapshot {
+        let mut times: BTreeMap<u32, f64> = every_process();
+        // A process of the target that cannot be read counts nothing, rather than everything it ever used.
+        for pid in pids.servers.iter().chain(&pids.clients) {
+            times.entry(*pid).or_default();
+        }
+        Snapshot { times }
+    }
+
+    /// What was used since; a process that was not there before counts from its start.
+    pub(crate) fn until_now(&self, pids: &Pids, wall: Duration) -> Used {
+        let now = every_process();
+        let since = |pid: u32| {
+            let before = self.times.get(&pid).copied().unwrap_or(0.0);
+            (now.get(&pid).copied().unwrap_or(before) - before).max(0.0)
+        };
+        let sum = |pids: &[u32]| pids.iter().map(|pid| since(*pid)).sum::<f64>();
+        let own = std::process::id();
+        let known = |pid: u32| pid == own || pids.servers.contains(&pid) || pids.clients.contains(&pid);
+        let foreign_s = now.keys().filter(|pid| !known(**pid)).map(|pid| since(*pid)).sum::<f64>();
+        let noisy = foreign_s > NOISE_PART_MAX * wall.as_secs_f64() + NOISE_SECONDS_MIN;
+        Used { server_s: sum(&pids.servers), client_s: sum(&pids.clients), foreign_s, noisy }
+    }
+}
+
+/// User and system time of every process in seconds, without the kernel's own threads.
+fn every_process() -> BTreeMap<u32, f64> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let stat = |pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    pids.filter(|pid| *pid > 2).filter_map(|pid| Some((pid, cpu_seconds(&stat(pid)?)?))).collect()
+}
+
+/// From the text of `/proc/PID/stat`; nothing for a kernel thread, whose parent is kthreadd.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    // The name is in parentheses and may hold anything, also spaces and parentheses.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    let is_kernel = fields.get(1) == Some(&"2");
+    if is_kernel { None } else { Some((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND) }
+}
+
+/// Resident memory of the processes together, in MiB.
+pub(crate) fn rss_mib(pids: &[u32]) -> f64 {
+    pids.iter()
+        .filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok())
+        .map(|text| rss_kib(&text))
+        .sum::<f64>()
+        / 1024.0
+}
+
+fn rss_kib(status: &str) -> f64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_behind_a_name_with_parentheses() {
+        let stat = "12 (a) b (c) S 1 12 12 0 -1 4194560 1 2 3 4 150 50 9 9 20 0";
+        assert_eq!(cpu_seconds(stat), Some(2.0));
+        assert_eq!(cpu_seconds("12 (kworker) S 2 12 12 0 -1 4194560 1 2 3 4 150 50 9 9 20 0"), None);
+    }
+
+    #[test]
+    fn memory_is_read() {
+        assert_eq!(rss_kib("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t1\n"), 2048.0);
+        assert!(rss_mib(&[std::process::id()]) > 0.5);
+    }
+}

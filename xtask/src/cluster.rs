@@ -1,0 +1,283 @@
+//! A whole cluster of real processes on this machine: started by `mooseng up`, killed by pid, and gone when the guard is
+//! dropped, whatever happened in between.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::{mounts, shell, wait};
+
+const READY_LIMIT: Duration = Duration::from_secs(90);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+const MOUNT_LIMIT: Duration = Duration::from_secs(30);
+
+/// What `mooseng up` is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) binary: PathBuf,
+    pub(crate) data: PathBuf,
+    pub(crate) mount: PathBuf,
+    pub(crate) port_base: u16,
+    pub(crate) masters: u32,
+    pub(crate) chunkservers: u32,
+}
+
+/// A running cluster; dropping it stops every process and unmounts.
+pub(crate) struct Cluster {
+    options: Options,
+    up: Option<Child>,
+    /// The mount daemon, once it was restarted by us.
+    mount: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts a cluster on the data directory (a new one, or one that was stopped or killed) and waits until it is ready.
+    pub(crate) fn start(options: &Options) -> Result<Cluster> {
+        let mut cluster = Cluster { options: options.clone(), up: None, mount: None };
+        cluster.launch()?;
+        Ok(cluster)
+    }
+
+    /// Starts all processes again, after `stop` or `kill_all`.
+    pub(crate) fn launch(&mut self) -> Result<()> {
+        let o = &self.options;
+        fs::create_dir_all(&o.mount)?;
+        let log_path = self.beside("up.log");
+        let log = File::create(&log_path).context("create the log of `up`")?;
+        let mut up = Command::new(&o.binary);
+        up.arg("up").arg("--data").arg(&o.data).arg("--mount").arg(&o.mount);
+        up.arg("--port-base").arg(o.port_base.to_string());
+        up.arg("--masters").arg(o.masters.to_string()).arg("--chunkservers").arg(o.chunkservers.to_string());
+        up.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let child = up.spawn().with_context(|| format!("start {}", shell::describe(&up)))?;
+        fs::write(self.beside("up.pid"), child.id().to_string())?;
+        let child = self.up.insert(child);
+        let ready = wait::until(READY_LIMIT, "`mooseng up` to be ready", || {
+            if let Some(status) = child.try_wait()? {
+                bail!("`mooseng up` ended before it was ready: {status}");
+            }
+            Ok(fs::read_to_string(&log_path)?.lines().any(|line| line.starts_with("ready")))
+        });
+        ready.map_err(|error| error.context(self.last_words()))
+    }
+
+    pub(crate) fn mount_point(&self) -> &Path {
+        &self.options.mount
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        &self.options.data
+    }
+
+    /// `mooseng --data DATA …`
+    pub(crate) fn mooseng(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.options.binary);
+        command.arg("--data").arg(&self.options.data).args(words);
+        command
+    }
+
+    /// `mooseng daemon KIND --config DATA/NAME/config.toml`, as the separate daemons are started.
+    pub(crate) fn daemon(&self, kind: &str, config: &Path) -> Command {
+        let mut command = Command::new(&self.options.binary);
+        command.args(["daemon", kind, "--config"]).arg(config);
+        command
+    }
+
+    /// The pids of the cluster's parts by name: `master-1`, `chunkserver-2`, `mount`; only living processes of ours.
+    pub(crate) fn pids(&self) -> BTreeMap<String, u32> {
+        let mut pids = recorded_pids(&self.options.data);
+        if let Some(mount) = &self.mount {
+            pids.insert("mount".to_owned(), mount.id());
+        }
+        pids.retain(|_, pid| is_ours(*pid));
+        pids
+    }
+
+    pub(crate) fn pid(&self, name: &str) -> Result<u32> {
+        self.pids().get(name).copied().with_context(|| format!("{name} is not running"))
+    }
+
+    /// `kill -9` of one part.
+    pub(crate) fn kill(&self, name: &str) -> Result<()> {
+        let pid = self.pid(name)?;
+        shell::signal(pid, Signal::KILL);
+        wait::until(STOP_LIMIT, &format!("{name} to die"), || Ok(!shell::is_alive(pid)))
+    }
+
+    /// `kill -9` of everything at once, `up` first so that it restarts nothing, and the dead mount is taken away.
+    pub(crate) fn kill_all(&mut self) {
+        let pids = self.pids();
+        if let Some(up) = &self.up {
+            shell::signal(up.id(), Signal::KILL);
+        }
+        for pid in pids.values() {
+            shell::signal(*pid, Signal::KILL);
+        }
+        self.reap();
+        wait::quietly(STOP_LIMIT, || pids.values().all(|pid| !shell::is_alive(*pid)));
+        mounts::unmount(&self.options.mount);
+    }
+
+    /// An orderly stop: SIGTERM to `up`; an error when something is left after the limit.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        let pids = self.pids();
+        if let Some(mount) = &self.mount {
+            shell::signal(mount.id(), Signal::TERM);
+        }
+        if let Some(up) = &self.up {
+            shell::signal(up.id(), Signal::TERM);
+        }
+        let stopped = wait::quietly(STOP_LIMIT, || {
+            self.reap_ended();
+            self.up.is_none() && self.mount.is_none() && pids.values().all(|pid| !shell::is_alive(*pid))
+        });
+        if !stopped {
+            let left: Vec<_> = self.pids().into_keys().collect();
+            self.kill_all();
+            bail!("{} s after SIGTERM these still ran: {left:?} (or `up` itself)", STOP_LIMIT.as_secs());
+        }
+        if mounts::is_mounted(&self.options.mount) {
+            mounts::unmount(&self.options.mount);
+            bail!("after an orderly stop {} was still mounted", self.options.mount.display());
+        }
+        Ok(())
+    }
+
+    /// Ends the mount daemon and starts another, so that no cache of the old one answers.
+    pub(crate) fn remount(&mut self) -> Result<()> {
+        let pid = self.pid("mount")?;
+        shell::signal(pid, Signal::TERM);
+        let ended = wait::quietly(STOP_LIMIT, || {
+            self.reap_ended();
+            !shell::is_alive(pid)
+        });
+        if !ended {
+            bail!("the mount daemon still runs {} s after SIGTERM", STOP_LIMIT.as_secs());
+        }
+        mounts::unmount(&self.options.mount);
+        let log = File::options().create(true).append(true).open(self.beside("remount.log"))?;
+        let mut command = self.daemon("mount", &self.options.data.join("mount/config.toml"));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let child = command.spawn().context("start the mount daemon")?;
+        fs::write(self.beside("remount.pid"), child.id().to_string())?;
+        let (child, point) = (self.mount.insert(child), &self.options.mount);
+        wait::until(MOUNT_LIMIT, "the mount to come back", || {
+            if let Some(status) = child.try_wait()? {
+                bail!("the mount daemon ended: {status}");
+            }
+            Ok(mounts::is_mounted(point))
+        })
+        .map_err(|error| error.context(self.last_words()))
+    }
+
+    /// The ends of all logs: what one wants to read when something went wrong.
+    pub(crate) fn last_words(&self) -> String {
+        let logs = fs::read_dir(self.options.data.join("log"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path());
+        let mut words = String::new();
+        for path in [self.beside("up.log"), self.beside("remount.log")].into_iter().chain(logs) {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
+            words.push_str(&format!("--- {}\n{}\n", path.display(), last.join("\n")));
+        }
+        words
+    }
+
+    fn beside(&self, what: &str) -> PathBuf {
+        beside(&self.options.data, what)
+    }
+
+    fn reap_ended(&mut self) {
+        for slot in [&mut self.up, &mut self.mount] {
+            if slot.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
+                *slot = None;
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        for child in [self.mount.take(), self.up.take()].into_iter().flatten() {
+            let mut child = child;
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.up.is_some() || self.mount.is_some() {
+            self.stop().ok();
+        }
+        self.reap();
+        sweep(&self.options.data, &self.options.mount);
+    }
+}
+
+/// A file of the harness beside the data directory, which belongs to the cluster alone.
+fn beside(data: &Path, what: &str) -> PathBuf {
+    data.with_extension(what)
+}
+
+/// Kills what a cluster left behind and unmounts, knowing only its directories; for guards, and for the parent of a suite
+/// that was itself killed.
+pub(crate) fn sweep(data: &Path, mount: &Path) {
+    let aside = ["up.pid", "remount.pid"].map(|name| fs::read_to_string(beside(data, name)));
+    let mut pids: Vec<u32> =
+        aside.into_iter().flatten().filter_map(|text| text.trim().parse().ok()).collect();
+    pids.extend(recorded_pids(data).into_values());
+    pids.retain(|pid| is_ours(*pid));
+    for pid in &pids {
+        shell::signal(*pid, Signal::KILL);
+    }
+    wait::quietly(STOP_LIMIT, || pids.iter().all(|pid| !shell::is_alive(*pid)));
+    mounts::unmount(mount);
+    mounts::unmount_below(data);
+}
+
+/// The contents of `DATA/run/NAME.pid`.
+fn recorded_pids(data: &Path) -> BTreeMap<String, u32> {
+    let files = fs::read_dir(data.join("run")).into_iter().flatten().flatten().map(|entry| entry.path());
+    files
+        .filter(|path| path.extension().is_some_and(|end| end == "pid"))
+        .filter_map(|path| {
+            let name = path.file_stem()?.to_str()?.to_owned();
+            Some((name, fs::read_to_string(&path).ok()?.trim().parse().ok()?))
+        })
+        .collect()
+}
+
+/// A pid file outlives its process, and the kernel gives pids out again: only a living `mooseng` is ours.
+fn is_ours(pid: u32) -> bool {
+    shell::is_alive(pid) && shell::command_line(pid).contains("mooseng")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorded_pid_that_belongs_to_somebody_else_is_left_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let data = scratch.path().join("data");
+        fs::create_dir_all(data.join("run")).unwrap();
+        let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(data.join("run/master-1.pid"), format!("{}\n", stranger.id())).unwrap();
+        assert_eq!(recorded_pids(&data), BTreeMap::from([("master-1".to_owned(), stranger.id())]));
+        sweep(&data, &scratch.path().join("mnt"));
+        let alive = stranger.try_wait().unwrap().is_none();
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        assert!(alive);
+    }
+}

@@ -1,0 +1,114 @@
+//! The end-to-end suites: each drives a real, mounted cluster from outside, as a user would, and has a limit on its time.
+
+mod bad_start;
+mod fsx;
+mod full_disk;
+mod journal;
+mod kill_all;
+mod kill_chunkserver;
+mod pjdfstest;
+mod smoke;
+mod stream;
+mod tools;
+mod tree;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::cluster::{Cluster, Options};
+
+/// The exit code of a suite that could not run here, as test harnesses have it.
+pub(crate) const SKIPPED: u8 = 77;
+
+/// How a suite ended that did not fail.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Passed,
+    Skipped(String),
+}
+
+/// What a suite is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) root: PathBuf,
+    pub(crate) binary: PathBuf,
+    /// A directory of its own, removed afterwards; whatever is mounted below it is taken down.
+    pub(crate) scratch: PathBuf,
+    /// The first of a hundred ports that no other suite uses.
+    pub(crate) port_base: u16,
+    pub(crate) quick: bool,
+    /// How often `kill_all` cuts the power.
+    pub(crate) rounds: u32,
+}
+
+/// How far apart two clusters of one suite are in ports.
+const PORTS_PER_CLUSTER: u16 = 50;
+
+impl Context {
+    /// The cluster most suites use: three of each.
+    fn options(&self) -> Options {
+        self.options_for(0)
+    }
+
+    /// The n-th cluster of a suite, with directories and ports of its own.
+    fn options_for(&self, number: u16) -> Options {
+        let place = self.scratch.join(format!("cluster-{number}"));
+        Options {
+            binary: self.binary.clone(),
+            data: place.join("data"),
+            mount: place.join("mnt"),
+            port_base: self.port_base + number * PORTS_PER_CLUSTER,
+            masters: 3,
+            chunkservers: 3,
+        }
+    }
+
+    fn cluster(&self) -> Result<Cluster> {
+        Cluster::start(&self.options())
+    }
+
+    /// Takes down what any cluster of this suite left behind.
+    pub(crate) fn sweep(&self) {
+        for number in 0..2 {
+            let options = self.options_for(number);
+            crate::cluster::sweep(&options.data, &options.mount);
+        }
+        crate::mounts::unmount_below(&self.scratch);
+    }
+}
+
+/// One suite.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) limit: fn(&Context) -> Duration,
+    pub(crate) run: fn(&Context) -> Result<Outcome>,
+}
+
+pub(crate) const SUITES: [Suite; 7] = [
+    Suite { name: "smoke", limit: |_| minutes(8), run: smoke::run },
+    Suite { name: "kill_all", limit: |context| minutes(2 + context.rounds), run: kill_all::run },
+    Suite { name: "kill_chunkserver", limit: |_| minutes(5), run: kill_chunkserver::run },
+    Suite { name: "full_disk", limit: |_| minutes(5), run: full_disk::run },
+    Suite { name: "bad_start", limit: |_| minutes(6), run: bad_start::run },
+    Suite { name: "pjdfstest", limit: |_| minutes(6), run: pjdfstest::run },
+    Suite { name: "fsx", limit: |_| minutes(8), run: fsx::run },
+];
+
+fn minutes(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count) * 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_have_names_of_their_own() {
+        let mut names: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SUITES.len());
+    }
+}
