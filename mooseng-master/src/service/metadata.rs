@@ -311,7 +311,9 @@ fn locate(core: &MasterCore, now: Now, it: &pb::LocateRequest) -> Result<Answer,
     let found = core.state.locate(target, ChunkIndex::from_raw(it.first_index), it.count.min(LOCATE_MAX))?;
     let covers_start = u64::from(it.first_index) * CHUNK_SIZE == 0;
     let inline = if covers_start { core.state.inline(target) } else { None };
-    let chunks = found.iter().map(|found| core.location(now, session(it.session), found)).collect();
+    // A chunk that was never committed reads as a hole, whatever its copies hold.
+    let committed = found.iter().filter(|(_, _, row)| row.committed.raw() > 0);
+    let chunks = committed.map(|found| core.location(now, session(it.session), found)).collect();
     answer(&pb::LocateReply { attr: Some(attr.into()), inline, chunks })
 }
 
