@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::{mounts, shell, wait};
 
-const READY_LIMIT: Duration = Duration::from_secs(90);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const MOUNT_LIMIT: Duration = Duration::from_secs(30);
 

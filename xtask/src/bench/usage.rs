@@ -46,10 +46,11 @@ impl Snapshot {
             let before = self.times.get(&pid).copied().unwrap_or(0.0);
             (now.get(&pid).copied().unwrap_or(before) - before).max(0.0)
         };
-        let sum = |pids: &[u32]| pids.iter().map(|pid| since(*pid)).sum::<f64>();
+        let sum = |pids: &[u32]| pids.iter().map(|pid| since(*pid)).fold(0.0, |sum, part| sum + part);
         let own = std::process::id();
         let known = |pid: u32| pid == own || pids.servers.contains(&pid) || pids.clients.contains(&pid);
-        let foreign_s = now.keys().filter(|pid| !known(**pid)).map(|pid| since(*pid)).sum::<f64>();
+        let foreign_s =
+            now.keys().filter(|pid| !known(**pid)).map(|pid| since(*pid)).fold(0.0, |sum, part| sum + part);
         let noisy = foreign_s > NOISE_PART_MAX * wall.as_secs_f64() + NOISE_SECONDS_MIN;
         Used { server_s: sum(&pids.servers), client_s: sum(&pids.clients), foreign_s, noisy }
     }
@@ -78,7 +79,7 @@ pub(crate) fn rss_mib(pids: &[u32]) -> f64 {
     pids.iter()
         .filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok())
         .map(|text| rss_kib(&text))
-        .sum::<f64>()
+        .fold(0.0, |sum, part| sum + part)
         / 1024.0
 }
 
