@@ -39,6 +39,8 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Connections that may be open at once; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 4096;
+/// Bytes asked of a socket at once.
+const SCRATCH: usize = 64 << 10;
 /// First number of the facade's requests among the connections'.
 const FACADE_FIRST: u64 = 1 << 62;
 
@@ -58,6 +60,7 @@ pub struct Server {
     facade: HashMap<ConnId, FacadeReply>,
     next_facade: u64,
     last_tick: Duration,
+    scratch: Vec<u8>,
 }
 
 impl std::fmt::Debug for Server {
@@ -114,6 +117,7 @@ impl Server {
             facade: HashMap::new(),
             next_facade: FACADE_FIRST,
             last_tick,
+            scratch: vec![0; SCRATCH],
         })
     }
 
@@ -198,7 +202,7 @@ impl Server {
 
     fn serve(&mut self, now: Now, token: Token, readable: bool, writable: bool) {
         if readable {
-            let alive = self.connections.get_mut(&token).is_some_and(|c| c.fill());
+            let alive = self.connections.get_mut(&token).is_some_and(|c| c.fill(&mut self.scratch));
             while let Some(frame) = self.connections.get_mut(&token).and_then(Connection::next_frame) {
                 self.frame(now, token, frame);
             }

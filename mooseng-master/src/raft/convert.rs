@@ -6,6 +6,7 @@
     reason = "generated messages have private fields of their own; assigning keeps one field a line"
 )]
 
+use bytes::Bytes;
 use mooseng_protocol::convert::BadMessage;
 use mooseng_protocol::pb;
 use protobuf::ProtobufEnum;
@@ -74,8 +75,9 @@ fn entry_from_wire(entry: pb::RaftEntry) -> Result<Entry, BadMessage> {
     out.entry_type = kind;
     out.term = entry.term;
     out.index = entry.index;
-    out.data = entry.data;
-    out.context = entry.context;
+    // Copied, so that an entry kept for minutes does not keep the whole buffer it arrived in.
+    out.data = Bytes::copy_from_slice(&entry.data);
+    out.context = Bytes::copy_from_slice(&entry.context);
     Ok(out)
 }
 

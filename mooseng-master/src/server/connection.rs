@@ -72,19 +72,20 @@ impl Connection {
         tracing::debug!(peer = %self.peer, name = self.name, "connected");
     }
 
-    /// Reads what there is; `false` if nothing more will come.
-    pub(super) fn fill(&mut self) -> bool {
+    /// Reads what there is, by way of `scratch`; `false` if nothing more will come.
+    pub(super) fn fill(&mut self, scratch: &mut [u8]) -> bool {
         let mut taken = 0;
         while taken < READ_MAX {
-            let have = self.input.len();
-            self.input.resize(have + (64 << 10), 0);
-            let read = self.socket.read(&mut self.input[have..]);
-            self.input.truncate(have + *read.as_ref().unwrap_or(&0));
-            match read {
+            match self.socket.read(scratch) {
                 Ok(0) => return false,
-                // A short read has emptied the socket; asking again would only cost a system call.
-                Ok(count) if count < (64 << 10) => return true,
-                Ok(count) => taken += count,
+                Ok(count) => {
+                    self.input.extend_from_slice(&scratch[..count]);
+                    taken += count;
+                    // A short read has emptied the socket; asking again would only cost a system call.
+                    if count < scratch.len() {
+                        return true;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return false,
