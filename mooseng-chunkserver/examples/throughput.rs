@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mooseng_chunkserver::{ChunkServer, Config};
+use mooseng_protocol::frame::FLAG_REPLY;
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{PROTOCOL_VERSION, checksum, pb};
@@ -117,8 +118,7 @@ fn write_all(
     let mut in_flight = VecDeque::new();
     for at in (0..total).step_by(PIECE as usize) {
         if in_flight.len() == WRITES_IN_FLIGHT {
-            let id = in_flight.pop_front().unwrap_or_default();
-            client.receive_reply::<pb::WriteChunkRequest>(id, TIMEOUT)?;
+            receive_written(client, &mut in_flight)?;
         }
         let (chunk, offset) = (base + 1 + at / CHUNK_SIZE, at % CHUNK_SIZE);
         let request = pb::WriteChunkRequest {
@@ -132,8 +132,8 @@ fn write_all(
         };
         in_flight.push_back(client.send(&request, &[IoSlice::new(&bytes)], TIMEOUT)?);
     }
-    for id in in_flight {
-        client.receive_reply::<pb::WriteChunkRequest>(id, TIMEOUT)?;
+    while !in_flight.is_empty() {
+        receive_written(client, &mut in_flight)?;
     }
     let syncs = (0..total.div_ceil(CHUNK_SIZE)).map(|index| {
         let chunk = base + 1 + index;
@@ -142,6 +142,15 @@ fn write_all(
     for sync in syncs {
         client.call(&sync, &[], TIMEOUT)?;
     }
+    Ok(())
+}
+
+/// Takes one answer, whichever comes.
+fn receive_written(client: &mut FrameStream, in_flight: &mut VecDeque<u64>) -> anyhow::Result<()> {
+    let header = client.reader().receive()?.header;
+    anyhow::ensure!(header.flags == FLAG_REPLY, "a write was refused");
+    let place = in_flight.iter().position(|id| *id == header.request);
+    place.and_then(|place| in_flight.remove(place)).context("an answer to nothing")?;
     Ok(())
 }
 

@@ -48,6 +48,10 @@ impl Service {
 
 /// Serves one connection until it ends or its socket is shut down; then waits for what is at work.
 pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream) {
+    // A client whose machine has died says nothing: without this its thread would wait for ever.
+    if let Err(error) = rustix::net::sockopt::set_socket_keepalive(&socket, true) {
+        tracing::debug!(%error, "no keep-alive on a connection");
+    }
     let stream = match FrameStream::new(socket) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "connection lost before its first frame"),
@@ -109,7 +113,14 @@ impl Connection {
             self.outbox.begin_request();
             let request = frame.header;
             let handled = match request.kind {
-                pb::WriteChunkRequest::KIND => self.write(&frame, reader)?,
+                pb::WriteChunkRequest::KIND => match self.write(&frame, reader) {
+                    Ok(handled) => handled,
+                    Err(error) => {
+                        // Half a payload came. The answer will hardly arrive; it ends the request here.
+                        self.outbox.refuse(request, &stopping());
+                        return Err(error);
+                    }
+                },
                 pb::ReadChunkRequest::KIND => self.read(&frame),
                 pb::SyncChunkRequest::KIND => self.sync(&frame),
                 pb::TruncateChunkRequest::KIND => self.truncate(&frame),

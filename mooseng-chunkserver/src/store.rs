@@ -53,7 +53,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens every disk directory, recovers what was dirty and moves aside what cannot be believed.
+    /// Opens every disk directory, recovers what was dirty and moves aside what cannot be believed. A disk that fails
+    /// meanwhile is out of use; only if none is left, that is an error.
     pub(crate) fn open(
         disks: Vec<(Arc<dyn Disk>, PathBuf)>,
         cluster: ClusterId,
@@ -62,11 +63,19 @@ impl Store {
     ) -> io::Result<Self> {
         let mut opened = Vec::new();
         let mut index = HashMap::new();
+        let mut last_error = None;
         for (disk, root) in disks {
-            let disk = ChunkDisk::open(disk, root, cluster, reserve_bytes, Arc::clone(&changes))?;
-            let disk = Arc::new(disk);
-            add_found(&disk, &mut index)?;
+            let disk = Arc::new(ChunkDisk::new(disk, root, cluster, reserve_bytes, Arc::clone(&changes)));
+            if let Err(error) = disk.prepare().and_then(|()| add_found(&disk, &mut index)) {
+                disk.fail(&error);
+                last_error = Some(error);
+            }
             opened.push(disk);
+        }
+        if let Some(error) = last_error
+            && opened.iter().all(|disk| disk.failed())
+        {
+            return Err(error);
         }
         let told_failed = Mutex::new(vec![false; opened.len()]);
         Ok(Self { disks: opened, index: Mutex::new(index), changes, told_failed })

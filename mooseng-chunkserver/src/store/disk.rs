@@ -46,26 +46,15 @@ pub(super) struct Found {
 }
 
 impl ChunkDisk {
-    /// Makes the directories that are missing and looks how much room there is.
-    pub(super) fn open(
+    /// A disk of which nothing is known yet.
+    pub(super) fn new(
         disk: Arc<dyn Disk>,
         root: PathBuf,
         cluster: ClusterId,
         reserve_bytes: u64,
         changes: Arc<Changes>,
-    ) -> io::Result<Self> {
-        for low in 0..=255 {
-            disk.create_dir_all(&root.join(format!("{low:02x}")))?;
-        }
-        for name in [INCOMING, DAMAGED] {
-            disk.create_dir_all(&root.join(name))?;
-        }
-        disk.sync_dir(&root)?;
-        for left in disk.list(&root.join(INCOMING))? {
-            disk.remove(&left)?;
-        }
-        let moved_aside = disk.list(&root.join(DAMAGED))?.len() as u64;
-        let this = Self {
+    ) -> Self {
+        Self {
             disk,
             root,
             cluster,
@@ -75,12 +64,27 @@ impl ChunkDisk {
             total_bytes: AtomicU64::new(0),
             free_bytes: AtomicU64::new(0),
             copies: AtomicU64::new(0),
-            moved_aside: AtomicU64::new(moved_aside),
+            moved_aside: AtomicU64::new(0),
             incoming: AtomicU64::new(0),
             open: Mutex::default(),
-        };
-        this.refresh_space()?;
-        Ok(this)
+        }
+    }
+
+    /// Makes the directories that are missing and looks how much room there is.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        for low in 0..=255 {
+            self.disk.create_dir_all(&self.root.join(format!("{low:02x}")))?;
+        }
+        for name in [INCOMING, DAMAGED] {
+            self.disk.create_dir_all(&self.root.join(name))?;
+        }
+        self.disk.sync_dir(&self.root)?;
+        for left in self.disk.list(&self.root.join(INCOMING))? {
+            self.disk.remove(&left)?;
+        }
+        let moved_aside = self.disk.list(&self.root.join(DAMAGED))?.len() as u64;
+        self.moved_aside.store(moved_aside, Ordering::Relaxed);
+        self.refresh_space()
     }
 
     /// The disk's directory.

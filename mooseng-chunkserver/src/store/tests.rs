@@ -368,6 +368,22 @@ fn a_failed_sync_is_the_end_of_the_disk_and_its_copies_are_reported_lost() {
     assert!(matches!(store.find_or_place(id(2)), Err(StoreError::NoSpace { .. })));
 }
 
+#[test]
+fn a_disk_that_fails_at_start_does_not_take_the_others_with_it() {
+    let (bad, good) = (MemoryDisk::new(1 << 30), MemoryDisk::new(1 << 30));
+    bad.fail_syncs(true);
+    let disks: [Arc<dyn Disk>; 2] = [Arc::new(bad), Arc::new(good)];
+    let open = |disks: &[Arc<dyn Disk>]| {
+        let disks = disks.iter().map(|disk| (Arc::clone(disk), PathBuf::from(ROOT))).collect();
+        Store::open(disks, CLUSTER, 0, Arc::default())
+    };
+    let store = open(&disks).unwrap();
+    assert_eq!([0, 1].map(|disk: usize| store.disks()[disk].failed()), [true, false]);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    put(&chunk, &token(id(1), 1, 1, true), 0, b"goes on").unwrap();
+    assert!(open(&disks[..1]).is_err(), "nothing is left to serve with");
+}
+
 /// Writes a clean copy, damages it, and gives the disk back.
 fn damaged(damage: impl FnOnce(&dyn Disk, PathBuf, PathBuf)) -> (Arc<dyn Disk>, Store, Arc<Changes>) {
     let (_, disk, store, _) = memory(u64::MAX);
@@ -408,7 +424,8 @@ fn a_copy_that_cannot_be_believed_is_moved_aside_and_reported_but_never_deleted(
 #[test]
 fn a_damaged_block_is_found_when_it_is_read_or_changed_and_the_copy_is_never_made_again() {
     let token = token(id(0x2a), 1, 1, true);
-    let ways: [&dyn Fn(&Arc<Chunk>) -> StoreError; 4] = [
+    type Way<'a> = &'a dyn Fn(&Arc<Chunk>) -> StoreError;
+    let ways: [Way<'_>; 4] = [
         &|chunk| get(chunk, 70_000, 100).unwrap_err(),
         &|chunk| get(chunk, 10, 190_000).unwrap_err(),
         &|chunk| put(chunk, &token, 70_000, b"in the block").unwrap_err(),

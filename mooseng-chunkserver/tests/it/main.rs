@@ -1,4 +1,5 @@
 //! Whole chunkservers on the loopback interface, with a scripted client and a scripted master.
+#![expect(clippy::unwrap_used, reason = "tests; the lint knows only functions marked as such")]
 
 mod chain;
 mod master;
