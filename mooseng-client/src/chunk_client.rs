@@ -140,12 +140,17 @@ impl ChunkClient {
             let mut payload = vec![0; stream.reader().payload_left()];
             stream.reader().read_payload(&mut payload)?;
             // A damaged copy says nothing about the connection, but it makes the reader go to another server.
-            cut_out(chunk.chunk, &reply, payload, offset, length).map_err(|what| wire::unexpected(stream, what))
+            cut_out(chunk.chunk, &reply, payload, offset, length)
+                .map_err(|what| wire::unexpected(stream, what))
         })
     }
 
     /// Orders `servers` for reading: the same one first for the same chunk, those that did not answer last.
-    pub(crate) fn in_reading_order<'a>(&self, chunk: ChunkId, servers: &'a [Placement]) -> Vec<&'a Placement> {
+    pub(crate) fn in_reading_order<'a>(
+        &self,
+        chunk: ChunkId,
+        servers: &'a [Placement],
+    ) -> Vec<&'a Placement> {
         let now = self.clock.monotonic();
         let start = if servers.is_empty() { 0 } else { chunk.raw() as usize % servers.len() };
         let mut order: Vec<_> = servers.iter().cycle().skip(start).take(servers.len()).collect();
@@ -242,9 +247,9 @@ fn behind_first(chain: &[Placement]) -> Vec<pb::ServerAddress> {
 /// message of its reply: "chain broken at server N: ...".
 fn blame(first: ServerId, chain: &[Placement], error: CallError) -> ChainError {
     match &error {
-        CallError::Refused(FsError::Stale | FsError::LeaseLost | FsError::AccessDenied | FsError::NotPermitted) => {
-            ChainError::LeaseLost(error)
-        }
+        CallError::Refused(
+            FsError::Stale | FsError::LeaseLost | FsError::AccessDenied | FsError::NotPermitted,
+        ) => ChainError::LeaseLost(error),
         CallError::Unavailable { message } => {
             let culprit = broken_at(message)
                 .filter(|culprit| chain.iter().any(|(server, _)| server == culprit))

@@ -115,7 +115,8 @@ impl Client {
     pub fn close(&self) -> Result<()> {
         let mut outcome = Ok(());
         for inode in self.known_inodes() {
-            let written = self.flush_and_commit(&inode, true).and_then(|()| self.release_leases(&inode, None));
+            let written =
+                self.flush_and_commit(&inode, true).and_then(|()| self.release_leases(&inode, None));
             if let Err(error) = written {
                 tracing::error!(inode = %inode.id, %error, "written data could not be saved");
                 outcome = outcome.and(Err(error));

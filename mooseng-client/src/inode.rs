@@ -130,6 +130,8 @@ pub(crate) struct State {
     errors: u64,
     sessions_lost: u64,
     pub(crate) last_used: Duration,
+    /// Until then the file is believed to have no `security.capability`, for which the kernel asks at every write.
+    pub(crate) no_capability_until: Duration,
 }
 
 impl Inode {
@@ -152,6 +154,7 @@ impl Inode {
             errors: 0,
             sessions_lost,
             last_used: Duration::ZERO,
+            no_capability_until: Duration::ZERO,
         };
         Arc::new(Self { id, state: Mutex::new(state), changed: Condvar::new(), committing: Mutex::new(()) })
     }

@@ -24,7 +24,7 @@ use crate::config::ClientConfig;
 use crate::request_ids::RequestIds;
 use crate::{ClientError, Result, lock, wire};
 
-pub(crate) use files::{Commit, Granted, Located, Opened, Placement};
+pub(crate) use files::{Commit, Granted, Located, Placement};
 
 /// How often a waiting caller looks whether the leader has changed.
 const SLICE: Duration = Duration::from_millis(100);
@@ -153,10 +153,8 @@ impl MasterClient {
     fn open_session(&self) -> Result<()> {
         let mut client_id = [0; 16];
         self.entropy.fill(&mut client_id);
-        let request = pb::OpenSessionRequest {
-            client_id: client_id.to_vec().into(),
-            name: self.name.clone(),
-        };
+        let request =
+            pb::OpenSessionRequest { client_id: client_id.to_vec().into(), name: self.name.clone() };
         let reply = self.tries("open a session", || request.clone(), None)?;
         let session = Session {
             id: SessionId::from_raw(reply.session),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use mooseng_types::geometry::{CHUNK_SIZE, ChunkExtent, chunk_extents};
 use mooseng_types::{ChunkIndex, FsError};
 
+use crate::Result;
 use crate::backoff::Backoff;
 use crate::chunk_client::ChunkRef;
 use crate::client::Client;
@@ -14,7 +15,6 @@ use crate::inode::{Inode, Layout, LeaseState, OpenFile, State};
 use crate::lock;
 use crate::master_client::Placement;
 use crate::write_buffer::{self, PIECE_SIZE, Piece};
-use crate::Result;
 
 /// Chunks that are located with one request: 1 GiB of the file.
 const LOCATE_WINDOW: u32 = 16;
@@ -28,7 +28,11 @@ enum Source {
     Hole,
     /// In the metadata: this is the whole content.
     Inline(Bytes),
-    Copies { chunk: ChunkRef, servers: Vec<Placement>, valid_length: u64 },
+    Copies {
+        chunk: ChunkRef,
+        servers: Vec<Placement>,
+        valid_length: u64,
+    },
 }
 
 /// What a look at the state says.
@@ -168,9 +172,11 @@ impl Client {
     fn source(&self, inode: &Inode, index: ChunkIndex) -> Result<Source> {
         loop {
             let mut state = inode.state();
-            while state.leases.get(&index).is_some_and(|l| {
-                l.adopted.is_some() && matches!(l.state, LeaseState::Busy)
-            }) {
+            while state
+                .leases
+                .get(&index)
+                .is_some_and(|l| l.adopted.is_some() && matches!(l.state, LeaseState::Busy))
+            {
                 state = inode.wait(state);
             }
             match look(&state, index) {
@@ -232,11 +238,7 @@ fn look(state: &State, index: ChunkIndex) -> Look {
     }
     match state.located.get(&index) {
         Some(Some(located)) => Look::Known(Source::Copies {
-            chunk: ChunkRef {
-                chunk: located.chunk,
-                version: located.version,
-                token: located.token.clone(),
-            },
+            chunk: ChunkRef { chunk: located.chunk, version: located.version, token: located.token.clone() },
             servers: located.servers.clone(),
             valid_length: located.valid_length,
         }),

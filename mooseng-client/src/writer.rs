@@ -216,7 +216,10 @@ impl Client {
             let mut state = inode.state();
             state.forget_leases_of_lost_sessions(self.masters.sessions_lost());
             // A lease that is being renewed: the new version is the one to commit.
-            while state.leases.values().any(|lease| lease.uncommitted && matches!(lease.state, LeaseState::Busy))
+            while state
+                .leases
+                .values()
+                .any(|lease| lease.uncommitted && matches!(lease.state, LeaseState::Busy))
             {
                 state = inode.wait(state);
             }
@@ -287,7 +290,6 @@ impl Client {
         // waiting writer starts too.
         self.flushers.try_submit(move || client.send_full_piece(&inode));
     }
-
 
     /// Sends the unsent bytes of every file, the given one excepted.
     pub(crate) fn relieve_all(&self, except: InodeId) {

@@ -1,5 +1,7 @@
 //! Attributes, plain and extended.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mooseng_types::{Attr, FsError, InodeId, SetAttr, XATTR_VALUE_MAX};
 
@@ -7,6 +9,9 @@ use super::XattrMode;
 use crate::client::Client;
 use crate::inode::{Inode, Layout};
 use crate::{Result, lock};
+
+/// File capabilities, see `capabilities(7)`.
+const CAPABILITY: &[u8] = b"security.capability";
 
 impl Client {
     /// The attributes of an object, with what this client has written to it and not committed yet.
@@ -70,12 +75,34 @@ impl Client {
         if value.len() > XATTR_VALUE_MAX {
             return Err(FsError::AttributeTooBig.into());
         }
+        if let Some(known) = self.known(inode) {
+            known.state().no_capability_until = Duration::ZERO;
+        }
         self.masters.set_xattr(inode, name, value, mode)
     }
 
     /// The value of an extended attribute.
     pub fn getxattr(&self, inode: InodeId, name: &[u8]) -> Result<Bytes> {
-        self.masters.get_xattr(inode, name)
+        if name != CAPABILITY {
+            return self.masters.get_xattr(inode, name);
+        }
+        // The kernel asks for this one before every write.
+        let known = self.known(inode);
+        if known.as_ref().is_some_and(|known| known.state().no_capability_until > self.clock.monotonic()) {
+            return Err(FsError::NoAttribute.into());
+        }
+        let value = self.masters.get_xattr(inode, name);
+        if let (Some(known), Err(error)) = (known, &value)
+            && error.is(FsError::NoAttribute)
+        {
+            known.state().no_capability_until = self.believed_until();
+        }
+        value
+    }
+
+    /// Until when an attribute that the masters have told now may be believed.
+    pub(super) fn believed_until(&self) -> Duration {
+        self.clock.monotonic() + Duration::from_millis(self.config.attr_timeout_ms)
     }
 
     /// The names of all extended attributes.

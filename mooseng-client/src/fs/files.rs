@@ -50,6 +50,7 @@ impl Client {
         state.at_masters = AtMasters::Open;
         state.learn(attr, stamp, stamp);
         state.last_used = self.clock.monotonic();
+        state.no_capability_until = self.believed_until();
         let errors = state.errors();
         drop(state);
         OpenFile::new(inode, errors, false)
@@ -168,11 +169,11 @@ impl Client {
     }
 
     /// Reserves nothing, but makes the file at least `offset + length` long, as `posix_fallocate(3)` promises.
-    pub fn fallocate(&self, file: &OpenFile, offset: u64, length: u64, keep_size: bool) -> Result<()> {
+    pub fn fallocate(&self, file: &OpenFile, offset: u64, length: u64) -> Result<()> {
         self.writable()?;
         let end = offset.checked_add(length).filter(|end| *end <= FILE_SIZE_MAX);
         let end = end.ok_or(FsError::FileTooLarge)?;
-        if !keep_size && end > file.inode.state().size {
+        if end > file.inode.state().size {
             let attr = self.getattr(file.inode())?;
             if end > attr.size {
                 self.setattr(file.inode(), SetAttr { size: Some(end), ..SetAttr::default() })?;

@@ -29,7 +29,13 @@ impl MasterClient {
         Ok(convert::attr(reply.attr)?)
     }
 
-    pub(crate) fn create(&self, parent: InodeId, name: &FileName, node: &NewNode, open: bool) -> Result<Attr> {
+    pub(crate) fn create(
+        &self,
+        parent: InodeId,
+        name: &FileName,
+        node: &NewNode,
+        open: bool,
+    ) -> Result<Attr> {
         let request = pb::CreateRequest {
             meta: None,
             parent: parent.raw(),
@@ -103,12 +109,8 @@ impl MasterClient {
         entries_max: u32,
         plus: bool,
     ) -> Result<DirPage> {
-        let reply = self.query("readdir", |_| pb::ReaddirRequest {
-            inode: inode.raw(),
-            cookie,
-            entries_max,
-            plus,
-        })?;
+        let reply =
+            self.query("readdir", |_| pb::ReaddirRequest { inode: inode.raw(), cookie, entries_max, plus })?;
         let entries = reply.entries.into_iter().map(dir_entry).collect::<std::result::Result<_, _>>()?;
         Ok(DirPage { entries, end: reply.end, parent: InodeId::from_raw(reply.parent) })
     }
