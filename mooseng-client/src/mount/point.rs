@@ -1,0 +1,102 @@
+//! The mount point: what may be wrong with it, said in one line with what to do.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, bail};
+use rustix::fs::{major, minor};
+use rustix::mount::{UnmountFlags, unmount};
+
+/// What the kernel reads ahead of programs, in KiB: its own default for FUSE is an eighth of our largest request.
+const READ_AHEAD_KB: &str = "2048";
+
+/// Checks that something can be mounted at `path`. Root takes a dead mount out of the way.
+pub(super) fn check(path: &Path) -> anyhow::Result<()> {
+    if !Path::new("/dev/fuse").exists() {
+        bail!("/dev/fuse is missing: load the module (modprobe fuse), or give the container the device");
+    }
+    let shown = path.display();
+    let metadata = match fs::metadata(path) {
+        Err(error) if is_dead(&error) => {
+            if !rustix::process::geteuid().is_root() {
+                bail!("{shown} is the mount of a process that is gone: run fusermount3 -u {shown}");
+            }
+            unmount(path, UnmountFlags::DETACH)
+                .with_context(|| format!("{shown} is a dead mount; run fusermount3 -u {shown}"))?;
+            tracing::warn!(mount_point = %shown, "a dead mount was taken away");
+            fs::metadata(path)
+        }
+        other => other,
+    };
+    let metadata =
+        metadata.with_context(|| format!("{shown} cannot be used; create it (mkdir -p {shown})"))?;
+    if !metadata.is_dir() {
+        bail!("{shown} is not a directory: name one to mount at");
+    }
+    let above = path.canonicalize().ok().and_then(|path| fs::metadata(path.parent()?).ok());
+    if above.is_some_and(|above| above.dev() != metadata.dev()) {
+        bail!("{shown} is in use: something is mounted there (fusermount3 -u {shown} takes it away)");
+    }
+    if !rustix::process::geteuid().is_root() && !has_fusermount() {
+        bail!("fusermount3 is missing: install the package fuse3, or mount as root");
+    }
+    Ok(())
+}
+
+/// Whether the file system there has lost its process (`ENOTCONN`).
+fn is_dead(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOTCONN)
+}
+
+fn has_fusermount() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .any(|dir| dir.join("fusermount3").exists() || dir.join("fusermount").exists())
+}
+
+/// Says what to do about a mount that failed.
+pub(super) fn explain(path: &Path, error: &io::Error, asks_for_others: bool) -> anyhow::Error {
+    let shown = path.display();
+    let advice = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) if asks_for_others => {
+            "; allow_other needs the line user_allow_other in /etc/fuse.conf"
+        }
+        Some(libc::EPERM | libc::EACCES) => "; mount as root, or give the container CAP_SYS_ADMIN",
+        _ if asks_for_others => "; is user_allow_other in /etc/fuse.conf?",
+        _ => "",
+    };
+    anyhow!("mount at {shown}: {error}{advice}")
+}
+
+/// Lets the kernel read further ahead; only root may, and a mount works without.
+pub(super) fn raise_read_ahead(path: &Path) {
+    let raised = fs::metadata(path).and_then(|metadata| {
+        let device = metadata.dev();
+        let knob = format!("/sys/class/bdi/{}:{}/read_ahead_kb", major(device), minor(device));
+        fs::write(knob, READ_AHEAD_KB)
+    });
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the kernel's reading ahead stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_mount_point_is_said_with_what_to_do() {
+        if !Path::new("/dev/fuse").exists() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"").unwrap();
+        assert!(check(&file).unwrap_err().to_string().contains("not a directory"));
+        let missing = format!("{:#}", check(&dir.path().join("missing")).unwrap_err());
+        assert!(missing.contains("mkdir -p"), "{missing}");
+        assert!(check(Path::new("/proc")).unwrap_err().to_string().contains("in use"));
+    }
+}

@@ -1,0 +1,57 @@
+//! One request and its reply on a connection that one caller holds.
+
+use std::io::IoSlice;
+use std::time::Duration;
+
+use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY};
+use mooseng_protocol::rpc::Rpc;
+use mooseng_protocol::status::{CallError, TransportError};
+use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::{PROTOCOL_VERSION, pb};
+use mooseng_types::ClusterId;
+use prost::Message as _;
+
+/// The hello of this client. `session` is 0 on connections that want no push.
+pub(crate) fn hello(cluster: ClusterId, name: &str, session: u64) -> pb::Hello {
+    pb::Hello {
+        cluster_id: cluster.bytes().to_vec().into(),
+        protocol_version: PROTOCOL_VERSION,
+        role: pb::Role::Client.into(),
+        name: name.to_owned(),
+        epoch: 0,
+        node_id: session,
+    }
+}
+
+/// Sends `request` and waits for the reply. Every `slice` without a word `keep_waiting` is asked whether to go on; what
+/// has been received so far is kept meanwhile. Pushes in between are passed over: the control connection gets them too.
+pub(crate) fn call<R: Rpc>(
+    stream: &mut FrameStream,
+    request: &R,
+    payload: &[IoSlice<'_>],
+    slice: Duration,
+    mut keep_waiting: impl FnMut() -> bool,
+) -> Result<R::Reply, CallError> {
+    let id = stream.send(request, payload, Duration::ZERO)?;
+    stream.reader().set_timeout(Some(slice))?;
+    let frame = loop {
+        match stream.reader().receive() {
+            Ok(frame) if frame.header.flags & FLAG_REPLY == 0 => {}
+            Ok(frame) if frame.header.request == id => break frame,
+            Ok(_) => return Err(unexpected(stream, format!("answer to another request than {}", R::NAME))),
+            Err(TransportError::TimedOut { .. }) if keep_waiting() => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let bad = |stream: &mut FrameStream| unexpected(stream, format!("body in a reply to {}", R::NAME));
+    if frame.header.flags & FLAG_ERROR != 0 {
+        let reply = pb::ErrorReply::decode(frame.body).map_err(|_| bad(stream))?;
+        return Err(CallError::from_reply(reply));
+    }
+    R::Reply::decode(frame.body).map_err(|_| bad(stream))
+}
+
+/// The peer broke the protocol.
+pub(crate) fn unexpected(stream: &mut FrameStream, what: String) -> CallError {
+    TransportError::Unexpected { peer: stream.reader().peer().to_owned(), what }.into()
+}
