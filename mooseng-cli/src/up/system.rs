@@ -63,7 +63,9 @@ pub(crate) fn is_mounted(mount: &Path) -> anyhow::Result<bool> {
 fn is_ours(line: &str, mount: &Path) -> bool {
     let escaped = mount.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
     let point = line.split(' ').nth(4) == Some(&escaped);
-    point && line.split_once(" - ").is_some_and(|(_, rest)| rest.starts_with("fuse.mooseng"))
+    // Mounted by root without fusermount3 the type has no second part, and the source tells whose it is.
+    let ours = |rest: &str| rest.starts_with("fuse.mooseng ") || rest.starts_with("fuse mooseng ");
+    point && line.split_once(" - ").is_some_and(|(_, rest)| ours(rest))
 }
 
 /// A mount point that cannot be made because a dead mount lies on it is left to the mount, which knows how to mend that.
@@ -84,6 +86,7 @@ mod tests {
         let line = "36 35 0:52 / /mnt/a\\040b rw,nosuid - fuse.mooseng mooseng rw,user_id=0";
         assert!(is_ours(line, Path::new("/mnt/a b")));
         assert!(!is_ours(line, Path::new("/mnt/a")));
+        assert!(is_ours(&line.replace("fuse.mooseng", "fuse"), Path::new("/mnt/a b")));
         assert!(!is_ours(&line.replace("fuse.mooseng", "ext4"), Path::new("/mnt/a b")));
     }
 }
