@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mooseng_env::Clock;
+use mooseng_env::{Clock, Threads};
 use mooseng_protocol::frame::{Frame, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
@@ -58,6 +58,11 @@ pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream) {
     };
     let (mut reader, writer) = stream.split();
     let outbox = Arc::new(Outbox::new(writer));
+    let sender = Threads::default();
+    let sending = Arc::clone(&outbox);
+    if let Err(error) = sender.spawn("send", move || sending.send_until_closed()) {
+        return tracing::error!(%error, "no thread for a connection, it is closed");
+    }
     let mut connection =
         Connection { service: Arc::clone(service), outbox: Arc::clone(&outbox), tokens: Vec::new(), next: 0 };
     let end = connection
@@ -68,6 +73,8 @@ pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream) {
         Err(error) => tracing::info!(%error, "connection ended"),
     }
     outbox.wait_until_idle();
+    outbox.close();
+    sender.join();
 }
 
 struct Connection {
@@ -90,7 +97,7 @@ impl Connection {
     fn greet(&self, reader: &mut FrameReader) -> Result<bool, TransportError> {
         reader.set_timeout(Some(HELLO_TIMEOUT))?;
         let frame = reader.receive()?;
-        self.outbox.begin_request();
+        self.outbox.begin_request(frame.header);
         let hello = decode::<pb::Hello>(&frame).and_then(|hello| {
             greet(&hello, &self.service.greeting)?;
             Ok(hello)
@@ -110,7 +117,7 @@ impl Connection {
     fn run(&mut self, reader: &mut FrameReader) -> Result<(), TransportError> {
         loop {
             let frame = reader.receive()?;
-            self.outbox.begin_request();
+            self.outbox.begin_request(frame.header);
             let request = frame.header;
             let handled = match request.kind {
                 pb::WriteChunkRequest::KIND => match self.write(&frame, reader) {

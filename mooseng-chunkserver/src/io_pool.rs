@@ -18,7 +18,7 @@ const QUEUE_MAX: usize = 1024;
 const WRITE_BUDGET_BYTES: usize = 96 << 20;
 /// Bytes read from one disk and not yet sent. Not the same budget: a thread that waits for a buffer to read into must
 /// not depend on work that waits for that thread.
-const READ_BUDGET_BYTES: usize = 64 << 20;
+const READ_BUDGET_BYTES: usize = 256 << 20;
 
 type Job = Box<dyn FnOnce() + Send>;
 

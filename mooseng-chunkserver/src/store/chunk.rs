@@ -17,6 +17,9 @@ use super::disk::ChunkDisk;
 use super::error::StoreError;
 use super::sidecar::{Header, SIDECAR_SIZE, TABLE_OFFSET, decode_table, encode_table};
 
+/// How long a change waits for readers of the copy.
+const READERS_WAIT: Duration = Duration::from_secs(2);
+
 const PRESENT: u64 = 1 << 32;
 const IN_DOUBT: u64 = 1 << 33;
 
@@ -164,15 +167,24 @@ impl Chunk {
         self.state.try_lock().ok()
     }
 
-    /// The lock with no reader at work.
-    pub(super) fn lock_to_change(&self) -> MutexGuard<'_, State> {
+    /// The lock with no reader at work. A reader that does not come to an end is not waited for for ever.
+    pub(super) fn lock_to_change(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.lock();
-        while state.readers > 0 {
-            state.writers_waiting += 1;
-            state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.writers_waiting -= 1;
+        if state.readers == 0 {
+            return Ok(state);
         }
-        state
+        state.writers_waiting += 1;
+        let reading = |state: &mut State| state.readers > 0;
+        let waited = self.turn.wait_timeout_while(state, READERS_WAIT, reading);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.writers_waiting -= 1;
+        if state.writers_waiting == 0 {
+            self.turn.notify_all();
+        }
+        if state.readers > 0 {
+            return Err(StoreError::Busy { chunk: self.id, why: "a slow reader is at work, send it again" });
+        }
+        Ok(state)
     }
 
     /// The lock with no change waiting, for one who will take a permit.

@@ -116,7 +116,7 @@ impl Chunk {
                     }
                 };
                 // The permit went with the plan, or this would wait for itself.
-                let mut state = self.lock_to_change();
+                let mut state = self.lock_to_change()?;
                 self.settle(&mut state, Err(error))
             }
         }

@@ -69,7 +69,7 @@ impl Incoming {
         meta.write_all_at(&table, TABLE_OFFSET).map_err(chunk.io())?;
         let header = chunk.header(version, false, &table, self.length);
         meta.write_all_at(&header.encode(), 0).map_err(chunk.io())?;
-        let mut state = chunk.lock_to_change();
+        let mut state = chunk.lock_to_change()?;
         if state.phase == Phase::Gone {
             return Err(StoreError::Busy { chunk: chunk.id(), why: "deleted while it was fetched" });
         }
@@ -119,7 +119,7 @@ impl Drop for Incoming {
 impl Chunk {
     /// Gives up a place that was chosen for a copy which did not come to be.
     pub(crate) fn give_up_place(&self) {
-        let mut state = self.lock_to_change();
+        let mut state = self.lock();
         if state.phase == Phase::Absent {
             state.phase = Phase::Gone;
         }

@@ -34,7 +34,7 @@ impl Chunk {
         if !checksum::matches(chunk, offset, payload, checksums) {
             return Err(StoreError::DamagedOnTheWay { chunk });
         }
-        let mut state = self.lock_to_change();
+        let mut state = self.lock_to_change()?;
         let done = self.write_locked(&mut state, now, token, offset, payload, checksums);
         self.settle(&mut state, done)
     }
@@ -136,7 +136,7 @@ impl Chunk {
         if length > CHUNK_SIZE {
             return Err(StoreError::Invalid { chunk: self.id(), what: "the length is beyond the chunk" });
         }
-        let mut state = self.lock_to_change();
+        let mut state = self.lock_to_change()?;
         let done = self.truncate_locked(&mut state, now, token, length);
         self.settle(&mut state, done)
     }
@@ -240,7 +240,7 @@ impl Chunk {
 
     /// Makes a dirty copy clean if it has not been written for `idle`.
     pub(crate) fn settle_idle(self: &Arc<Self>, now: Duration, idle: Duration) -> Result<(), StoreError> {
-        let mut state = self.lock_to_change();
+        let mut state = self.lock_to_change()?;
         if self.disk.failed() {
             return Ok(());
         }
@@ -264,7 +264,7 @@ impl Chunk {
 
     /// Deletes the copy, on the order of the leader.
     pub(crate) fn delete(&self) -> Result<(), StoreError> {
-        let mut state = self.lock_to_change();
+        let mut state = self.lock_to_change()?;
         if matches!(state.phase, Phase::Absent | Phase::Gone) {
             state.phase = Phase::Gone;
             return Ok(());

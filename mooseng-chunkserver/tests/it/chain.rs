@@ -163,6 +163,39 @@ fn a_stopped_server_has_everything_clean_when_it_starts_again() {
     }
 }
 
+#[test]
+fn a_client_that_takes_nothing_holds_up_nobody_else() {
+    let server = start(vec![]);
+    let bytes = pattern(1 << 20, 4);
+    let mut good = server.connect();
+    write(&mut good, &write_request(&token(5, 1, 1, true), 5, 0, &bytes, &[]), &bytes).unwrap();
+    let mut slow: Vec<FrameStream> = (0..3).map(|_| server.connect()).collect();
+    let request = pb::ReadChunkRequest {
+        token: token(5, 0, 1, false),
+        chunk: 5,
+        version: 1,
+        offset: 0,
+        length: 1 << 20,
+    };
+    for stream in &mut slow {
+        for _ in 0..100 {
+            stream.send(&request, &[], SOON).unwrap();
+        }
+    }
+    for _ in 0..50 {
+        // Below the time after which a server gives up a receiver.
+        let reply = good.call(&request, &[], std::time::Duration::from_secs(5)).unwrap();
+        assert_eq!(reply.copy_length, 1 << 20);
+    }
+    // Neither does it hold up the writer: the copy is hot, its readers get it from memory.
+    write(&mut good, &write_request(&token(5, 1, 1, true), 5, 0, b"new", &[]), b"new").unwrap();
+    for stream in slow {
+        let (reader, writer) = stream.split();
+        writer.socket().shutdown(std::net::Shutdown::Both).unwrap();
+        drop(reader);
+    }
+}
+
 fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
