@@ -89,7 +89,8 @@ impl Client {
     /// Sends all that was written before the call and waits until it is confirmed. What fails is kept as an error.
     pub(crate) fn flush_data(&self, inode: &Inode) {
         let mark = inode.state().buffer.last_write();
-        for piece in take_inline(&mut inode.state()) {
+        let inline = take_inline(&mut inode.state());
+        for piece in inline {
             self.write_inline(inode, &piece);
         }
         let mut state = inode.state();

@@ -16,7 +16,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let near_borders = prop_oneof![0..SPACE, PIECE_SIZE - 50..PIECE_SIZE + 50, 0..200u64];
-    let lengths = prop_oneof![1..200usize, 1..(2 << 20usize)];
+    let lengths = prop_oneof![1..200usize, 1..(2usize << 20)];
     prop_oneof![
         4 => (near_borders.clone(), lengths, any::<u8>())
             .prop_map(|(offset, length, value)| Step::Write { offset, length, value }),
