@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use mooseng_types::{ClusterId, MasterId};
 use serde::Deserialize;
 
@@ -111,7 +111,11 @@ impl Config {
     /// Reads and checks the file at `path`, and the key file it names.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        let file: ConfigFile = toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+        let file: ConfigFile = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let what = error.message().replace('\n', " ");
+            anyhow!("{}, line {line}: {what}: correct it or remove the key", path.display())
+        })?;
         file.check().with_context(|| format!("check {}", path.display()))
     }
 }

@@ -95,6 +95,12 @@ impl Sessions {
         self.sessions.iter().filter(|(_, session)| silent(session)).map(|(id, _)| *id).collect()
     }
 
+    /// Whether the session's client is connected.
+    #[must_use]
+    pub fn is_connected(&self, id: SessionId) -> bool {
+        self.conn(id).is_some()
+    }
+
     /// Whether it is known of every session what it has open.
     #[must_use]
     pub fn all_confirmed(&self) -> bool {

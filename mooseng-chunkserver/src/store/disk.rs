@@ -107,9 +107,10 @@ impl ChunkDisk {
         self.copies.load(Ordering::Relaxed)
     }
 
-    /// Bytes that may still be written before the reserve is touched.
+    /// Bytes that may still be written before the reserve is touched. The reserve of a small disk is a twentieth of it.
     pub(crate) fn room(&self) -> u64 {
-        self.space().1.saturating_sub(self.reserve_bytes)
+        let (total, free) = self.space();
+        free.saturating_sub(self.reserve_bytes.min(total / 20))
     }
 
     /// Looks how much room there is. May block where the disk hangs.

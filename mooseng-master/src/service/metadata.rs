@@ -1,7 +1,7 @@
 //! The namespace's requests.
 
 use bytes::Bytes;
-use mooseng_meta::{Command, CommittedChunk, RenameMode, XattrMode};
+use mooseng_meta::{Command, CommittedChunk, RenameMode, SessionRow, XattrMode};
 use mooseng_protocol::convert::{BadMessage, id16, kind as kind_of, mode};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::{self, Rpc};
@@ -32,7 +32,7 @@ pub(super) fn dispatch(
     body: Bytes,
 ) -> Result<Answer, CallError> {
     match kind {
-        pb::OpenSessionRequest::KIND => open_session(core, decode(body)?),
+        pb::OpenSessionRequest::KIND => open_session(core, now, decode(body)?),
         pb::ResumeSessionRequest::KIND => resume_session(core, now, conn, &decode(body)?),
         pb::LookupRequest::KIND
         | pb::GetAttrRequest::KIND
@@ -236,11 +236,22 @@ fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
     Ok((it.meta, command, Context::Attr))
 }
 
-fn open_session(core: &MasterCore, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
+/// Opens a session. One of the same name that is not connected any more belonged to the same mount before it died: it
+/// ends at once, so that its leases are in nobody's way.
+fn open_session(core: &mut MasterCore, now: Now, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
     core.must_take_changes()?;
     let client = id16(&it.client_id, "client_id")?;
     let mut name = it.name;
     name.truncate(name.floor_char_boundary(CLIENT_NAME_MAX));
+    let same =
+        |row: &SessionRow| !name.is_empty() && row.name == name && !core.sessions.is_connected(row.session);
+    let before: Vec<SessionId> =
+        core.state.sessions().iter().filter(|row| same(row)).map(|row| row.session).collect();
+    for session in before {
+        tracing::info!(%session, name, "a mount is back; its session from before ends");
+        core.sessions.closed(session);
+        core.propose_internal(now, Command::CloseSession { session });
+    }
     Ok(Answer::Propose(None, Box::new(Command::OpenSession { client, name }), Context::OpenedSession))
 }
 
