@@ -32,6 +32,10 @@ const FETCHES_QUEUED: usize = 64;
 const RECALLERS: usize = 2;
 /// Recalls that wait; one beyond them is told again by the masters.
 const RECALLS_QUEUED: usize = 1024;
+/// Idle files that are tidied up at the same time; apart from recalls, for which another client waits.
+const TIDIERS: usize = 4;
+/// Idle files that wait for it; the rest is found again at the next tick.
+const TIDIES_QUEUED: usize = 1024;
 /// Closed files whose time and size are remembered, to keep the kernel's cache of them.
 const REMEMBERED_MAX: usize = 1 << 16;
 
@@ -49,6 +53,7 @@ pub struct Client {
     pub(crate) flushers: Workers,
     pub(crate) fetchers: Workers,
     pub(crate) recallers: Workers,
+    pub(crate) tidiers: Workers,
     pub(crate) inodes: Mutex<HashMap<InodeId, Arc<Inode>>>,
     pub(crate) remembered: Mutex<HashMap<InodeId, (TimeNs, u64)>>,
     stamps: AtomicU64,
@@ -85,6 +90,7 @@ impl Client {
             flushers: Workers::start("flush", FLUSHERS, FLUSHES_QUEUED).map_err(no_thread)?,
             fetchers: Workers::start("fetch", FETCHERS, FETCHES_QUEUED).map_err(no_thread)?,
             recallers: Workers::start("recall", RECALLERS, RECALLS_QUEUED).map_err(no_thread)?,
+            tidiers: Workers::start("tidy", TIDIERS, TIDIES_QUEUED).map_err(no_thread)?,
             inodes: Mutex::default(),
             remembered: Mutex::default(),
             stamps: AtomicU64::new(1),
@@ -125,8 +131,9 @@ impl Client {
         self.flushers.close();
         self.fetchers.close();
         self.events.stop();
-        self.recallers.close();
         self.threads.join();
+        self.recallers.close();
+        self.tidiers.close();
         // The session would expire by itself.
         if let Err(error) = self.masters.close_session() {
             tracing::warn!(%error, "the session could not be closed");

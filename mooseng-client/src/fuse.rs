@@ -1,4 +1,6 @@
 //! The kernel's requests, one call each: decode, call the client, reply.
+//!
+//! Long because the trait has one function for each kind of request and cannot be implemented in parts.
 
 mod convert;
 mod dir;

@@ -34,6 +34,8 @@ const TRY_MAX: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Idle connections that are kept.
 const IDLE_MAX: usize = 32;
+/// Sessions that may expire under one operation; masters that know none at all are not to be asked for ever.
+const RENEWALS_MAX: u32 = 4;
 /// A stall of this length is told in the log.
 const STALL: Duration = Duration::from_secs(1);
 
@@ -168,18 +170,19 @@ impl MasterClient {
 
     /// A request that changes nothing.
     fn query<R: Rpc>(&self, what: &'static str, make: impl Fn(u64) -> R) -> Result<R::Reply> {
-        loop {
+        for _ in 0..RENEWALS_MAX {
             let session = self.session();
             match self.tries(what, || make(session.id.raw()), None) {
                 Err(error) if error.is(FsError::SessionExpired) => self.renew(session.id)?,
                 other => return other,
             }
         }
+        Err(FsError::SessionExpired.into())
     }
 
     /// A request that changes something: it is numbered, and every further try bears the same number.
     fn mutate<R: Rpc>(&self, what: &'static str, make: impl Fn(pb::RequestMeta) -> R) -> Result<R::Reply> {
-        loop {
+        for _ in 0..RENEWALS_MAX {
             let session = self.session();
             let number = Number::begin(&session);
             let mut sent_in_doubt = false;
@@ -196,6 +199,7 @@ impl MasterClient {
                 other => return other,
             }
         }
+        Err(FsError::SessionExpired.into())
     }
 
     /// Tries until there is an answer or `retry` has passed.

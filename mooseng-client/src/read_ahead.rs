@@ -98,7 +98,7 @@ mod tests {
         let mut ahead = ReadAhead::default();
         let mut fetched = Vec::new();
         for offset in [0, 2, 1, 3, 5, 4, 6, 7] {
-            fetched.extend(ahead.on_read(offset * 256 << 10, 256 << 10, 100 * MIB));
+            fetched.extend(ahead.on_read(offset * (256 << 10), 256 << 10, 100 * MIB));
         }
         assert!(fetched.len() >= 2, "{fetched:?}");
         let mut once = fetched.clone();

@@ -22,6 +22,8 @@ const EVENTS_MAX: usize = 4096;
 const TICK: Duration = Duration::from_secs(1);
 /// A lease that is not used for this long is given back, and what is unsent for this long is sent.
 const IDLE: Duration = Duration::from_secs(5);
+/// How soon a control connection that was lost, or not made, is tried again.
+const RECONNECT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -62,6 +64,8 @@ impl Events {
 struct Control {
     address: String,
     mux: Option<Arc<Mux>>,
+    /// One that was not reached is left alone until then: a machine that is off costs the time-out.
+    retry_at: Duration,
 }
 
 struct Keeper<'a> {
@@ -80,8 +84,7 @@ pub(crate) fn run(
     events: &Events,
     receiver: &EventReceiver,
 ) {
-    let controls =
-        masters.masters().iter().map(|address| Control { address: address.clone(), mux: None }).collect();
+    let controls = masters.masters().iter().map(|address| Control::new(address)).collect();
     let mut keeper = Keeper { masters, events, controls, told: None, last_alive: Duration::ZERO };
     let mut last_tick = Duration::ZERO;
     loop {
@@ -105,9 +108,7 @@ pub(crate) fn run(
 impl Keeper<'_> {
     fn keep_alive(&mut self, client: &Client, now: Duration) {
         for control in &mut self.controls {
-            if control.mux.as_ref().is_none_or(|mux| mux.is_closed()) {
-                control.mux = connect(&control.address, self.masters, self.events);
-            }
+            control.keep_connected(self.masters, self.events, now);
         }
         let session = self.masters.session();
         let (leader, term) = self.masters.leader();
@@ -116,14 +117,12 @@ impl Keeper<'_> {
             return;
         }
         if !self.controls.iter().any(|control| *control.address == *leader) {
-            self.controls.push(Control { address: leader.to_string(), mux: None });
+            self.controls.push(Control::new(&leader));
         }
         let Some(control) = self.controls.iter_mut().find(|control| *control.address == *leader) else {
             return;
         };
-        if control.mux.is_none() {
-            control.mux = connect(&control.address, self.masters, self.events);
-        }
+        control.keep_connected(self.masters, self.events, now);
         let Some(mux) = &control.mux else { return };
         let request = pb::ResumeSessionRequest {
             session: session.id.raw(),
@@ -143,6 +142,20 @@ impl Keeper<'_> {
             }
             Err(CallError::NotLeader { leader: Some(address) }) => self.masters.set_leader(&address),
             Err(error) => tracing::debug!(%error, "keep-alive"),
+        }
+    }
+}
+
+impl Control {
+    fn new(address: &str) -> Self {
+        Self { address: address.to_owned(), mux: None, retry_at: Duration::ZERO }
+    }
+
+    fn keep_connected(&mut self, masters: &Arc<MasterClient>, events: &Events, now: Duration) {
+        let lost = self.mux.as_ref().is_none_or(|mux| mux.is_closed());
+        if lost && now >= self.retry_at {
+            self.mux = connect(&self.address, masters, events);
+            self.retry_at = now + RECONNECT;
         }
     }
 }
@@ -209,7 +222,7 @@ fn give_back_idle(client: &Arc<Client>, now: Duration) {
             continue;
         }
         let for_job = Arc::clone(client);
-        client.recallers.try_submit(move || {
+        let queued = client.tidiers.try_submit(move || {
             let client = for_job;
             if holds {
                 if let Err(error) = client.flush_and_commit(&inode, false) {
@@ -219,5 +232,9 @@ fn give_back_idle(client: &Arc<Client>, now: Duration) {
             }
             client.forget_if_unused(&inode);
         });
+        if !queued {
+            // The rest at the next tick.
+            return;
+        }
     }
 }

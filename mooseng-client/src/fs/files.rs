@@ -156,10 +156,9 @@ impl Client {
     /// What `close(2)` does: everything written is on the chunkservers and visible to all clients, though not
     /// necessarily on a disk.
     pub fn flush(&self, file: &OpenFile) -> Result<()> {
-        if !file.inode.state().is_clean() {
-            self.flush_and_commit(&file.inode, false)?;
-        }
-        file.tell_error(&file.inode.state())
+        let clean = file.inode.state().is_clean();
+        let outcome = if clean { Ok(()) } else { self.flush_and_commit(&file.inode, false) };
+        file.tell_error(&file.inode.state()).and(outcome)
     }
 
     /// What `fsync(2)` does: everything written before the call is durable as the configuration has it.

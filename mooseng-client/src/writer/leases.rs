@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mooseng_types::geometry::CHUNK_SIZE;
-use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, ServerId};
+use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, FsError, ServerId};
 
 use crate::backoff::Backoff;
 use crate::chunk_client::{ChainError, ChunkRef};
@@ -208,7 +208,11 @@ impl Client {
             inode.state().latch(error.clone());
         }
         if !untouched.is_empty() {
-            outcome = outcome.and(self.masters.release_leases(inode.id, &untouched));
+            outcome = outcome.and(match self.masters.release_leases(inode.id, &untouched) {
+                // Removed meanwhile, and the leases with it.
+                Err(ClientError::Refused(FsError::NotFound | FsError::Stale | FsError::LeaseLost)) => Ok(()),
+                other => other,
+            });
         }
         let mut state = inode.state();
         for (index, _) in &grants {

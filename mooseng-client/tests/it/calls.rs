@@ -1,8 +1,10 @@
 //! Calls to the masters: retries, failover, sessions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mooseng_client::Client;
+use mooseng_protocol::pb;
 use mooseng_types::{FsError, InodeId};
 
 use crate::fake::{Fault, World};
@@ -32,6 +34,30 @@ fn a_client_follows_the_leader_and_keeps_the_number() {
     let metas = world.state().metas.clone();
     assert_eq!(metas.len(), 1, "refused before it was numbered, then done once: {metas:?}");
     assert!(client.lookup(InodeId::ROOT, &name("followed")).is_ok());
+}
+
+#[test]
+fn a_frozen_leader_costs_no_time_out_once_another_has_announced_itself() {
+    let world = World::new(0);
+    let (old, new) = (world.master(), world.master());
+    let client = Client::connect(config(vec![old, new.clone()])).unwrap();
+    world.fault("CreateRequest", Fault::Hang);
+    let done = Arc::new(AtomicBool::new(false));
+    let announcing = std::thread::spawn({
+        let (world, done) = (Arc::clone(&world), Arc::clone(&done));
+        move || {
+            // The control connections may still be on their way.
+            while !done.load(Ordering::Relaxed) {
+                world.push(&pb::LeaderChanged { leader_address: new.clone() });
+                std::thread::yield_now();
+            }
+        }
+    });
+    let start = std::time::Instant::now();
+    create(&client, "thawed");
+    done.store(true, Ordering::Relaxed);
+    announcing.join().unwrap();
+    assert!(start.elapsed() < std::time::Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
 #[test]

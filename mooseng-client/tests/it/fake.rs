@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     DoAndReset,
     /// Is not able to.
     Unavailable,
+    /// Takes it and never answers.
+    Hang,
     /// Refuses.
     Refuse(FsError),
 }
@@ -141,6 +143,7 @@ impl World {
                 Some(Fault::NotLeader(leader)) => Err(CallError::NotLeader { leader: Some(leader.clone()) }),
                 Some(Fault::Unavailable) => Err(CallError::Unavailable { message: "busy".into() }),
                 Some(Fault::Refuse(refusal)) => Err(CallError::Refused(*refusal)),
+                Some(Fault::Hang) => continue,
                 Some(Fault::DoAndReset) | None => state.once(name, &frame),
             };
             drop(state);

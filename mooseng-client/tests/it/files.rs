@@ -193,7 +193,7 @@ fn a_recalled_lease_is_given_back_with_what_was_written_under_it() {
 }
 
 #[test]
-fn data_written_under_a_lost_session_is_reported_lost() {
+fn data_written_under_a_lost_lease_is_reported_lost_and_the_file_goes_on() {
     let world = World::new(2);
     let writer = client(&world);
     let (_, file) = create(&writer, "lost");
@@ -202,6 +202,28 @@ fn data_written_under_a_lost_session_is_reported_lost() {
     assert!(writer.flush(&file).is_err());
     writer.write(&file, 0, b"again").unwrap();
     writer.fsync(&file).unwrap();
+}
+
+#[test]
+fn a_session_that_expires_with_uncommitted_data_is_told_and_the_next_write_works() {
+    let world = World::new(2);
+    let writer = client(&world);
+    let (attr, file) = create(&writer, "expired");
+    let data = pattern(MIB, 13);
+    writer.write(&file, 0, &data).unwrap();
+    let session = world.state().metas[0].1.session;
+    // The piece is on the servers before the session ends.
+    while world.state().nodes[&attr.inode.raw()].chunks.is_empty()
+        || world.state().servers[&2].copies.is_empty()
+    {
+        std::thread::yield_now();
+    }
+    world.state().expired.insert(session);
+    world.state().nodes.get_mut(&attr.inode.raw()).unwrap().chunks.clear();
+    assert!(writer.fsync(&file).is_err());
+    writer.write(&file, 0, &data).unwrap();
+    writer.fsync(&file).unwrap();
+    assert!(read_all(&client(&world), attr.inode) == data);
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! The client against masters and chunkservers of this process, with faults on demand.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests; the exemption of clippy.toml does not reach functions beside them"
+)]
+
 mod calls;
 mod fake;
 mod files;
