@@ -95,6 +95,14 @@ enum Waiter {
     Internal,
 }
 
+/// A command to be proposed with the next batch.
+#[derive(Debug)]
+struct Gathered {
+    request: Option<Request>,
+    command: Command,
+    waiter: Waiter,
+}
+
 /// The master without its edges.
 #[derive(Debug)]
 pub struct MasterCore {
@@ -105,6 +113,8 @@ pub struct MasterCore {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) sessions: Sessions,
     pub(crate) registry: Registry,
+    /// Commands that wait for the log to be free, so that all that come while it syncs share the next sync.
+    gathered: Vec<Gathered>,
     /// By index in the log; the term tells whether what is applied there is what was proposed.
     waiting: BTreeMap<u64, (u64, Waiter)>,
     effects: Vec<Effect>,
@@ -147,6 +157,7 @@ impl MasterCore {
             entropy,
             sessions: Sessions::default(),
             registry,
+            gathered: Vec::new(),
             waiting: BTreeMap::new(),
             effects: Vec::new(),
             housekeeping: housekeeping::Housekeeping::default(),
@@ -227,54 +238,48 @@ impl MasterCore {
         match service::dispatch(self, now, conn, header, body) {
             Ok(service::Answer::Now(body)) => self.reply(conn, header, 0, &body),
             Ok(service::Answer::Propose(request, command, context)) => {
-                self.propose_for(now, conn, header, request, *command, context);
+                let waiter = Waiter::Client { conn, header, context };
+                self.gathered.push(Gathered { request, command: *command, waiter });
             }
             Err(error) => self.reply_error(conn, header, &error),
         }
     }
 
-    fn propose_for(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        header: Header,
-        request: Option<Request>,
-        command: Command,
-        context: service::Context,
-    ) {
-        let error = match self.propose(now, request, command, Waiter::Client { conn, header, context }) {
-            Ok(()) => return,
-            Err(ProposeError::NotLeader) => self.not_leader(),
-            Err(error @ ProposeError::Overloaded) => CallError::Unavailable { message: error.to_string() },
-        };
-        self.reply_error(conn, header, &error);
+    /// Proposes what has gathered, once the log is free.
+    fn propose_gathered(&mut self, now: Now) {
+        if self.gathered.is_empty() || self.node.is_persisting() {
+            return;
+        }
+        for Gathered { request, command, waiter } in std::mem::take(&mut self.gathered) {
+            let entry = Entry { stamp: now.wall, request, command };
+            let proposed = match self.state.unflushed_bytes() {
+                0..=UNFLUSHED_MAX => self.node.propose(entry.encode()),
+                _ => Err(ProposeError::Overloaded),
+            };
+            match proposed {
+                Ok(index) => drop(self.waiting.insert(index, (self.node.term(), waiter))),
+                Err(ProposeError::NotLeader) => self.answer_waiter(waiter, &self.not_leader()),
+                Err(error @ ProposeError::Overloaded) => {
+                    self.answer_waiter(waiter, &CallError::Unavailable { message: error.to_string() });
+                }
+            }
+        }
     }
 
-    fn propose(
-        &mut self,
-        now: Now,
-        request: Option<Request>,
-        command: Command,
-        waiter: Waiter,
-    ) -> Result<(), ProposeError> {
-        if self.state.unflushed_bytes() > UNFLUSHED_MAX {
-            return Err(ProposeError::Overloaded);
+    fn answer_waiter(&mut self, waiter: Waiter, error: &CallError) {
+        if let Waiter::Client { conn, header, .. } = waiter {
+            self.reply_error(conn, header, error);
         }
-        let entry = Entry { stamp: now.wall, request, command };
-        let index = self.node.propose(entry.encode())?;
-        self.waiting.insert(index, (self.node.term(), waiter));
-        Ok(())
     }
 
-    /// Proposes a command of the leader's own. A refusal to take it is no loss: what it is for is found again.
-    pub(crate) fn propose_internal(&mut self, now: Now, command: Command) {
-        if let Err(error) = self.propose(now, None, command, Waiter::Internal) {
-            tracing::debug!(%error, "a command of our own was not proposed");
-        }
+    /// Proposes a command of the leader's own. If it is not taken, what it is for is found again.
+    pub(crate) fn propose_internal(&mut self, command: Command) {
+        self.gathered.push(Gathered { request: None, command, waiter: Waiter::Internal });
     }
 
     /// Lets what the events so far have led to happen: everything proposed meanwhile becomes one batch.
     pub fn settle(&mut self, now: Now) {
+        self.propose_gathered(now);
         while let Some(output) = self.node.output() {
             let Output { persist, messages, committed } = output;
             self.send(messages);
@@ -306,9 +311,7 @@ impl MasterCore {
             let error =
                 CallError::Unavailable { message: "the leader has changed; send the request again".into() };
             for (_, (_, waiter)) in waiting {
-                if let Waiter::Client { conn, header, .. } = waiter {
-                    self.reply_error(conn, header, &error);
-                }
+                self.answer_waiter(waiter, &error);
             }
         }
         if leads.is_some() {

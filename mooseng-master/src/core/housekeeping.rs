@@ -8,7 +8,7 @@ use mooseng_meta::Command;
 use mooseng_protocol::pb;
 use mooseng_types::{ChunkId, InodeId, ServerId};
 
-use super::{MasterCore, Now};
+use super::{MasterCore, Now, Waiter};
 use crate::raft::Role;
 
 /// How often the leader looks around.
@@ -24,8 +24,6 @@ const DEAD_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Housekeeping {
     last: Duration,
-    /// Commands of our own that are proposed and not yet applied.
-    pub(super) proposed_at: u64,
     dead_from: u64,
 }
 
@@ -37,34 +35,34 @@ impl MasterCore {
         }
         self.housekeeping.last = now.mono;
         // One round at a time: what was proposed must be applied before more of the same is found.
-        if !self.node.may_serve_reads(now.mono) || self.state.applied_index() < self.housekeeping.proposed_at
-        {
+        if !self.node.may_serve_reads(now.mono) || self.has_own_commands_under_way() {
             return;
         }
         if self.state.settings().is_none() {
             let command = Command::Bootstrap { cluster: self.config.cluster, copies: self.config.copies };
-            self.propose_own(now, command);
+            self.propose_internal(command);
             return;
         }
         self.expire_sessions(now);
-        self.reap_orphans(now);
+        self.reap_orphans();
         self.delete_dead_chunks(now);
     }
 
-    fn propose_own(&mut self, now: Now, command: Command) {
-        self.propose_internal(now, command);
-        self.housekeeping.proposed_at = self.waiting.last_key_value().map_or(0, |(index, _)| *index);
+    fn has_own_commands_under_way(&self) -> bool {
+        let internal = |waiter: &Waiter| matches!(waiter, Waiter::Internal);
+        self.gathered.iter().any(|gathered| internal(&gathered.waiter))
+            || self.waiting.values().any(|(_, waiter)| internal(waiter))
     }
 
     fn expire_sessions(&mut self, now: Now) {
         for session in self.sessions.expired(now.mono, self.config.session_timeout) {
             tracing::info!(%session, "a silent session ends");
             self.sessions.closed(session);
-            self.propose_own(now, Command::CloseSession { session });
+            self.propose_internal(Command::CloseSession { session });
         }
     }
 
-    fn reap_orphans(&mut self, now: Now) {
+    fn reap_orphans(&mut self) {
         if !self.sessions.all_confirmed() {
             return;
         }
@@ -72,7 +70,7 @@ impl MasterCore {
         let inodes: Vec<InodeId> =
             orphans.into_iter().filter(|inode| !self.sessions.is_open(*inode)).take(REAP_MAX).collect();
         if !inodes.is_empty() {
-            self.propose_own(now, Command::ReapOrphans { inodes });
+            self.propose_internal(Command::ReapOrphans { inodes });
         }
     }
 
@@ -111,7 +109,7 @@ impl MasterCore {
         }
         if !gone.is_empty() {
             self.registry.forget_confirmed(&gone);
-            self.propose_own(now, Command::ForgetDead { chunks: gone });
+            self.propose_internal(Command::ForgetDead { chunks: gone });
         }
     }
 }

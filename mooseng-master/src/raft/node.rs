@@ -276,7 +276,7 @@ impl Node {
         if !after.is_empty() {
             self.after_persist.push_back((number, after));
         }
-        if self.persisted >= self.submitted {
+        if !self.is_persisting() {
             output.messages.extend(self.settle(number));
         }
         Some(output)
@@ -286,7 +286,7 @@ impl Node {
     pub fn persisted(&mut self, number: u64) -> Vec<pb::RaftMessage> {
         self.persisted = self.persisted.max(number);
         // What came after the last thing to persist had nothing to persist itself.
-        let settled = if self.persisted >= self.submitted { self.last_number } else { number };
+        let settled = if self.is_persisting() { number } else { self.last_number };
         self.settle(settled)
     }
 
@@ -298,6 +298,12 @@ impl Node {
             out.extend(messages.into_iter().map(to_wire));
         }
         out
+    }
+
+    /// Whether something handed out is not durable yet.
+    #[must_use]
+    pub fn is_persisting(&self) -> bool {
+        self.persisted < self.submitted
     }
 
     /// The state machine has applied everything up to `index`.

@@ -32,7 +32,7 @@ pub(super) fn dispatch(
     body: Bytes,
 ) -> Result<Answer, CallError> {
     match kind {
-        pb::OpenSessionRequest::KIND => open_session(core, now, decode(body)?),
+        pb::OpenSessionRequest::KIND => open_session(core, decode(body)?),
         pb::ResumeSessionRequest::KIND => resume_session(core, now, conn, &decode(body)?),
         pb::LookupRequest::KIND
         | pb::GetAttrRequest::KIND
@@ -238,7 +238,7 @@ fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
 
 /// Opens a session. One of the same name that is not connected any more belonged to the same mount before it died: it
 /// ends at once, so that its leases are in nobody's way.
-fn open_session(core: &mut MasterCore, now: Now, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
+fn open_session(core: &mut MasterCore, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
     core.must_take_changes()?;
     let client = id16(&it.client_id, "client_id")?;
     let mut name = it.name;
@@ -250,7 +250,7 @@ fn open_session(core: &mut MasterCore, now: Now, it: pb::OpenSessionRequest) -> 
     for session in before {
         tracing::info!(%session, name, "a mount is back; its session from before ends");
         core.sessions.closed(session);
-        core.propose_internal(now, Command::CloseSession { session });
+        core.propose_internal(Command::CloseSession { session });
     }
     Ok(Answer::Propose(None, Box::new(Command::OpenSession { client, name }), Context::OpenedSession))
 }
