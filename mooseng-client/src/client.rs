@@ -36,6 +36,8 @@ const RECALLS_QUEUED: usize = 1024;
 const TIDIERS: usize = 4;
 /// Idle files that wait for it; the rest is found again at the next tick.
 const TIDIES_QUEUED: usize = 1024;
+/// Closed files of which the masters are told by one request.
+const LEAVING_MAX: usize = 256;
 /// Closed files whose time and size are remembered, to keep the kernel's cache of them.
 const REMEMBERED_MAX: usize = 1 << 16;
 
@@ -56,6 +58,8 @@ pub struct Client {
     pub(crate) tidiers: Workers,
     pub(crate) inodes: Mutex<HashMap<InodeId, Arc<Inode>>>,
     pub(crate) remembered: Mutex<HashMap<InodeId, (TimeNs, u64)>>,
+    /// Closed files that the masters have down as open.
+    leaving: Mutex<Vec<Arc<Inode>>>,
     stamps: AtomicU64,
     events: Events,
     threads: Threads,
@@ -93,6 +97,7 @@ impl Client {
             tidiers: Workers::start("tidy", TIDIERS, TIDIES_QUEUED).map_err(no_thread)?,
             inodes: Mutex::default(),
             remembered: Mutex::default(),
+            leaving: Mutex::default(),
             stamps: AtomicU64::new(1),
             events,
             threads: Threads::default(),
@@ -162,7 +167,7 @@ impl Client {
         let known = self.known_inodes();
         known
             .iter()
-            .filter(|inode| inode.state().at_masters == AtMasters::Open)
+            .filter(|inode| matches!(inode.state().at_masters, AtMasters::Open | AtMasters::Leaving))
             .map(|inode| inode.id.raw())
             .collect()
     }
@@ -192,34 +197,66 @@ impl Client {
         self.forget_if_unused(inode);
     }
 
-    /// Drops a file that no program has open and that holds nothing any more.
+    /// Drops a file that no program has open and that holds nothing any more: at once if the masters have it closed,
+    /// else after the next [`Client::tell_closed`].
     pub(crate) fn forget_if_unused(&self, inode: &Arc<Inode>) {
-        let unused = |inode: &Inode| {
-            let state = inode.state();
-            state.handles == 0 && state.is_clean() && state.leases.is_empty()
-        };
-        {
-            let mut state = inode.state();
-            let unused = state.handles == 0 && state.is_clean() && state.leases.is_empty();
-            if !unused || state.at_masters == AtMasters::Releasing {
-                return;
-            }
-            if let Some(attr) = state.attr {
-                self.remember(&attr);
-            }
-            if state.at_masters == AtMasters::Open {
-                state.at_masters = AtMasters::Releasing;
-                drop(state);
-                if let Err(error) = self.masters.release(inode.id) {
-                    tracing::debug!(inode = %inode.id, %error, "release");
+        let mut state = inode.state();
+        if !state.is_unused() {
+            return;
+        }
+        match state.at_masters {
+            AtMasters::Leaving | AtMasters::Releasing => {}
+            AtMasters::Open => {
+                if let Some(attr) = state.attr {
+                    self.remember(&attr);
                 }
-                inode.state().at_masters = AtMasters::Closed;
-                inode.changed.notify_all();
+                state.at_masters = AtMasters::Leaving;
+                drop(state);
+                let many = {
+                    let mut leaving = lock(&self.leaving);
+                    leaving.push(Arc::clone(inode));
+                    leaving.len() >= LEAVING_MAX
+                };
+                if many {
+                    self.tell_closed();
+                }
+            }
+            AtMasters::Closed => {
+                drop(state);
+                let mut inodes = lock(&self.inodes);
+                // Looked at again under the lock, without which it may have been opened meanwhile.
+                let state = inode.state();
+                if state.is_unused() && state.at_masters == AtMasters::Closed {
+                    inodes.remove(&inode.id);
+                }
             }
         }
-        let mut inodes = lock(&self.inodes);
-        if unused(inode) && inode.state().at_masters == AtMasters::Closed {
-            inodes.remove(&inode.id);
+    }
+
+    /// Tells the masters which files are closed, with one request for all.
+    pub(crate) fn tell_closed(&self) {
+        let mut leaving = std::mem::take(&mut *lock(&self.leaving));
+        leaving.retain(|inode| {
+            let mut state = inode.state();
+            let leaves = state.at_masters == AtMasters::Leaving && state.is_unused();
+            match state.at_masters {
+                AtMasters::Leaving if leaves => state.at_masters = AtMasters::Releasing,
+                AtMasters::Leaving => state.at_masters = AtMasters::Open,
+                AtMasters::Open | AtMasters::Closed | AtMasters::Releasing => {}
+            }
+            leaves
+        });
+        if leaving.is_empty() {
+            return;
+        }
+        if let Err(error) = self.masters.release(leaving.iter().map(|inode| inode.id)) {
+            // The complete list that a new leader gets makes up for it.
+            tracing::debug!(%error, "closed files were not told");
+        }
+        for inode in leaving {
+            inode.state().at_masters = AtMasters::Closed;
+            inode.changed.notify_all();
+            self.forget_if_unused(&inode);
         }
     }
 

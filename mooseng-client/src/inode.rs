@@ -45,6 +45,8 @@ pub(crate) enum AtMasters {
     Closed,
     /// It is.
     Open,
+    /// It is, but nobody here needs it: the next batch of releases tells them, unless it is opened before.
+    Leaving,
     /// A release is under way; an open has to wait for it, or the two could change places.
     Releasing,
 }
@@ -173,6 +175,11 @@ impl State {
     /// Whether the masters know all that was done here.
     pub(crate) fn is_clean(&self) -> bool {
         self.buffer.is_empty() && self.mtime.is_none() && self.leases.values().all(|lease| !lease.uncommitted)
+    }
+
+    /// Whether no program has the file open and nothing is held for it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.handles == 0 && self.is_clean() && self.leases.is_empty()
     }
 
     /// Keeps an error of the background until a program asks.

@@ -18,6 +18,8 @@ use crate::master_client::MasterClient;
 
 /// Events that wait for the thread. A recall beyond them is pushed again by the masters.
 const EVENTS_MAX: usize = 4096;
+/// Closed files are told to the masters this often, or when many have gathered.
+const TELL_CLOSED_EVERY: Duration = Duration::from_millis(200);
 /// How often idle leases are looked for and lost connections are made again.
 const TICK: Duration = Duration::from_secs(1);
 /// A lease that is not used for this long is given back, and what is unsent for this long is sent.
@@ -88,7 +90,7 @@ pub(crate) fn run(
     let mut keeper = Keeper { masters, events, controls, told: None, last_alive: Duration::ZERO };
     let mut last_tick = Duration::ZERO;
     loop {
-        let event = receiver.0.recv_timeout(TICK);
+        let event = receiver.0.recv_timeout(TELL_CLOSED_EVERY);
         let Some(client) = client.upgrade() else { return };
         match event {
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -98,6 +100,7 @@ pub(crate) fn run(
         }
         let now = client.clock.monotonic();
         keeper.keep_alive(&client, now);
+        client.tell_closed();
         if now.saturating_sub(last_tick) >= TICK {
             last_tick = now;
             give_back_idle(&client, now);

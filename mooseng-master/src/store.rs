@@ -1,24 +1,21 @@
 //! The namespace's rows on disk: one fjall keyspace.
 //!
-//! One keyspace, so that a batch is atomic whatever happens to the engine's journal; every batch is synced before the
-//! Raft log is purged behind it. A disk that fails stops the process: a master without its rows must not answer.
+//! One keyspace, and every batch one table in it: whole or not at all, and synced before the Raft log is purged behind
+//! it. A disk that fails stops the process: a master without its rows must not answer.
 
 use std::path::Path;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use mooseng_meta::{Batch, MetaStore};
 
 /// The engine's own memory for blocks; rows are cached above it.
 const BLOCK_CACHE_BYTES: u64 = 8 << 20;
-/// The engine's write buffer: a batch of ours at a time, so little is gained by more.
-const MEMTABLE_BYTES: u64 = 8 << 20;
-/// The engine's journal on disk.
-const JOURNAL_BYTES: u64 = 64 << 20;
 
 /// The store of a master.
 pub struct FjallStore {
-    database: Database,
+    /// Runs the engine's compaction for as long as it is held.
+    _database: Database,
     rows: Keyspace,
 }
 
@@ -31,26 +28,22 @@ impl std::fmt::Debug for FjallStore {
 impl FjallStore {
     /// Opens the store in `dir`, making it where there is none.
     pub fn open(dir: &Path) -> Result<Self, fjall::Error> {
-        let database = Database::builder(dir)
-            .cache_size(BLOCK_CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES)
-            .worker_threads(1)
-            .manual_journal_persist(true)
-            .open()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let rows = database.keyspace("rows", options)?;
-        Ok(Self { database, rows })
+        let database = Database::builder(dir).cache_size(BLOCK_CACHE_BYTES).worker_threads(1).open()?;
+        let rows = database.keyspace("rows", KeyspaceCreateOptions::default)?;
+        Ok(Self { _database: database, rows })
     }
 
+    /// The batch becomes a sorted table of its own, beside the engine's journal and write buffer: it is sorted already,
+    /// and the Raft log holds it until this returns.
     fn try_write(&self, batch: &Batch) -> Result<(), fjall::Error> {
-        let mut write = self.database.batch().durability(Some(PersistMode::SyncAll));
+        let mut table = self.rows.start_ingestion()?;
         for (key, value) in &batch.rows {
             match value {
-                Some(value) => write.insert(&self.rows, key.as_slice(), &value[..]),
-                None => write.remove(&self.rows, key.as_slice()),
+                Some(value) => table.write(key.as_slice(), &value[..])?,
+                None => table.write_tombstone(key.as_slice())?,
             }
         }
-        write.commit()
+        table.finish()
     }
 
     fn try_scan(
@@ -129,5 +122,31 @@ mod tests {
         assert_eq!(rows(&store, b"a", b"", 9), [b"a1", b"a2"]);
         assert_eq!(rows(&store, b"a", b"a2", 9), [b"a2"]);
         assert_eq!(rows(&store, b"", b"", 2), [b"a1", b"a2"]);
+    }
+
+    #[test]
+    fn the_newest_batch_counts_however_often_the_store_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut model = BTreeMap::new();
+        for round in 0u32..30 {
+            let store = FjallStore::open(dir.path()).unwrap();
+            let rows: BTreeMap<Vec<u8>, Option<Bytes>> = (0..20u32)
+                .map(|i| (i * 7 + round * 5) % 50)
+                .map(|key| {
+                    (
+                        vec![b'k', key as u8],
+                        (!(key + round).is_multiple_of(3)).then(|| Bytes::from(vec![round as u8; 9])),
+                    )
+                })
+                .collect();
+            store.write(&Batch { applied_index: round.into(), rows: rows.clone() });
+            model.extend(rows);
+            for (key, value) in &model {
+                assert_eq!(store.get(key), *value, "round {round}, {key:?}");
+            }
+            let live: Vec<_> =
+                model.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| key.clone()).collect();
+            assert_eq!(super::tests::rows(&store, b"k", b"", 99), live, "round {round}");
+        }
     }
 }

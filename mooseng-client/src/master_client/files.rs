@@ -61,8 +61,9 @@ impl MasterClient {
         Ok(Opened { attr: convert::attr(reply.attr)?, inline: reply.inline })
     }
 
-    pub(crate) fn release(&self, inode: InodeId) -> Result<()> {
-        self.query("release", |session| pb::ReleaseRequest { session, inode: inode.raw() })?;
+    pub(crate) fn release(&self, inodes: impl Iterator<Item = InodeId>) -> Result<()> {
+        let inodes: Vec<u64> = inodes.map(InodeId::raw).collect();
+        self.query("release", |session| pb::ReleaseRequest { session, inodes: inodes.clone() })?;
         Ok(())
     }
 

@@ -20,7 +20,8 @@ fn a_small_file_costs_two_requests_to_write_and_one_to_read() {
     writer.fsync(&file).unwrap();
     assert!(world.take_log().is_empty(), "what is durable already needs no request");
     writer.release(&file);
-    assert_eq!(world.take_log(), ["ReleaseRequest"]);
+    writer.close().unwrap();
+    assert_eq!(world.take_log(), ["CloseSessionRequest"], "an end of session closes everything");
     let reader = client(&world);
     let file = reader.open(attr.inode).unwrap();
     assert_eq!(reader.read(&file, 0, 8192).unwrap(), data);

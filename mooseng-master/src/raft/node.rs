@@ -446,6 +446,9 @@ fn library_config(config: &NodeConfig) -> Config {
         check_quorum: true,
         pre_vote: true,
         max_uncommitted_size: UNCOMMITTED_MAX,
+        // Followers learn of a commit with the next entries or heartbeat: a message of its own would be answered, and
+        // nobody waits for a follower to apply.
+        skip_bcast_commit: true,
         ..Config::new(config.id.raw())
     }
 }

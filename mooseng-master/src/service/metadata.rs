@@ -82,7 +82,9 @@ fn read(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Answe
         pb::OpenRequest::KIND => open(core, now, &decode(body)?),
         pb::ReleaseRequest::KIND => {
             let it: pb::ReleaseRequest = decode(body)?;
-            core.sessions.set_open(session(it.session), inode(it.inode), false);
+            for raw in it.inodes {
+                core.sessions.set_open(session(it.session), inode(raw), false);
+            }
             answer(&pb::Empty {})
         }
         pb::LocateRequest::KIND => locate(core, now, &decode(body)?),
