@@ -47,6 +47,10 @@ pub struct ClientConfig {
     pub read_only: bool,
     /// Logs as JSON.
     pub json_logs: bool,
+    /// What there can be only one of at a time, such as a mount point of a machine: when it connects, the session that
+    /// the one before left behind ends at once. Empty for a client that leaves nothing behind. Not in the file.
+    #[serde(skip)]
+    pub instance: String,
 }
 
 impl Default for ClientConfig {
@@ -66,6 +70,7 @@ impl Default for ClientConfig {
             allow_other: false,
             read_only: false,
             json_logs: false,
+            instance: String::new(),
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct ConfigFile {
     pub data: PathBuf,
     /// Where clients, chunkservers and the other masters connect.
     pub listen: String,
-    /// Where gRPC is served; empty for nowhere.
+    /// Where gRPC is served; empty: not at all.
     pub grpc_listen: String,
     /// 32 hexadecimal digits, the same in the whole cluster.
     pub cluster_id: String,
