@@ -80,8 +80,13 @@ impl Default for ClientConfig {
 #[non_exhaustive]
 pub enum ConfigError {
     /// Not TOML, or a key or type that is not known.
-    #[error("{0}")]
-    Syntax(#[from] toml::de::Error),
+    #[error("line {line}: {problem}: correct it or remove the key")]
+    Syntax {
+        /// Where.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
     /// A value that makes no sense.
     #[error("{key}: {problem}")]
     Value {
@@ -100,7 +105,10 @@ const THREADS_MAX: usize = 64;
 impl ClientConfig {
     /// Reads and checks a TOML text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)?;
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            line: error.span().map_or(1, |span| text[..span.start].lines().count().max(1)),
+            problem: error.message().replace('\n', " "),
+        })?;
         config.check()?;
         Ok(config)
     }

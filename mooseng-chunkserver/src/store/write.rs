@@ -14,6 +14,9 @@ use crate::changes::Change;
 /// Bytes written one after another before their write-back is begun: enough for the disk to work in large pieces, little
 /// enough for a sync to find almost nothing left to do.
 const WRITEBACK_BYTES: u64 = 2 << 20;
+/// Writes of this size and more go past the kernel's cache: to fill it would cost more than the disk, and a stream of
+/// that size is seldom read back at once.
+const BULK_MIN: usize = 256 << 10;
 
 static ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
 
@@ -64,7 +67,12 @@ impl Chunk {
         }
         self.make_dirty(state, token.version)?;
         let copy = self.opened(state, now)?;
-        if let Err(error) = copy.data.write_all_at(payload, offset) {
+        let written = if payload.len() >= BULK_MIN {
+            copy.data.write_bulk_at(payload, offset)
+        } else {
+            copy.data.write_all_at(payload, offset)
+        };
+        if let Err(error) = written {
             self.undo_partial_write(copy, offset, end)?;
             return Err(self.disk.trouble(self.id(), error));
         }
