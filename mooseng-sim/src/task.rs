@@ -52,6 +52,7 @@ struct Mail {
     answers: BTreeMap<u64, Result<Answer, CallError>>,
     orders: Vec<Order>,
     pushes: VecDeque<(u16, Bytes)>,
+    last_failure: String,
 }
 
 /// A task's way to the world. Clones are the same.
@@ -67,6 +68,7 @@ impl Port {
             answers: BTreeMap::new(),
             orders: Vec::new(),
             pushes: VecDeque::new(),
+            last_failure: String::new(),
         })))
     }
 
@@ -98,6 +100,11 @@ impl Port {
         self.0.borrow_mut().orders.push(order);
     }
 
+    /// Why the last call that had no result had none, for people.
+    pub(crate) fn last_failure(&self) -> String {
+        self.0.borrow().last_failure.clone()
+    }
+
     fn new_call(&self) -> u64 {
         let mut mail = self.0.borrow_mut();
         mail.next_call += 1;
@@ -119,12 +126,17 @@ impl Port {
         let until = self.now() + timeout;
         self.order(Order::WakeAt(until));
         std::future::poll_fn(|_| {
-            if let Some(answer) = self.0.borrow_mut().answers.remove(&call) {
+            let mut mail = self.0.borrow_mut();
+            if let Some(answer) = mail.answers.remove(&call) {
+                if let Err(error) = &answer {
+                    mail.last_failure = format!("{:.3?} {error}", mail.now);
+                }
                 return Poll::Ready(answer);
             }
-            if self.now() < until {
+            if mail.now < until {
                 return Poll::Pending;
             }
+            mail.last_failure = format!("{:.3?} no answer", mail.now);
             let deadline_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             let peer = "peer".into();
             Poll::Ready(Err(CallError::Transport(TransportError::TimedOut { peer, deadline_ms })))

@@ -1,5 +1,6 @@
 //! Calls of the masters: each request is sent until it is answered, with the same number to whichever master answers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,13 +26,15 @@ pub(crate) struct Caller {
     greeted: u64,
     pub(crate) session: u64,
     seq: u64,
+    /// Files whose first chunk it may write.
+    pub(super) leased: BTreeSet<u64>,
     plant: Option<Plant>,
 }
 
 impl Caller {
     pub(crate) fn new(port: Port, masters: u64, plant: Option<Plant>) -> Self {
         let master = 1 + port.rng(|rng| rng.below(masters));
-        Self { port, masters, master, greeted: 0, session: 0, seq: 0, plant }
+        Self { port, masters, master, greeted: 0, session: 0, seq: 0, leased: BTreeSet::new(), plant }
     }
 
     /// Asks until somebody answers.
@@ -189,6 +192,10 @@ impl Caller {
     ) -> Result<Result<Attr, FsError>, Expired> {
         let offset = u32::try_from(offset).unwrap_or(u32::MAX);
         let data = Bytes::copy_from_slice(data);
+        if self.leased.contains(&inode) {
+            // The masters would refuse it with a recall of the lease.
+            self.release(inode).await?;
+        }
         self.for_attr(|meta| pb::WriteInlineRequest { meta: Some(meta), inode, offset, data: data.clone() }).await
     }
 
@@ -238,6 +245,7 @@ impl Caller {
 
     pub(super) async fn release(&mut self, inode: u64) -> Result<(), Expired> {
         let request = |meta| pb::ReleaseLeaseRequest { meta: Some(meta), inode, indexes: vec![0] };
+        self.leased.remove(&inode);
         // A lease that is gone already is as good.
         self.once(request).await.map(drop)
     }

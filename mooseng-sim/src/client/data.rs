@@ -56,6 +56,7 @@ impl Caller {
                 }
                 Err(error) => return Ok(Err(error)),
             };
+            self.leased.insert(inode);
             match self.write_granted(&grant, offset, data).await {
                 Ok(()) => {
                     let release = self.port.rng(|rng| rng.chance(500));
@@ -65,6 +66,9 @@ impl Caller {
                         version: grant.version,
                         release,
                     };
+                    if release {
+                        self.leased.remove(&inode);
+                    }
                     match self.commit(inode, (offset + data.len()) as u64, chunk).await? {
                         Err(FsError::LeaseLost) => {}
                         other => return Ok(other),

@@ -19,14 +19,14 @@ pub(crate) fn same_answer(
             let length = content.len() as u64;
             let (size, names) = (attr.size, attr.nlink);
             ((size, names) != (length, links)).then(|| {
-                format!("applied_once: {op:.80?} left {size} bytes, {names} names, not {length} and {links}")
+                format!("applied_once: {op:?} left {size} bytes, {names} names, not {length} and {links}")
             })
         }
         (Ok(None), Ok(_)) => None,
         (Err(error), Err(expected)) if error == expected => None,
         _ => {
             let answer = answer.as_ref().map(|_| "done");
-            Some(format!("applied_once: {op:.80?} was answered {answer:?}, expected {expected:?}"))
+            Some(format!("applied_once: {op:?} was answered {answer:?}, expected {expected:?}"))
         }
     }
 }

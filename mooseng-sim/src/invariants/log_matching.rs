@@ -29,7 +29,7 @@ impl LogMatching {
         }
         // Of what a start found in the store, some may be purged from the log.
         for index in before + 1..=applied {
-            let Some(term) = term_of(index) else { continue };
+            let Some(term) = term_of(index).filter(|term| *term > 0) else { continue };
             let known = *self.terms.entry(index).or_insert(term);
             if known != term {
                 return Some(format!(

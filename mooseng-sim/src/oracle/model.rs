@@ -1,13 +1,14 @@
 //! A client's directory as it has to be: a tree in memory, simple enough to be right.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use mooseng_types::{FsError, INLINE_MAX};
 
 pub(crate) type NodeId = usize;
 
 /// An operation in a client's own directory.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Op {
     Mkdir { dir: NodeId, name: String },
     Create { dir: NodeId, name: String },
@@ -43,6 +44,28 @@ pub(crate) struct Node {
 pub(crate) struct Model {
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     next: NodeId,
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mkdir { dir, name } => write!(f, "mkdir {dir}/{name}"),
+            Self::Create { dir, name } => write!(f, "create {dir}/{name}"),
+            Self::Unlink { dir, name } => write!(f, "unlink {dir}/{name}"),
+            Self::Rmdir { dir, name } => write!(f, "rmdir {dir}/{name}"),
+            Self::Link { node, dir, name } => write!(f, "link {node} as {dir}/{name}"),
+            Self::Rename { dir, name, new_dir, new_name } => {
+                write!(f, "rename {dir}/{name} to {new_dir}/{new_name}")
+            }
+            Self::WriteInline { node, offset, data } => {
+                write!(f, "write {} inline bytes at {offset} of {node}", data.len())
+            }
+            Self::Write { node, offset, data } => {
+                write!(f, "write {} bytes at {offset} of {node}", data.len())
+            }
+            Self::Truncate { node, size } => write!(f, "truncate {node} to {size}"),
+        }
+    }
 }
 
 impl Op {

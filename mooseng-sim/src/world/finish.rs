@@ -38,6 +38,7 @@ impl World {
             return;
         }
         if !healed(self) {
+            self.describe();
             return self.accuse(format!("heals: no progress within {HEALS_WITHIN:?} after the faults"));
         }
         while let Some((_, task)) = self.clients.pop_first() {
@@ -48,6 +49,27 @@ impl World {
         if !self.broken() {
             self.compare_masters();
         }
+    }
+
+    /// Writes down what everybody is doing.
+    fn describe(&mut self) {
+        let mut lines = Vec::new();
+        for (id, master) in &self.masters {
+            let role = master.running.as_ref().map(|r| (r.core.node().role(), r.core.node().term()));
+            lines.push(format!("master {id}: {role:?}"));
+        }
+        for (index, server) in &self.servers {
+            lines.push(format!("server {index}: up {}", server.engine.is_some()));
+        }
+        for life in &self.oracle.borrow().private {
+            lines.push(format!("{}: {:?}", life.name, life.pending));
+        }
+        for (number, task) in &self.clients {
+            if let Some(slot) = self.tasks.get(task) {
+                lines.push(format!("client {number}: {}", slot.task.port.last_failure()));
+            }
+        }
+        lines.into_iter().for_each(|line| self.note(line));
     }
 
     fn stop_faults(&mut self) {
