@@ -141,10 +141,12 @@ impl Client {
         let files = model.files();
         let file = port.rng(|rng| rng.pick(&files).copied());
         let crowded = model.nodes.len() >= NODES_MAX;
-        let bytes = |most: u64| port.rng(|rng| {
-            let count = 1 + rng.below(most);
-            rng.bytes(usize::try_from(count).unwrap_or(1))
-        });
+        let bytes = |most: u64| {
+            port.rng(|rng| {
+                let count = 1 + rng.below(most);
+                rng.bytes(usize::try_from(count).unwrap_or(1))
+            })
+        };
         let below = |limit: u64| port.rng(|rng| usize::try_from(rng.below(limit)).unwrap_or(0));
         Some(match port.rng(|rng| rng.below(16)) {
             0 if !crowded => Op::Mkdir { dir: 0, name: ["s", "t"][below(2)].to_owned() },
@@ -177,9 +179,7 @@ impl Client {
             Op::Create { dir, name } => self.call.create(inode(dir), name, false).await.map(some),
             Op::Unlink { dir, name } => self.call.unlink(inode(dir), name).await.map(none),
             Op::Rmdir { dir, name } => self.call.rmdir(inode(dir), name).await.map(none),
-            Op::Link { node, dir, name } => {
-                self.call.link(inode(node), inode(dir), name).await.map(some)
-            }
+            Op::Link { node, dir, name } => self.call.link(inode(node), inode(dir), name).await.map(some),
             Op::Rename { dir, name, new_dir, new_name } => {
                 self.call.rename((inode(dir), name), (inode(new_dir), new_name)).await.map(none)
             }

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use mooseng_env::disk::OpenMode;
 use mooseng_env::{Disk, DiskFile, MemoryDisk};

@@ -19,4 +19,4 @@ mod task;
 pub mod world;
 
 pub use plant::Plant;
-pub use world::{Outcome, Shape, run};
+pub use world::{Outcome, Shape, run, run_in_detail};

@@ -123,15 +123,9 @@ impl Master {
         let state = MetaState::open(store).map_err(|error| format!("master {}: {error}", self.id))?;
         let now = self.clock.now(time).mono;
         let entropy = SeededEntropy::new(self.rng.fork());
-        let core =
-            MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
-        self.running = Some(Running {
-            core,
-            segments,
-            waiting: VecDeque::new(),
-            writing: Vec::new(),
-            flushing: None,
-        });
+        let core = MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
+        self.running =
+            Some(Running { core, segments, waiting: VecDeque::new(), writing: Vec::new(), flushing: None });
         Ok(true)
     }
 

@@ -32,14 +32,7 @@ const FASTEST: Duration = Duration::from_micros(100);
 impl Net {
     pub(crate) fn new(rng: Rng) -> Self {
         let slowest = Duration::from_millis(3);
-        Self {
-            rng,
-            cut: BTreeSet::new(),
-            loss: 0,
-            doubling: 0,
-            slowest,
-            last_arrival: BTreeMap::new(),
-        }
+        Self { rng, cut: BTreeSet::new(), loss: 0, doubling: 0, slowest, last_arrival: BTreeMap::new() }
     }
 
     /// Nothing passes from `from` to `to` from now on.

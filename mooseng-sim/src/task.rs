@@ -26,6 +26,21 @@ pub(crate) enum ChunkRequest {
     Read(pb::ReadChunkRequest),
 }
 
+impl ChunkRequest {
+    /// For people.
+    pub(crate) fn brief(&self) -> String {
+        match self {
+            Self::Write(it, bytes) => {
+                let (chunk, version, offset, count) = (it.chunk, it.version, it.offset, bytes.len());
+                format!("write c{chunk} v{version} {count} bytes at {offset}, sync {}", it.sync)
+            }
+            Self::Sync(it) => format!("sync c{} v{}", it.chunk, it.version),
+            Self::Truncate(it) => format!("truncate c{} v{} to {}", it.chunk, it.version, it.length),
+            Self::Read(it) => format!("read c{} v{}", it.chunk, it.version),
+        }
+    }
+}
+
 /// What has come for a task.
 #[derive(Debug)]
 pub(crate) enum Answer {

@@ -149,29 +149,43 @@ pub(crate) struct World {
     slowest_disk: Duration,
     trace: u64,
     log: Vec<String>,
+    /// Also what is nobody's fault goes into the log.
+    detail: bool,
 }
 
 /// Runs the world of a seed to its end, or to the first broken promise.
 #[must_use]
 pub fn run(seed: u64, shape: Shape, plant: Option<Plant>) -> Outcome {
+    World::new(seed, shape, plant).run()
+}
+
+/// As [`run`], with every request of a chunkserver in the log.
+#[must_use]
+pub fn run_in_detail(seed: u64, shape: Shape, plant: Option<Plant>) -> Outcome {
     let mut world = World::new(seed, shape, plant);
-    let ran = catch_unwind(AssertUnwindSafe(|| world.live()));
-    if let Err(panic) = ran {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        world.log.push(format!("{:?} panic", world.time));
-        if let Ok(mut oracle) = world.oracle.try_borrow_mut() {
-            oracle.accuse(format!("a core panicked: {}", text.unwrap_or_default()));
-        }
-    }
-    let (violations, answered) = match world.oracle.try_borrow() {
-        Ok(oracle) => (oracle.violations.clone(), oracle.answered),
-        Err(_) => (vec!["a client panicked".into()], 0),
-    };
-    Outcome { violations, trace: world.trace, simulated: world.time, answered, log: world.log }
+    world.detail = true;
+    world.run()
 }
 
 impl World {
+    fn run(mut self) -> Outcome {
+        let world = &mut self;
+        let ran = catch_unwind(AssertUnwindSafe(|| world.live()));
+        if let Err(panic) = ran {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            world.log.push(format!("{:?} panic", world.time));
+            if let Ok(mut oracle) = world.oracle.try_borrow_mut() {
+                oracle.accuse(format!("a core panicked: {}", text.unwrap_or_default()));
+            }
+        }
+        let (violations, answered) = match world.oracle.try_borrow() {
+            Ok(oracle) => (oracle.violations.clone(), oracle.answered),
+            Err(_) => (vec!["a client panicked".into()], 0),
+        };
+        Outcome { violations, trace: self.trace, simulated: self.time, answered, log: self.log }
+    }
+
     fn new(seed: u64, shape: Shape, plant: Option<Plant>) -> Self {
         let mut rng = Rng::new(seed);
         let net = Net::new(rng.fork());
@@ -202,6 +216,7 @@ impl World {
             slowest_disk: Duration::from_millis(4),
             trace: 0xcbf2_9ce4_8422_2325,
             log: Vec::new(),
+            detail: false,
         };
         world.populate();
         world
@@ -355,9 +370,7 @@ impl World {
             Event::Written { master, incarnation } => (2, *master, *incarnation),
             Event::Flushed { master, incarnation } => (3, *master, *incarnation),
             Event::Flush { master } => (4, *master, 0),
-            Event::Raft { to, messages } => {
-                (5, *to, u64::from(crc32c::crc32c(&messages.encode_to_vec())))
-            }
+            Event::Raft { to, messages } => (5, *to, u64::from(crc32c::crc32c(&messages.encode_to_vec()))),
             Event::PeerLost { master, peer } => (6, *master, *peer),
             Event::Request { conn, body, .. } => (7, *conn, u64::from(crc32c::crc32c(body))),
             Event::Frame { conn, bytes } => (8, *conn, u64::from(crc32c::crc32c(bytes))),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use mooseng_env::{Clock as _, Entropy as _, SystemClock, SystemEntropy};
-use mooseng_sim::{Outcome, Plant, Shape, run};
+use mooseng_sim::{Outcome, Plant, Shape, run, run_in_detail};
 
 /// Runs simulated clusters with faults and looks for broken promises.
 #[derive(Debug, Parser)]
@@ -91,7 +91,8 @@ fn explore(arguments: &Arguments, out: &mut impl std::io::Write) -> anyhow::Resu
     let mut sum = Sum::default();
     while seed < end && clock.monotonic() < limit {
         for shape in &shapes {
-            let outcome = run(seed, *shape, plant);
+            let look = if arguments.seed.is_some() { run_in_detail } else { run };
+            let outcome = look(seed, *shape, plant);
             sum.worlds += 1;
             sum.simulated += outcome.simulated;
             sum.answered += outcome.answered;
@@ -112,12 +113,7 @@ fn explore(arguments: &Arguments, out: &mut impl std::io::Write) -> anyhow::Resu
     Ok(sum)
 }
 
-fn tell(
-    out: &mut impl std::io::Write,
-    seed: u64,
-    shape: Shape,
-    outcome: &Outcome,
-) -> anyhow::Result<()> {
+fn tell(out: &mut impl std::io::Write, seed: u64, shape: Shape, outcome: &Outcome) -> anyhow::Result<()> {
     let world = shape.name();
     writeln!(out, "FAILED: cargo run -p mooseng-sim --bin explore -- --seed {seed} --world {world}")?;
     for violation in &outcome.violations {

@@ -55,7 +55,8 @@ impl Caller {
         let mut entries = BTreeMap::new();
         let mut cookie = 0;
         loop {
-            let request = move |_: &mut Self| pb::ReaddirRequest { inode, cookie, entries_max: 5, plus: false };
+            let request =
+                move |_: &mut Self| pb::ReaddirRequest { inode, cookie, entries_max: 5, plus: false };
             let reply = self.ask(request).await?;
             for entry in &reply.entries {
                 let name = String::from_utf8_lossy(&Bytes::clone(&entry.name)).into_owned();

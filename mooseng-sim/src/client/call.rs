@@ -38,7 +38,10 @@ impl Caller {
     }
 
     /// Asks until somebody answers.
-    pub(crate) async fn ask<R: Rpc>(&mut self, mut request: impl FnMut(&mut Self) -> R) -> Result<R::Reply, FsError> {
+    pub(crate) async fn ask<R: Rpc>(
+        &mut self,
+        mut request: impl FnMut(&mut Self) -> R,
+    ) -> Result<R::Reply, FsError> {
         loop {
             self.greet().await;
             let timeout = self.port.rng(|rng| rng.ms(250, 700));
@@ -161,8 +164,13 @@ impl Caller {
         name: &str,
     ) -> Result<Result<Attr, FsError>, Expired> {
         let new_name = Bytes::copy_from_slice(name.as_bytes());
-        self.for_attr(|meta| pb::LinkRequest { meta: Some(meta), inode, new_parent, new_name: new_name.clone() })
-            .await
+        self.for_attr(|meta| pb::LinkRequest {
+            meta: Some(meta),
+            inode,
+            new_parent,
+            new_name: new_name.clone(),
+        })
+        .await
     }
 
     pub(crate) async fn rename(
@@ -196,7 +204,8 @@ impl Caller {
             // The masters would refuse it with a recall of the lease.
             self.release(inode).await?;
         }
-        self.for_attr(|meta| pb::WriteInlineRequest { meta: Some(meta), inode, offset, data: data.clone() }).await
+        self.for_attr(|meta| pb::WriteInlineRequest { meta: Some(meta), inode, offset, data: data.clone() })
+            .await
     }
 
     pub(crate) async fn truncate(

@@ -60,12 +60,8 @@ impl Caller {
             match self.write_granted(&grant, offset, data).await {
                 Ok(()) => {
                     let release = self.port.rng(|rng| rng.chance(500));
-                    let chunk = pb::CommittedChunk {
-                        index: 0,
-                        chunk: grant.chunk,
-                        version: grant.version,
-                        release,
-                    };
+                    let chunk =
+                        pb::CommittedChunk { index: 0, chunk: grant.chunk, version: grant.version, release };
                     if release {
                         self.leased.remove(&inode);
                     }
@@ -92,7 +88,8 @@ impl Caller {
         data: &[u8],
     ) -> Result<(), Broken> {
         let Some((first, chain)) = grant.servers.split_first() else { return Err(Broken::Lease) };
-        let (token, chunk, version, chain) = (grant.token.clone(), grant.chunk, grant.version, chain.to_vec());
+        let (token, chunk, version, chain) =
+            (grant.token.clone(), grant.chunk, grant.version, chain.to_vec());
         if u64::from(grant.valid_length) < CHUNK_SIZE {
             let cut = pb::TruncateChunkRequest {
                 token: token.clone(),
@@ -151,8 +148,7 @@ impl Caller {
     pub(crate) async fn read_file(&mut self, inode: u64) -> Option<Content> {
         loop {
             let session = self.session;
-            let request =
-                move |_: &mut Self| pb::LocateRequest { session, inode, first_index: 0, count: 1 };
+            let request = move |_: &mut Self| pb::LocateRequest { session, inode, first_index: 0, count: 1 };
             let located = self.ask(request).await.ok()?;
             let attr = located.attr.unwrap_or_default();
             let mut content =

@@ -27,13 +27,12 @@ impl Client {
         };
         let (root, name) = (InodeId::ROOT.raw(), shared_name(which));
         let answer = match op {
-            SharedOp::Create => {
-                self.call.create(root, &name, false).await?.map(|attr| attr.inode)
-            }
+            SharedOp::Create => self.call.create(root, &name, false).await?.map(|attr| attr.inode),
             SharedOp::Unlink => self.call.unlink(root, &name).await?.map(|()| 0),
             SharedOp::Lookup => {
                 let name = Bytes::from(name);
-                let request = move |_: &mut super::Caller| pb::LookupRequest { parent: root, name: name.clone() };
+                let request =
+                    move |_: &mut super::Caller| pb::LookupRequest { parent: root, name: name.clone() };
                 self.call.ask(request).await.map(|reply| reply.attr.unwrap_or_default().inode)
             }
         };
@@ -53,7 +52,9 @@ impl Client {
         let dirs = model.dirs();
         let Some(dir) = self.call.port.rng(|rng| rng.pick(&dirs).copied()) else { return Ok(()) };
         match self.call.list(model.inode(dir)).await {
-            Ok(found) => same_entries(&found, &model, dir).into_iter().for_each(|problem| self.accuse(problem)),
+            Ok(found) => {
+                same_entries(&found, &model, dir).into_iter().for_each(|problem| self.accuse(problem))
+            }
             Err(error) => self.accuse(format!("no_lost_name: a directory was not listed: {error}")),
         }
         Ok(())

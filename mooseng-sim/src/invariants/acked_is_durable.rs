@@ -20,11 +20,7 @@ pub(crate) fn judge(life: &Private, tree: &BTreeMap<String, Option<Content>>) ->
     if with_it.is_empty() || torn { Vec::new() } else { without }
 }
 
-fn differences(
-    model: &Model,
-    tree: &BTreeMap<String, Option<Content>>,
-    torn: Option<&Model>,
-) -> Vec<String> {
+fn differences(model: &Model, tree: &BTreeMap<String, Option<Content>>, torn: Option<&Model>) -> Vec<String> {
     let paths = model.paths();
     let strangers = tree.keys().filter(|path| !paths.contains_key(*path));
     let mut problems: Vec<_> = strangers.map(|path| format!("{path} should not be there")).collect();

@@ -231,7 +231,13 @@ impl World {
 
     pub(super) fn to_server(&mut self, index: u32, asker: Asker, mut request: ChunkRequest) {
         let Some(server) = self.servers.get(&index) else { return };
-        let Some(result) = server.serve(self.time, &request) else {
+        let served = server.serve(self.time, &request);
+        if self.detail {
+            let result = served.as_ref().map(|served| served.as_ref().map(|_| "done"));
+            let line = format!("server {index} {}: {result:?}", request.brief());
+            self.log.push(format!("{:>10.3?} {line}", self.time));
+        }
+        let Some(result) = served else {
             if self.rng.chance(500) {
                 let error = CallError::Unavailable { message: "connection refused".into() };
                 self.reply(index, asker, Err(error));

@@ -95,8 +95,7 @@ impl World {
     fn audit(&mut self) {
         let (oracle, masters) = (Rc::clone(&self.oracle), self.shape.masters());
         let place = Place::Client(self.shape.clients() as u64);
-        let task =
-            self.spawn(place, |port| Task::new(port.clone(), client::audit(port, oracle, masters)));
+        let task = self.spawn(place, |port| Task::new(port.clone(), client::audit(port, oracle, masters)));
         self.pass(self.time + AUDIT_WITHIN, |world| !world.tasks.contains_key(&task));
         if self.broken() {
             return;
