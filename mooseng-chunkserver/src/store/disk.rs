@@ -219,6 +219,10 @@ impl ChunkDisk {
                 let seen = names.entry(chunk).or_default();
                 *(if is_data { &mut seen.0 } else { &mut seen.1 }) = true;
             }
+            if !names.is_empty() {
+                // A process that was killed may have left names that the disk does not have yet.
+                self.disk.sync_dir(&self.root.join(format!("{low:02x}")))?;
+            }
             for (chunk, seen) in names {
                 match seen {
                     (true, true) => match self.believe(chunk)? {
