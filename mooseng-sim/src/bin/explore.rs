@@ -42,6 +42,9 @@ struct Sum {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if std::env::var_os("MOOSENG_LOG").is_some() {
+        mooseng_env::daemon::start_logging(false);
+    }
     let mut out = std::io::stdout();
     match explore(&arguments, &mut out) {
         Ok(sum) => {

@@ -106,6 +106,7 @@ impl Caller {
         let todo: Vec<_> = inline.into_iter().filter(|(_, bytes)| !bytes.is_empty()).chain(pieces).collect();
         let sync_with_last = self.port.rng(|rng| rng.chance(300));
         for (number, (at, piece)) in todo.iter().enumerate() {
+            self.dawdle().await;
             let at = u32::try_from(*at).unwrap_or(u32::MAX);
             let last = number + 1 == todo.len();
             let write = pb::WriteChunkRequest {
@@ -121,14 +122,19 @@ impl Caller {
             self.change(first, ChunkRequest::Write(write, Bytes::from(piece.clone()))).await?;
         }
         if !sync_with_last {
-            if self.port.rng(|rng| rng.chance(300)) {
-                let pause = self.port.rng(|rng| rng.ms(0, 400));
-                self.port.sleep(pause).await;
-            }
+            self.dawdle().await;
             let sync = pb::SyncChunkRequest { token, chunk, version, chain };
             self.change(first, ChunkRequest::Sync(sync)).await?;
         }
         Ok(())
+    }
+
+    /// Lets time pass between two requests now and then: time for a server to be gone and back.
+    async fn dawdle(&mut self) {
+        if self.port.rng(|rng| rng.chance(150)) {
+            let pause = self.port.rng(|rng| rng.ms(0, 900));
+            self.port.sleep(pause).await;
+        }
     }
 
     async fn change(&mut self, first: &pb::ServerAddress, request: ChunkRequest) -> Result<(), Broken> {
