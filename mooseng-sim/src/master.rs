@@ -206,7 +206,7 @@ impl Running {
             match work {
                 Work::Append(mut batch) => {
                     if plant == Some(Plant::ForgetVote) {
-                        batch.hard_state = HardState { vote: 0, ..batch.hard_state };
+                        batch.hard_state = HardState::default();
                     }
                     batches.push(batch);
                 }

@@ -6,7 +6,7 @@
 pub enum Plant {
     /// A master's log tells that a batch is durable before it has written it.
     AckBeforeSync,
-    /// A master's log leaves out the voter's term and vote.
+    /// A master's log leaves out the voter's state: its term and its vote.
     ForgetVote,
     /// A restarted master finds its log without the last entry.
     TruncateTail,
