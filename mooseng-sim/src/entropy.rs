@@ -67,7 +67,7 @@ impl Rng {
 pub(crate) struct SeededEntropy(Mutex<Rng>);
 
 impl SeededEntropy {
-    pub(crate) fn new(rng: Rng) -> Arc<dyn Entropy> {
+    pub(crate) fn door(rng: Rng) -> Arc<dyn Entropy> {
         Arc::new(Self(Mutex::new(rng)))
     }
 }

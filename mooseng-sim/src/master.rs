@@ -122,7 +122,7 @@ impl Master {
         let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
         let state = MetaState::open(store).map_err(|error| format!("master {}: {error}", self.id))?;
         let now = self.clock.now(time).mono;
-        let entropy = SeededEntropy::new(self.rng.fork());
+        let entropy = SeededEntropy::door(self.rng.fork());
         let core = MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
         self.running =
             Some(Running { core, segments, waiting: VecDeque::new(), writing: Vec::new(), flushing: None });

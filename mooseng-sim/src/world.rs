@@ -307,11 +307,11 @@ impl World {
                 let error = CallError::Unavailable { message: "connection refused".into() };
                 self.answer(task, call, Err(error));
             }
-            Event::ToServer { index, asker, request } => self.to_server(index, asker, request),
-            Event::FromServer { asker, result } => self.from_server(asker, result),
+            Event::ToServer { index, asker, request } => self.serve(index, asker, request),
+            Event::FromServer { asker, result } => self.served(asker, result),
             Event::ForwardTimeout { index, incarnation, call } => {
                 let error = CallError::Unavailable { message: "fallen silent".into() };
-                self.from_server(Asker::Server { index, incarnation, call }, Err(error));
+                self.served(Asker::Server { index, incarnation, call }, Err(error));
             }
             Event::SettleIdle { index } => self.settle_idle(index),
             Event::StartMaster { master } => self.start_master(master),

@@ -229,7 +229,7 @@ impl World {
         }
     }
 
-    pub(super) fn to_server(&mut self, index: u32, asker: Asker, mut request: ChunkRequest) {
+    pub(super) fn serve(&mut self, index: u32, asker: Asker, mut request: ChunkRequest) {
         let Some(server) = self.servers.get(&index) else { return };
         let served = server.serve(self.time, &request);
         if self.detail {
@@ -279,7 +279,7 @@ impl World {
         }
     }
 
-    pub(super) fn from_server(&mut self, asker: Asker, result: Result<Option<Piece>, CallError>) {
+    pub(super) fn served(&mut self, asker: Asker, result: Result<Option<Piece>, CallError>) {
         match asker {
             Asker::Task { task, call } => self.answer(task, call, result.map(Answer::Server)),
             Asker::Server { index, incarnation, call } => {

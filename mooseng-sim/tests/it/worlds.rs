@@ -7,19 +7,18 @@ use crate::seeds::KEPT;
 const SEEDS: u64 = 200;
 
 fn check(worlds: impl Iterator<Item = (u64, Shape)>) {
-    let mut failed = 0;
+    let mut failures = Vec::new();
     let mut answered = 0;
     for (seed, shape) in worlds {
         let outcome = run(seed, shape, None);
         answered += outcome.answered;
         if !outcome.violations.is_empty() {
-            failed += 1;
             let name = shape.name();
-            println!("cargo run -p mooseng-sim --bin explore -- --seed {seed} --world {name}");
-            outcome.violations.iter().for_each(|violation| println!("    {violation}"));
+            failures.push(format!("cargo run -p mooseng-sim --bin explore -- --seed {seed} --world {name}"));
+            failures.extend(outcome.violations);
         }
     }
-    assert_eq!(failed, 0, "worlds in which a promise was broken");
+    assert!(failures.is_empty(), "promises were broken:\n{}", failures.join("\n"));
     assert!(answered > 0, "nothing happened in these worlds");
 }
 
