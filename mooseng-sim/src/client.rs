@@ -1,6 +1,7 @@
 //! A client: speaks the protocol, and tells the oracle what it was answered.
 
 mod audit;
+mod board;
 mod call;
 mod data;
 mod names;
@@ -17,7 +18,7 @@ use call::Caller;
 pub(crate) use data::Content;
 
 use crate::invariants::same_answer;
-use crate::oracle::{Model, NodeId, Op, Oracle, Private, SHARED_NAMES};
+use crate::oracle::{Model, NodeId, Op, Oracle, Private, SHARED_NAMES, SharedOp};
 use crate::plant::Plant;
 use crate::task::Port;
 
@@ -87,10 +88,18 @@ impl Client {
             oracle.private[self.life].founded = true;
             oracle.private[self.life].model.set_inode(0, inode);
         }
+        // Some only look: they stay with a master as long as it answers.
+        let looks = self.call.port.rng(|rng| rng.chance(350));
         loop {
-            match self.call.port.rng(|rng| rng.below(20)) {
+            let draw = self.call.port.rng(|rng| rng.below(if looks { 100 } else { 20 }));
+            match draw {
+                20.. => {
+                    let which = self.which_shared();
+                    self.shared_op(which, SharedOp::Lookup).await?;
+                }
                 0..=3 => self.shared().await?,
-                4..=5 => self.list().await?,
+                4 => self.list().await?,
+                5 => self.board().await?,
                 6..=8 => self.read_back().await?,
                 _ => self.change().await?,
             }
@@ -195,8 +204,17 @@ impl Client {
 
     /// One operation on a name that all clients use.
     async fn shared(&mut self) -> Result<(), Expired> {
-        let which = self.call.port.rng(|rng| usize::try_from(rng.below(SHARED_NAMES as u64)).unwrap_or(0));
-        self.shared_op(which).await
+        let op = match self.call.port.rng(|rng| rng.below(4)) {
+            0 => SharedOp::Create,
+            1 => SharedOp::Unlink,
+            _ => SharedOp::Lookup,
+        };
+        let which = self.which_shared();
+        self.shared_op(which, op).await
+    }
+
+    fn which_shared(&self) -> usize {
+        self.call.port.rng(|rng| usize::try_from(rng.below(SHARED_NAMES as u64)).unwrap_or(0))
     }
 }
 

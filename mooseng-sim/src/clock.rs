@@ -27,6 +27,13 @@ impl MachineClock {
         Self { rate, offset: rng.ms(1, 1_000_000), wall_offset_ms: rng.below(5000) }
     }
 
+    /// From now on it runs far slower than any clock may.
+    pub(crate) fn slow_down(&mut self, time: Duration) {
+        let shown = self.now(time).mono;
+        self.rate /= 20;
+        self.offset += shown.saturating_sub(self.now(time).mono);
+    }
+
     /// What the machine's clocks show at `time` of the world.
     pub(crate) fn now(&self, time: Duration) -> Now {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX) / 1000 * self.rate / 1000;

@@ -6,6 +6,7 @@ mod model;
 
 use std::time::Duration;
 
+use crate::invariants::BoardWrite;
 pub(crate) use model::{Model, NodeId, Op};
 
 /// What a client has done in its own directory.
@@ -51,6 +52,8 @@ pub struct Oracle {
     pub(crate) private: Vec<Private>,
     /// By shared name.
     pub(crate) shared: Vec<Vec<SharedCall>>,
+    /// Writes of the file that all clients write.
+    pub(crate) board: Vec<BoardWrite>,
     /// Operations answered, in all.
     pub(crate) answered: u64,
     /// By client: operations answered.

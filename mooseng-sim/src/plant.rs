@@ -16,17 +16,20 @@ pub enum Plant {
     SkipDataSync,
     /// A client sends a request again under a new number.
     FreshNumbers,
+    /// The clock of a leader that is cut off runs at a twentieth of its speed: it takes its lease for valid too long.
+    SlowClock,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
         Self::FlushBeforeWrite,
         Self::SkipDataSync,
         Self::FreshNumbers,
+        Self::SlowClock,
     ];
 
     /// Its name on the command line.
@@ -39,6 +42,7 @@ impl Plant {
             Self::FlushBeforeWrite => "flush-before-write",
             Self::SkipDataSync => "skip-data-sync",
             Self::FreshNumbers => "fresh-numbers",
+            Self::SlowClock => "slow-clock",
         }
     }
 }

@@ -28,13 +28,25 @@ pub(crate) struct Caller {
     seq: u64,
     /// Files whose first chunk it may write.
     pub(super) leased: BTreeSet<u64>,
+    /// A lease of somebody else is waited for only otherwise.
+    pub(super) gives_up_when_held: bool,
     plant: Option<Plant>,
 }
 
 impl Caller {
     pub(crate) fn new(port: Port, masters: u64, plant: Option<Plant>) -> Self {
         let master = 1 + port.rng(|rng| rng.below(masters));
-        Self { port, masters, master, greeted: 0, session: 0, seq: 0, leased: BTreeSet::new(), plant }
+        Self {
+            port,
+            masters,
+            master,
+            greeted: 0,
+            session: 0,
+            seq: 0,
+            leased: BTreeSet::new(),
+            gives_up_when_held: false,
+            plant,
+        }
     }
 
     /// Asks until somebody answers.
@@ -105,7 +117,7 @@ impl Caller {
             match answer {
                 Err(FsError::SessionExpired) => return Err(Expired),
                 // Not an answer to remember: to be asked again, and the number is still free.
-                Err(FsError::LeaseHeld) => self.port.sleep(RETRY).await,
+                Err(FsError::LeaseHeld) if !self.gives_up_when_held => self.port.sleep(RETRY).await,
                 other => return Ok(other),
             }
         }

@@ -13,12 +13,7 @@ fn shared_name(which: usize) -> String {
 }
 
 impl Client {
-    pub(super) async fn shared_op(&mut self, which: usize) -> Result<(), Expired> {
-        let op = match self.call.port.rng(|rng| rng.below(4)) {
-            0 => SharedOp::Create,
-            1 => SharedOp::Unlink,
-            _ => SharedOp::Lookup,
-        };
+    pub(super) async fn shared_op(&mut self, which: usize, op: SharedOp) -> Result<(), Expired> {
         let place = {
             let invoked = self.call.port.now();
             let calls = &mut self.oracle.borrow_mut().shared[which];

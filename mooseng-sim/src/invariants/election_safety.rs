@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 pub(crate) struct Elections(BTreeMap<u64, u64>);
 
 impl Elections {
+    /// The highest term in which anybody has led.
+    pub(crate) fn latest(&self) -> u64 {
+        self.0.last_key_value().map_or(0, |(term, _)| *term)
+    }
+
     /// `master` leads in `term`.
     pub(crate) fn observe(&mut self, term: u64, master: u64) -> Option<String> {
         let known = *self.0.entry(term).or_insert(master);

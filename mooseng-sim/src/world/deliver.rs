@@ -12,6 +12,7 @@ use mooseng_protocol::status::CallError;
 use prost::Message as _;
 
 use super::{Conn, Event, SETTLE, TICK, World};
+use crate::invariants::lease_is_exclusive;
 use crate::master::Done;
 use crate::net::Place;
 use crate::server::{self, Asker, Forwarded};
@@ -57,11 +58,15 @@ impl World {
 
     /// Looks at a master after every step.
     fn observe(&mut self, id: u64) {
-        let Some(running) = self.masters.get(&id).and_then(|master| master.running.as_ref()) else { return };
+        let Some(master) = self.masters.get(&id) else { return };
+        let Some(running) = master.running.as_ref() else { return };
         let node = running.core.node();
         let mut problems = Vec::new();
         if node.role() == Role::Leader {
             problems.extend(self.elections.observe(node.term(), id));
+        }
+        if node.may_serve_reads(master.now(self.time).mono) {
+            problems.extend(lease_is_exclusive(id, node.term(), self.elections.latest()));
         }
         let applied = running.core.state().applied_index();
         problems.extend(self.log_matching.observe(id, applied, |index| node.term_of(index)));

@@ -7,6 +7,7 @@ use mooseng_master::raft::Role;
 
 use super::{Event, SERVERS, World};
 use crate::net::Place;
+use crate::plant::Plant;
 
 impl World {
     /// One fault, drawn; and the next.
@@ -199,6 +200,11 @@ impl World {
         };
         let count = self.shape.masters();
         let Some(leader) = (1..=count).find(leads) else { return };
+        if self.plant == Some(Plant::SlowClock)
+            && let Some(master) = self.masters.get_mut(&leader)
+        {
+            master.clock.slow_down(self.time);
+        }
         for other in (1..=count).filter(|other| *other != leader) {
             self.net.cut(Place::Master(leader), Place::Master(other));
             self.net.cut(Place::Master(other), Place::Master(leader));

@@ -39,3 +39,8 @@ fn a_chunkserver_that_does_not_sync_is_found() {
 fn a_client_that_does_not_keep_its_numbers_is_found() {
     is_found(Plant::FreshNumbers);
 }
+
+#[test]
+fn a_leader_that_answers_after_its_lease_is_found() {
+    is_found(Plant::SlowClock);
+}
