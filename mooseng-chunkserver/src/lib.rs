@@ -8,6 +8,7 @@ mod buffer;
 mod changes;
 mod config;
 mod connection;
+mod engine;
 mod identity;
 mod io_pool;
 mod master_link;
@@ -28,6 +29,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 pub use config::Config;
+pub use engine::{ChunkEngine, Piece};
 pub use server::{ChunkServer, StartError};
 pub use store::StoreError;
 

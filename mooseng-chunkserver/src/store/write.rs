@@ -212,31 +212,18 @@ impl Chunk {
         self.admit_present(&state)?;
         self.admit_lease(&state, token)?;
         self.touch(now);
-        let (data, durable, covered) = match state.open.as_ref() {
-            Some(copy) if copy.synced < copy.changes || !copy.durable => {
-                (Arc::clone(&copy.data), copy.durable, copy.changes)
-            }
+        let (data, covered) = match state.open.as_ref() {
+            Some(copy) if copy.synced < copy.changes => (Arc::clone(&copy.data), copy.changes),
             _ => return Ok(()),
         };
         drop(state);
         // Without the lock: reads go on, and so do writes, which this sync need not cover.
         let synced = data.sync_data().map_err(|source| self.failed_sync(source));
-        let synced = synced.and_then(|()| if durable { Ok(()) } else { self.sync_identity() });
         let mut state = self.lock();
         if let (Ok(()), Some(copy)) = (&synced, state.open.as_mut()) {
-            copy.durable = true;
             copy.synced = copy.synced.max(covered);
         }
         self.settle(&mut state, synced)
-    }
-
-    fn sync_identity(&self) -> Result<(), StoreError> {
-        use mooseng_env::disk::OpenMode;
-        let meta =
-            self.disk.disk.open(&self.disk.meta_path(self.id()), OpenMode::Write).map_err(self.io())?;
-        meta.sync_data().map_err(|source| self.failed_sync(source))?;
-        let directory = self.disk.directory(self.id());
-        self.disk.disk.sync_dir(&directory).map_err(|source| self.failed_sync(source))
     }
 
     /// Whether the copy is dirty and has not been written for `idle`.
