@@ -249,9 +249,9 @@ fn behind_first(chain: &[Placement]) -> Vec<pb::ServerAddress> {
 /// message of its reply: "chain broken at server N: ...".
 fn blame(first: ServerId, chain: &[Placement], error: CallError) -> ChainError {
     match &error {
-        CallError::Refused(
-            FsError::Stale | FsError::LeaseLost | FsError::AccessDenied | FsError::NotPermitted,
-        ) => ChainError::LeaseLost(error),
+        CallError::Refused(FsError::LeaseLost | FsError::AccessDenied | FsError::NotPermitted) => {
+            ChainError::LeaseLost(error)
+        }
         CallError::Refused(FsError::NoSpace) => ChainError::Full(first, error),
         CallError::Unavailable { message } => {
             let culprit = broken_at(message)
@@ -329,7 +329,12 @@ mod tests {
         assert_eq!(failed(CallError::Refused(FsError::Io)), Some(1));
         assert_eq!(full(CallError::Refused(FsError::NoSpace)), Some(1));
         assert_eq!(full(unavailable("chain broken at server 3: no space left on device")), Some(3));
-        assert_eq!(failed(CallError::Refused(FsError::Stale)), None);
+        assert_eq!(
+            failed(CallError::Refused(FsError::Stale)),
+            Some(1),
+            "it missed something: without it, then"
+        );
+        assert_eq!(failed(CallError::Refused(FsError::LeaseLost)), None);
     }
 
     #[test]
