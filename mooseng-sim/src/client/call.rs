@@ -125,7 +125,7 @@ impl Caller {
 
     pub(crate) async fn open_session(&mut self) -> Result<(), Expired> {
         let client_id = Bytes::from(self.port.rng(|rng| rng.bytes(16)));
-        let request = pb::OpenSessionRequest { client_id, name: "client".into() };
+        let request = pb::OpenSessionRequest { client_id, name: "client".into(), replaces: false };
         let reply = self.ask(|_| request.clone()).await.map_err(|_| Expired)?;
         self.session = reply.session;
         Ok(())
