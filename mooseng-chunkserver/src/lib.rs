@@ -32,6 +32,9 @@ pub use config::Config;
 pub use engine::{ChunkEngine, Piece};
 pub use server::{ChunkServer, StartError};
 pub use store::StoreError;
+/// Open to the fuzz target of this decoder, and to nobody else.
+#[doc(hidden)]
+pub use store::sidecar;
 
 /// A MooseNG chunkserver: keeps the content of files on the disks of this machine.
 #[derive(Debug, Parser)]
