@@ -8,7 +8,7 @@ mod lease_is_exclusive;
 mod linearizable;
 mod log_matching;
 mod no_lost_name;
-mod no_return_of_the_old;
+mod nothing_old_returns;
 mod state_machine_safety;
 
 pub(crate) use acked_is_durable::{compare, judge};
@@ -19,5 +19,5 @@ pub(crate) use lease_is_exclusive::lease_is_exclusive;
 pub use linearizable::linearizable;
 pub(crate) use log_matching::LogMatching;
 pub(crate) use no_lost_name::same_entries;
-pub(crate) use no_return_of_the_old::{BoardWrite, board_is_current};
+pub(crate) use nothing_old_returns::{BoardWrite, board_is_current};
 pub(crate) use state_machine_safety::same_rows;

@@ -26,7 +26,7 @@ pub(crate) fn board_is_current(writes: &[BoardWrite], bytes: &[u8], from: Durati
             None => Some(Duration::ZERO),
             Some(place) => match writes.get(place) {
                 Some(write) => write.answered,
-                None => return Some(format!("no_return_of_the_old: {number} was never written")),
+                None => return Some(format!("nothing_old_returns: {number} was never written")),
             },
         };
         let replaced = |later: &BoardWrite| {
@@ -35,7 +35,7 @@ pub(crate) fn board_is_current(writes: &[BoardWrite], bytes: &[u8], from: Durati
         if let Some(by) = writes.iter().position(replaced) {
             let by = by + 1;
             return Some(format!(
-                "no_return_of_the_old: a read from {from:?} on saw write {number}, replaced by {by} before"
+                "nothing_old_returns: a read from {from:?} on saw write {number}, replaced by {by} before"
             ));
         }
     }
