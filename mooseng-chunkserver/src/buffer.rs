@@ -9,6 +9,9 @@ use mooseng_protocol::frame::PAYLOAD_MAX;
 /// Sizes of buffers, in bytes: one block and its neighbour, and the longest payload.
 const CLASSES: [usize; 2] = [128 << 10, PAYLOAD_MAX];
 
+/// What direct I/O wants a buffer's address to be a multiple of.
+const ALIGNMENT: usize = 4096;
+
 /// A pool with a budget.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
@@ -27,6 +30,8 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
+    /// Where it begins in `bytes`: at a multiple of [`ALIGNMENT`] in memory.
+    start: usize,
     length: usize,
     class: usize,
     pool: Arc<BufferPool>,
@@ -49,8 +54,9 @@ impl BufferPool {
         state.used_bytes += size;
         let reused = state.free[class].pop();
         drop(state);
-        let bytes = reused.unwrap_or_else(|| vec![0; size]);
-        Buffer { bytes, length, class, pool: Arc::clone(self) }
+        let bytes = reused.unwrap_or_else(|| vec![0; size + ALIGNMENT]);
+        let start = bytes.as_ptr().align_offset(ALIGNMENT);
+        Buffer { bytes, start, length, class, pool: Arc::clone(self) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -62,13 +68,13 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.bytes[self.start..self.start + self.length]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.length]
+        &mut self.bytes[self.start..self.start + self.length]
     }
 }
 

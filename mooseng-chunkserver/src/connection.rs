@@ -147,8 +147,9 @@ impl Connection {
     ) -> Result<Result<(), CallError>, TransportError> {
         let length = frame.payload_length;
         let prepared = decode::<pb::WriteChunkRequest>(frame).and_then(|write| {
-            if length == 0 || length > 1 << 20 || write.checksums.len() > CHECKSUMS_MAX {
-                let message = format!("a write has 1 byte to 1 MiB, not {length}");
+            // An empty write only takes on the version of its token.
+            if length > 1 << 20 || write.checksums.len() > CHECKSUMS_MAX {
+                let message = format!("a write has at most 1 MiB, not {length} bytes");
                 return Err(CallError::Rejected { message });
             }
             let change =

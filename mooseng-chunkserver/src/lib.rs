@@ -8,6 +8,7 @@ mod buffer;
 mod changes;
 mod config;
 mod connection;
+mod engine;
 mod identity;
 mod io_pool;
 mod master_link;
@@ -28,8 +29,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 pub use config::Config;
+pub use engine::{ChunkEngine, Piece};
 pub use server::{ChunkServer, StartError};
 pub use store::StoreError;
+/// Open to the fuzz target of this decoder, and to nobody else.
+#[doc(hidden)]
+pub use store::sidecar;
 
 /// A MooseNG chunkserver: keeps the content of files on the disks of this machine.
 #[derive(Debug, Parser)]

@@ -8,7 +8,7 @@ mod disk;
 mod error;
 mod read;
 mod receive;
-mod sidecar;
+pub mod sidecar;
 mod write;
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub(crate) enum ChainError {
     LeaseLost(CallError),
     /// This server is in the way.
     Failed(ServerId, CallError),
+    /// This server's disks are full. It stays in the chain: leaving it out would cost a copy of what it has already.
+    Full(ServerId, CallError),
 }
 
 #[derive(Debug, Default)]
@@ -247,14 +249,17 @@ fn behind_first(chain: &[Placement]) -> Vec<pb::ServerAddress> {
 /// message of its reply: "chain broken at server N: ...".
 fn blame(first: ServerId, chain: &[Placement], error: CallError) -> ChainError {
     match &error {
-        CallError::Refused(
-            FsError::Stale | FsError::LeaseLost | FsError::AccessDenied | FsError::NotPermitted,
-        ) => ChainError::LeaseLost(error),
+        CallError::Refused(FsError::LeaseLost | FsError::AccessDenied | FsError::NotPermitted) => {
+            ChainError::LeaseLost(error)
+        }
+        CallError::Refused(FsError::NoSpace) => ChainError::Full(first, error),
         CallError::Unavailable { message } => {
             let culprit = broken_at(message)
                 .filter(|culprit| chain.iter().any(|(server, _)| server == culprit))
                 .unwrap_or(first);
-            ChainError::Failed(culprit, error)
+            // A server further down tells its refusal in words.
+            let full = message.ends_with(&FsError::NoSpace.to_string());
+            if full { ChainError::Full(culprit, error) } else { ChainError::Failed(culprit, error) }
         }
         _ => ChainError::Failed(first, error),
     }
@@ -302,7 +307,14 @@ mod tests {
     fn failed(error: CallError) -> Option<u32> {
         match blame(ServerId::from_raw(1), &chain(), error) {
             ChainError::Failed(server, _) => Some(server.raw()),
-            ChainError::LeaseLost(_) => None,
+            ChainError::LeaseLost(_) | ChainError::Full(..) => None,
+        }
+    }
+
+    fn full(error: CallError) -> Option<u32> {
+        match blame(ServerId::from_raw(1), &chain(), error) {
+            ChainError::Full(server, _) => Some(server.raw()),
+            ChainError::LeaseLost(_) | ChainError::Failed(..) => None,
         }
     }
 
@@ -310,12 +322,19 @@ mod tests {
     fn the_innermost_server_named_is_to_blame_and_else_the_first() {
         let unavailable = |message: &str| CallError::Unavailable { message: message.into() };
         assert_eq!(failed(unavailable("chain broken at server 3: timed out")), Some(3));
-        let nested = "chain broken at server 2: chain broken at server 3: no space left on device";
+        let nested = "chain broken at server 2: chain broken at server 3: input/output error";
         assert_eq!(failed(unavailable(nested)), Some(3));
         assert_eq!(failed(unavailable("too busy")), Some(1));
         assert_eq!(failed(unavailable("chain broken at server 77: who?")), Some(1));
-        assert_eq!(failed(CallError::Refused(FsError::NoSpace)), Some(1));
-        assert_eq!(failed(CallError::Refused(FsError::Stale)), None);
+        assert_eq!(failed(CallError::Refused(FsError::Io)), Some(1));
+        assert_eq!(full(CallError::Refused(FsError::NoSpace)), Some(1));
+        assert_eq!(full(unavailable("chain broken at server 3: no space left on device")), Some(3));
+        assert_eq!(
+            failed(CallError::Refused(FsError::Stale)),
+            Some(1),
+            "it missed something: without it, then"
+        );
+        assert_eq!(failed(CallError::Refused(FsError::LeaseLost)), None);
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub struct ClientConfig {
     pub read_only: bool,
     /// Logs as JSON.
     pub json_logs: bool,
+    /// What there can be only one of at a time, such as a mount point of a machine: when it connects, the session that
+    /// the one before left behind ends at once. Empty for a client that leaves nothing behind. Not in the file.
+    #[serde(skip)]
+    pub instance: String,
 }
 
 impl Default for ClientConfig {
@@ -66,6 +70,7 @@ impl Default for ClientConfig {
             allow_other: false,
             read_only: false,
             json_logs: false,
+            instance: String::new(),
         }
     }
 }
@@ -75,8 +80,13 @@ impl Default for ClientConfig {
 #[non_exhaustive]
 pub enum ConfigError {
     /// Not TOML, or a key or type that is not known.
-    #[error("{0}")]
-    Syntax(#[from] toml::de::Error),
+    #[error("line {line}: {problem}: correct it or remove the key")]
+    Syntax {
+        /// Where.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
     /// A value that makes no sense.
     #[error("{key}: {problem}")]
     Value {
@@ -95,7 +105,10 @@ const THREADS_MAX: usize = 64;
 impl ClientConfig {
     /// Reads and checks a TOML text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)?;
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            line: error.span().map_or(1, |span| text[..span.start].lines().count().max(1)),
+            problem: error.message().replace('\n', " "),
+        })?;
         config.check()?;
         Ok(config)
     }

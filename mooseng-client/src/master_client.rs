@@ -62,6 +62,7 @@ struct Leader {
 pub(crate) struct MasterClient {
     masters: Vec<String>,
     name: String,
+    instance: String,
     cluster: ClusterId,
     retry: Duration,
     leader: Mutex<Leader>,
@@ -85,6 +86,7 @@ impl MasterClient {
         let mut client = Self {
             masters: config.masters.clone(),
             name: config.name.clone(),
+            instance: config.instance.clone(),
             cluster: config.cluster(),
             retry: patience,
             leader: Mutex::new(Leader { address: first.into(), term: 1 }),
@@ -155,8 +157,11 @@ impl MasterClient {
     fn open_session(&self) -> Result<()> {
         let mut client_id = [0; 16];
         self.entropy.fill(&mut client_id);
-        let request =
-            pb::OpenSessionRequest { client_id: client_id.to_vec().into(), name: self.name.clone() };
+        let request = pb::OpenSessionRequest {
+            client_id: client_id.to_vec().into(),
+            name: if self.instance.is_empty() { self.name.clone() } else { self.instance.clone() },
+            replaces: !self.instance.is_empty(),
+        };
         let reply = self.tries("open a session", || request.clone(), None)?;
         let session = Session {
             id: SessionId::from_raw(reply.session),

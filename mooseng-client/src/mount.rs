@@ -93,14 +93,22 @@ fn configure(args: &Args) -> anyhow::Result<ClientConfig> {
     Ok(config)
 }
 
-fn serve(config: ClientConfig) -> anyhow::Result<()> {
+fn serve(mut config: ClientConfig) -> anyhow::Result<()> {
     point::check(&config.mount_point)?;
+    config.instance = instance(&config.mount_point);
     let masters = config.masters.join(", ");
     let client = Client::connect(config)
         .map_err(|error| anyhow!("{error}; start the masters, or correct `masters` (now {masters})"))?;
     let outcome = mount_and_wait(&client);
     let saved = client.close().context("not everything that was written could be saved");
     outcome.and(saved)
+}
+
+/// This mount point of this machine. Names of machines are not unique, their ids are.
+fn instance(mount_point: &Path) -> String {
+    let uname = rustix::system::uname();
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    format!("{}:{} {}", uname.nodename().to_string_lossy(), mount_point.display(), machine.trim())
 }
 
 fn mount_and_wait(client: &Arc<Client>) -> anyhow::Result<()> {

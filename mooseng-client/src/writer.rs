@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mooseng_types::{ChunkIndex, FsError, INLINE_MAX, InodeId};
 
 use crate::backoff::Backoff;
+use crate::chunk_client::ChainError;
 use crate::client::Client;
 use crate::config::FsyncMode;
 use crate::inode::{Inode, Layout, Lease, LeaseState, State};
@@ -77,6 +78,10 @@ impl Client {
                 }
                 // The lease was replaced meanwhile; it is not certain which copies have the piece.
                 Ok(()) => {}
+                Err(ChainError::Full(server, error)) => {
+                    tracing::warn!(chunk = %grant.chunk.chunk, %server, %error, "a chunkserver is full");
+                    return Err(FsError::NoSpace.into());
+                }
                 Err(error) => {
                     leases::note_failure(lease, &grant, &error);
                     drop(state);

@@ -82,6 +82,11 @@ pub trait DiskFile: Send + Sync + Debug {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `bytes`, extending the file where needed.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// The same for bytes that nobody is likely to read soon: past the kernel's cache where address, length and offset
+    /// are multiples of 4 KiB and the file system can do it, which saves a copy and the cache's memory.
+    fn write_bulk_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
     /// Makes content and length durable (`fdatasync(2)`).
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts the file or extends it with zeros.

@@ -19,7 +19,7 @@ pub struct ConfigFile {
     pub data: PathBuf,
     /// Where clients, chunkservers and the other masters connect.
     pub listen: String,
-    /// Where gRPC is served; empty for nowhere.
+    /// Where gRPC is served; empty: not at all.
     pub grpc_listen: String,
     /// 32 hexadecimal digits, the same in the whole cluster.
     pub cluster_id: String,
@@ -111,16 +111,21 @@ impl Config {
     /// Reads and checks the file at `path`, and the key file it names.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        let file: ConfigFile = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            let what = error.message().replace('\n', " ");
-            anyhow!("{}, line {line}: {what}: correct it or remove the key", path.display())
-        })?;
+        let file = ConfigFile::parse(&text).with_context(|| path.display().to_string())?;
         file.check().with_context(|| format!("check {}", path.display()))
     }
 }
 
 impl ConfigFile {
+    /// Reads the text of a file, and does not judge the values; the error names the line.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let what = error.message().replace('\n', " ");
+            anyhow!("line {line}: {what}: correct it or remove the key")
+        })
+    }
+
     fn check(mut self) -> anyhow::Result<Config> {
         if self.peers.is_empty() {
             self.peers.push(Peer { id: self.id, name: self.name.clone(), address: self.listen.clone() });

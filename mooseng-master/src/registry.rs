@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mooseng_meta::ServerRow;
-use mooseng_protocol::pb;
 use mooseng_types::{ChunkId, ChunkVersion, ServerId};
 
 use crate::core::ConnId;
@@ -13,6 +12,32 @@ use crate::multiregion::placement::Candidate;
 
 /// A server that has not spoken for this long is down.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// A disk of a chunkserver, as the server tells of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Disk {
+    /// Its size.
+    pub total_bytes: u64,
+    /// What it can still take.
+    pub free_bytes: u64,
+    /// It is out of use.
+    pub failed: bool,
+    /// Copies on it.
+    pub copies: u64,
+}
+
+/// What a server tells of its copies: everything, in parts, or what has changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Everything.
+    pub full: bool,
+    /// The last part of everything.
+    pub last: bool,
+    /// Copies that it has.
+    pub copies: Vec<(ChunkId, ChunkVersion)>,
+    /// Copies that it has no more.
+    pub lost: Vec<ChunkId>,
+}
 
 /// A chunkserver's present state.
 #[derive(Debug, Default)]
@@ -26,7 +51,7 @@ pub struct Server {
     /// When it last spoke.
     pub heard: Option<Duration>,
     /// Its disks.
-    pub disks: Vec<pb::DiskStatus>,
+    pub disks: Vec<Disk>,
     /// Its full report is in.
     pub reported: bool,
     /// What it has, once it has reported.
@@ -46,7 +71,7 @@ impl Server {
         self.conn.is_some() && self.heard.is_some_and(|heard| now.saturating_sub(heard) < SILENCE_MAX)
     }
 
-    fn sum(&self, of: impl Fn(&pb::DiskStatus) -> u64) -> u64 {
+    fn sum(&self, of: impl Fn(&Disk) -> u64) -> u64 {
         self.disks.iter().filter(|disk| !disk.failed).map(of).sum()
     }
 
@@ -83,7 +108,7 @@ impl Registry {
         id: ServerId,
         conn: ConnId,
         now: Duration,
-        disks: Vec<pb::DiskStatus>,
+        disks: Vec<Disk>,
     ) -> Option<&mut Server> {
         let server = self.servers.get_mut(&id)?;
         if server.conn != Some(conn) {
@@ -128,21 +153,18 @@ impl Registry {
     }
 
     /// Takes in a report; `false` if the server is not known.
-    pub fn report(&mut self, report: &pb::ChunkReportRequest) -> bool {
-        let Some(server) = self.servers.get_mut(&ServerId::from_raw(report.server)) else { return false };
-        let copies =
-            report.chunks.iter().map(|c| (ChunkId::from_raw(c.chunk), ChunkVersion::from_raw(c.version)));
+    pub fn report(&mut self, id: ServerId, report: Report) -> bool {
+        let Some(server) = self.servers.get_mut(&id) else { return false };
         if report.full {
-            server.report_parts.extend(copies);
+            server.report_parts.extend(report.copies);
             if report.last {
                 server.copies = std::mem::take(&mut server.report_parts);
                 server.reported = true;
             }
         } else {
-            server.copies.extend(copies);
+            server.copies.extend(report.copies);
         }
-        for lost in &report.lost {
-            let chunk = ChunkId::from_raw(*lost);
+        for chunk in report.lost {
             server.copies.remove(&chunk);
             server.report_parts.remove(&chunk);
             if server.deleting.remove(&chunk) {
@@ -189,13 +211,10 @@ impl Registry {
 
     /// Addresses of `servers`, those that are up first.
     #[must_use]
-    pub fn addresses(&self, servers: &[ServerId], now: Duration) -> Vec<pb::ServerAddress> {
+    pub fn addresses(&self, servers: &[ServerId], now: Duration) -> Vec<(ServerId, String)> {
         let mut known: Vec<_> = servers.iter().filter_map(|id| Some((*id, self.servers.get(id)?))).collect();
         known.sort_by_key(|(_, server)| !server.is_up(now));
-        known
-            .into_iter()
-            .map(|(id, s)| pb::ServerAddress { server: id.raw(), address: s.address.clone() })
-            .collect()
+        known.into_iter().map(|(id, server)| (id, server.address.clone())).collect()
     }
 }
 
@@ -217,22 +236,20 @@ mod tests {
         registry
     }
 
-    fn disk(free_bytes: u64) -> pb::DiskStatus {
-        pb::DiskStatus { total_bytes: 100, free_bytes, ..Default::default() }
+    fn disk(free_bytes: u64) -> Disk {
+        Disk { total_bytes: 100, free_bytes, ..Disk::default() }
     }
 
     #[test]
     fn a_server_is_up_while_it_speaks_and_its_connection_lives() {
         let mut registry = registry();
         let (first, now) = (ServerId::from_raw(1), Duration::from_secs(100));
-        registry
-            .heard(first, ConnId(7), now, vec![disk(5), pb::DiskStatus { failed: true, ..disk(9) }])
-            .unwrap();
+        registry.heard(first, ConnId(7), now, vec![disk(5), Disk { failed: true, ..disk(9) }]).unwrap();
         assert_eq!(registry.candidates(now, &[]).iter().map(|c| c.free_bytes).collect::<Vec<_>>(), [5]);
         assert_eq!(registry.candidates(now, &[first]), []);
         assert_eq!(registry.candidates(now + SILENCE_MAX, &[]), []);
         let order = registry.addresses(&[ServerId::from_raw(2), first], now);
-        assert_eq!(order[0].address, "a1", "the one that is up comes first");
+        assert_eq!(order[0].1, "a1", "the one that is up comes first");
         registry.closed(ConnId(7));
         assert_eq!(registry.candidates(now, &[]), []);
     }
@@ -242,23 +259,20 @@ mod tests {
         let mut registry = registry();
         let server = ServerId::from_raw(1);
         registry.heard(server, ConnId(1), Duration::ZERO, Vec::new()).unwrap();
-        let part = |chunk, last| pb::ChunkReportRequest {
-            server: 1,
+        let chunk = ChunkId::from_raw;
+        let part = |raw, last| Report {
             full: true,
             last,
-            chunks: vec![pb::CopyStatus { chunk, version: 3, in_doubt: false }],
+            copies: vec![(chunk(raw), ChunkVersion::from_raw(3))],
             lost: Vec::new(),
         };
-        assert!(registry.report(&part(10, false)));
+        assert!(registry.report(server, part(10, false)));
         assert!(!registry.get(server).unwrap().reported);
-        assert!(registry.report(&part(11, true)));
+        assert!(registry.report(server, part(11, true)));
         assert!(registry.get(server).unwrap().reported);
         assert_eq!(registry.get(server).unwrap().copies.len(), 2);
-        registry.report(&pb::ChunkReportRequest { server: 1, lost: vec![10], ..Default::default() });
-        assert_eq!(
-            registry.get(server).unwrap().copies.keys().copied().collect::<Vec<_>>(),
-            [ChunkId::from_raw(11)]
-        );
-        assert!(!registry.report(&pb::ChunkReportRequest { server: 9, ..Default::default() }));
+        registry.report(server, Report { lost: vec![chunk(10)], ..Report::default() });
+        assert_eq!(registry.get(server).unwrap().copies.keys().copied().collect::<Vec<_>>(), [chunk(11)]);
+        assert!(!registry.report(ServerId::from_raw(9), Report::default()));
     }
 }

@@ -16,7 +16,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::Token;
-use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, FsError, InodeId, SessionId};
+use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, FsError, InodeId, ServerId, SessionId};
 use prost::Message;
 
 use crate::core::{ConnId, MasterCore, Now};
@@ -188,12 +188,17 @@ impl MasterCore {
         pb::GrantWriteReply {
             chunk: grant.chunk.raw(),
             version: grant.version.raw(),
-            servers: self.registry.addresses(&grant.servers, now.mono),
+            servers: self.addresses(&grant.servers, now),
             valid_length: grant.valid_length,
             inline: grant.inline,
             token: Bytes::copy_from_slice(&self.key.sign(&token)),
             fresh: grant.fresh,
         }
+    }
+
+    fn addresses(&self, servers: &[ServerId], now: Now) -> Vec<pb::ServerAddress> {
+        let known = self.registry.addresses(servers, now.mono).into_iter();
+        known.map(|(server, address)| pb::ServerAddress { server: server.raw(), address }).collect()
     }
 
     /// A token that lets a session read a chunk in at least `version`.
@@ -223,7 +228,7 @@ impl MasterCore {
             chunk: chunk.raw(),
             version: row.committed.raw(),
             valid_length: row.valid_length,
-            servers: self.registry.addresses(&row.servers, now.mono),
+            servers: self.addresses(&row.servers, now),
             token: self.read_token(now, session, *chunk, row.committed),
         }
     }

@@ -1,4 +1,4 @@
-//! The project's own tool: `cargo xtask verify`, `fix`, `tidy`, `test` and `bench`.
+//! The project's own tool: `cargo xtask verify`, `fix`, `tidy`, `test`, `bench` and `fuzz`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +7,7 @@
 
 mod bench;
 mod cluster;
+mod fuzz;
 mod mounts;
 mod random;
 mod shell;
@@ -46,6 +47,8 @@ enum Task {
     Test(TestArgs),
     /// Measures ours, a directory, or a peer beside ours.
     Bench(bench::BenchArgs),
+    /// Feeds made-up bytes to every decoder.
+    Fuzz(fuzz::FuzzArgs),
     /// One suite in this process (what `test` starts).
     #[command(hide = true)]
     Suite(SuiteArgs),
@@ -103,6 +106,7 @@ fn run(task: Task) -> Result<ExitCode> {
             test::run(&root, &test::Wanted { quick, only, rounds, port_base })?;
         }
         Task::Bench(args) => bench::run(&root, &args)?,
+        Task::Fuzz(args) => fuzz::run(&root, &args)?,
         Task::Suite(SuiteArgs { name, binary, scratch, port_base, rounds, quick }) => {
             let context = Context { root, binary, scratch, port_base, quick, rounds };
             if let Outcome::Skipped(reason) = test::run_one(&context, &name)? {

@@ -16,8 +16,8 @@ pub(crate) fn verify(root: &Path) -> Result<()> {
     tidy::run(root)?;
     cargo(root, &["fmt", "--all", "--check"])?;
     cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    let mut doc = command(root, &["doc", "--workspace", "--no-deps", "--quiet"]);
-    doc.env("RUSTDOCFLAGS", "-Dwarnings");
+    let mut doc = command(root, &["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    doc.env("RUSTDOCFLAGS", "-Dwarnings -Arustdoc::private_intra_doc_links");
     shell::visible(&mut doc, BUILD_LIMIT)?;
     println!("verify: all good in {} s", start.elapsed().as_secs());
     Ok(())

@@ -39,6 +39,11 @@ pub(crate) struct Chunk {
 pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) version: ChunkVersion,
+    /// Found dirty at start: writes under the lease of `version` may be lost, so none more may be added to them, nor any
+    /// sync answer for them.
+    interrupted: bool,
+    /// Found at start and not opened since: a process that was killed may have left a sidecar that is not durable.
+    untouched: bool,
     readers: u32,
     writers_waiting: u32,
     pub(super) open: Option<OpenCopy>,
@@ -66,8 +71,6 @@ pub(super) struct OpenCopy {
     pub(super) table: Vec<u32>,
     /// The header on the disk says dirty.
     pub(super) dirty: bool,
-    /// Sidecar and names are durable.
-    pub(super) durable: bool,
     /// Counts the changes of the data file.
     pub(super) changes: u64,
     /// The last change that a finished sync has covered.
@@ -103,6 +106,8 @@ impl Chunk {
         let state = State {
             phase: Phase::Absent,
             version: ChunkVersion::from_raw(0),
+            interrupted: false,
+            untouched: false,
             readers: 0,
             writers_waiting: 0,
             open: None,
@@ -124,10 +129,17 @@ impl Chunk {
         {
             let mut state = chunk.lock();
             state.phase = Phase::Present;
+            state.untouched = true;
             chunk.set_version(&mut state, header.version);
             if header.dirty {
+                state.interrupted = true;
                 let recovered = chunk.load(&mut state).map(drop);
-                chunk.settle(&mut state, recovered)?;
+                match chunk.settle(&mut state, recovered) {
+                    Err(error @ (StoreError::Broken { .. } | StoreError::Disk { .. })) => return Err(error),
+                    // What is in the way passes: the copy is here, and is recovered when it is used.
+                    Err(error) => tracing::warn!(%error, "copy not recovered yet"),
+                    Ok(()) => {}
+                }
                 state.open = None;
             }
         }
@@ -199,6 +211,7 @@ impl Chunk {
     }
 
     pub(super) fn set_version(&self, state: &mut State, version: ChunkVersion) {
+        state.interrupted &= state.version == version;
         state.version = version;
         self.published.store(PRESENT | u64::from(version.raw()), Ordering::Release);
     }
@@ -235,6 +248,9 @@ impl Chunk {
         }
         if have > token.version {
             return Err(StoreError::Fenced { chunk, have, lease: token.version });
+        }
+        if have == token.version && state.interrupted {
+            return Err(StoreError::Interrupted { chunk, version: have });
         }
         Ok(())
     }
@@ -283,6 +299,10 @@ impl Chunk {
         let broken = |why: String| StoreError::Broken { chunk: self.id, why };
         let meta = self.disk.disk.open(&self.disk.meta_path(self.id), OpenMode::Read).map_err(self.io())?;
         let header = self.disk.read_header(self.id, &*meta).map_err(self.io())?.map_err(broken)?;
+        if state.untouched {
+            meta.sync_data().map_err(|source| self.failed_sync(source))?;
+            state.untouched = false;
+        }
         let data = self.disk.disk.open(&self.disk.data_path(self.id), OpenMode::Write).map_err(self.io())?;
         let length = data.len().map_err(self.io())?;
         if length > CHUNK_SIZE {
@@ -297,7 +317,6 @@ impl Chunk {
             length,
             table: Vec::with_capacity(BLOCKS_PER_CHUNK as usize),
             dirty: header.dirty,
-            durable: true,
             changes: u64::from(header.dirty),
             synced: 0,
             last_write: Duration::ZERO,
@@ -324,7 +343,11 @@ impl Chunk {
         }
         copy.data.sync_data().map_err(self.io())?;
         copy.synced = copy.changes;
-        self.store_clean(copy, version)?;
+        match self.store_clean(copy, version) {
+            // The copy stays dirty on a full disk. Its data is there and synced, and can be read.
+            Err(StoreError::NoSpace { .. }) => {}
+            stored => stored?,
+        }
         self.published.fetch_or(IN_DOUBT, Ordering::AcqRel);
         tracing::info!(chunk = %self.id, length = copy.length, "copy recovered, its last writes are in doubt");
         Ok(())
@@ -343,7 +366,8 @@ impl Chunk {
         Ok(checksum::of_piece(self.id, index as u32, &into[..length]))
     }
 
-    /// Makes the files of a new copy. It is dirty from its first byte, and not durable.
+    /// Makes the files of a new copy, dirty from its first byte. They are durable before the first write is answered: a
+    /// copy that vanished with the power would be made anew by the next write under the same lease, without the first.
     pub(super) fn create(
         self: &Arc<Self>,
         state: &mut State,
@@ -356,14 +380,19 @@ impl Chunk {
         }
         let made = self.make_files(version);
         match made {
-            Ok(data) => {
+            Ok((data, meta)) => {
+                let durable =
+                    meta.sync_data().and_then(|()| self.disk.disk.sync_dir(&self.disk.directory(self.id)));
+                if let Err(source) = durable {
+                    state.phase = Phase::Gone;
+                    return Err(self.failed_sync(source));
+                }
                 state.phase = Phase::Present;
                 state.open = Some(OpenCopy {
                     data,
                     length: 0,
                     table: Vec::with_capacity(BLOCKS_PER_CHUNK as usize),
                     dirty: true,
-                    durable: false,
                     changes: 1,
                     synced: 0,
                     last_write: now,
@@ -391,12 +420,12 @@ impl Chunk {
         }
     }
 
-    fn make_files(&self, version: ChunkVersion) -> std::io::Result<Arc<dyn DiskFile>> {
+    fn make_files(&self, version: ChunkVersion) -> std::io::Result<(Arc<dyn DiskFile>, Arc<dyn DiskFile>)> {
         let data = self.disk.disk.open(&self.disk.data_path(self.id), OpenMode::CreateNew)?;
         let meta = self.disk.disk.open(&self.disk.meta_path(self.id), OpenMode::CreateNew)?;
         meta.write_all_at(&self.header(version, true, &[], 0).encode(), 0)?;
         meta.set_len(SIDECAR_SIZE)?;
-        Ok(data)
+        Ok((data, meta))
     }
 
     pub(super) fn header(&self, version: ChunkVersion, dirty: bool, table: &[u8], length: u64) -> Header {
@@ -420,9 +449,7 @@ impl Chunk {
         }
         let meta = self.disk.disk.open(&self.disk.meta_path(self.id), OpenMode::Write).map_err(self.io())?;
         meta.write_all_at(&self.header(version, true, &[], 0).encode(), 0).map_err(self.io())?;
-        if copy.durable {
-            meta.sync_data().map_err(|source| self.failed_sync(source))?;
-        }
+        meta.sync_data().map_err(|source| self.failed_sync(source))?;
         copy.dirty = true;
         self.set_version(state, version);
         Ok(())
@@ -441,11 +468,6 @@ impl Chunk {
         let header = self.header(version, false, &table, copy.length);
         meta.write_all_at(&header.encode(), 0).map_err(self.io())?;
         meta.sync_data().map_err(|source| self.failed_sync(source))?;
-        if !copy.durable {
-            let directory = self.disk.directory(self.id);
-            self.disk.disk.sync_dir(&directory).map_err(|source| self.failed_sync(source))?;
-        }
-        copy.durable = true;
         copy.dirty = false;
         Ok(())
     }

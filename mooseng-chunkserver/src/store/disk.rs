@@ -1,6 +1,6 @@
 //! One disk of chunks: its directories, its room, what is found there at start, and the end of a disk that fails.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -146,7 +146,7 @@ impl ChunkDisk {
 
     /// What an I/O error of an operation on `chunk` means. Some are the copy's own, or of the process; any other is the
     /// disk's end.
-    pub(super) fn trouble(&self, chunk: ChunkId, source: io::Error) -> StoreError {
+    pub(crate) fn trouble(&self, chunk: ChunkId, source: io::Error) -> StoreError {
         use io::ErrorKind::{AlreadyExists, NotFound, QuotaExceeded, StorageFull, UnexpectedEof};
         let open_files_used_up = [libc::EMFILE, libc::ENFILE].map(Some).contains(&source.raw_os_error());
         match source.kind() {
@@ -214,7 +214,8 @@ impl ChunkDisk {
     pub(super) fn scan(&self) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
         for low in 0..=255u8 {
-            let mut names: HashMap<ChunkId, (bool, bool)> = HashMap::new();
+            // In order, so that a start does the same things each time.
+            let mut names: BTreeMap<ChunkId, (bool, bool)> = BTreeMap::new();
             for path in self.disk.list(&self.root.join(format!("{low:02x}")))? {
                 let Some((chunk, is_data)) = name_of(&path, low) else {
                     tracing::warn!(path = %path.display(), "a file that does not belong here is left alone");
@@ -222,6 +223,10 @@ impl ChunkDisk {
                 };
                 let seen = names.entry(chunk).or_default();
                 *(if is_data { &mut seen.0 } else { &mut seen.1 }) = true;
+            }
+            if !names.is_empty() {
+                // A process that was killed may have left names that the disk does not have yet.
+                self.disk.sync_dir(&self.root.join(format!("{low:02x}")))?;
             }
             for (chunk, seen) in names {
                 match seen {

@@ -39,6 +39,15 @@ pub enum StoreError {
         /// The version of the lease that came too late.
         lease: ChunkVersion,
     },
+    /// The server stopped while the copy was written under this lease, and cannot tell what of it was lost. Only a
+    /// later lease, whose holder writes again what it had not synced, makes the copy good.
+    #[error("{chunk}: the server stopped while it was written under version {version}")]
+    Interrupted {
+        /// Which chunk.
+        chunk: ChunkId,
+        /// The version of the lease.
+        version: ChunkVersion,
+    },
     /// The disk is full up to its reserve.
     #[error("{chunk}: no space on the disk")]
     NoSpace {
@@ -91,7 +100,7 @@ impl From<StoreError> for CallError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { .. } => FsError::NotFound.into(),
-            StoreError::Stale { .. } => FsError::Stale.into(),
+            StoreError::Stale { .. } | StoreError::Interrupted { .. } => FsError::Stale.into(),
             StoreError::Fenced { .. } => FsError::LeaseLost.into(),
             StoreError::NoSpace { .. } => FsError::NoSpace.into(),
             StoreError::Broken { .. } | StoreError::Disk { .. } => FsError::Io.into(),

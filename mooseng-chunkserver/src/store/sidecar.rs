@@ -4,7 +4,7 @@
 use mooseng_types::{BLOCKS_PER_CHUNK, ChunkId, ChunkVersion, ClusterId};
 
 /// Bytes of the header; one sector, so that a write of it is never torn.
-pub(crate) const HEADER_SIZE: usize = 512;
+pub const HEADER_SIZE: usize = 512;
 /// Where the table of block checksums begins.
 pub(crate) const TABLE_OFFSET: u64 = 4096;
 /// Bytes of a sidecar.
@@ -17,33 +17,36 @@ const CRC_AT: usize = HEADER_SIZE - 4;
 
 /// What the first sector of a sidecar says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Header {
+pub struct Header {
     /// Which chunk.
-    pub(crate) chunk: ChunkId,
+    pub chunk: ChunkId,
     /// The newest write lease that has written to the copy.
-    pub(crate) version: ChunkVersion,
+    pub version: ChunkVersion,
     /// Whose it is.
-    pub(crate) cluster: ClusterId,
+    pub cluster: ClusterId,
     /// The copy may have changed since length and checksums were last stored.
-    pub(crate) dirty: bool,
+    pub dirty: bool,
     /// Bytes of the data file; means nothing while dirty.
-    pub(crate) length: u32,
+    pub length: u32,
     /// CRC-32C of the table's used part; means nothing while dirty.
-    pub(crate) table_crc: u32,
+    pub table_crc: u32,
 }
 
 /// Why a sidecar cannot be believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum BadSidecar {
+pub enum BadSidecar {
+    /// Wrong magic or checksum.
     #[error("the sidecar is torn or not one")]
     Torn,
+    /// Written by a later release.
     #[error("the sidecar has format {0}, which this release does not know")]
     Format(u16),
 }
 
 impl Header {
     /// The sector.
-    pub(crate) fn encode(&self) -> [u8; HEADER_SIZE] {
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_SIZE] {
         let mut out = [0; HEADER_SIZE];
         out[0..8].copy_from_slice(MAGIC);
         out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
@@ -59,7 +62,7 @@ impl Header {
     }
 
     /// Reads the sector.
-    pub(crate) fn decode(sector: &[u8; HEADER_SIZE]) -> Result<Self, BadSidecar> {
+    pub fn decode(sector: &[u8; HEADER_SIZE]) -> Result<Self, BadSidecar> {
         let half = |at: usize| u16::from_le_bytes([sector[at], sector[at + 1]]);
         let word =
             |at: usize| u32::from_le_bytes([sector[at], sector[at + 1], sector[at + 2], sector[at + 3]]);
@@ -83,12 +86,14 @@ impl Header {
 }
 
 /// The bytes of a table.
-pub(crate) fn encode_table(table: &[u32]) -> Vec<u8> {
+#[must_use]
+pub fn encode_table(table: &[u32]) -> Vec<u8> {
     table.iter().flat_map(|crc| crc.to_le_bytes()).collect()
 }
 
 /// The checksums in a table's bytes.
-pub(crate) fn decode_table(bytes: &[u8]) -> Vec<u32> {
+#[must_use]
+pub fn decode_table(bytes: &[u8]) -> Vec<u32> {
     bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
 }
 

@@ -14,6 +14,9 @@ use crate::changes::Change;
 /// Bytes written one after another before their write-back is begun: enough for the disk to work in large pieces, little
 /// enough for a sync to find almost nothing left to do.
 const WRITEBACK_BYTES: u64 = 2 << 20;
+/// Writes of this size and more go past the kernel's cache: to fill it would cost more than the disk, and a stream of
+/// that size is seldom read back at once.
+const BULK_MIN: usize = 256 << 10;
 
 static ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
 
@@ -64,7 +67,12 @@ impl Chunk {
         }
         self.make_dirty(state, token.version)?;
         let copy = self.opened(state, now)?;
-        if let Err(error) = copy.data.write_all_at(payload, offset) {
+        let written = if payload.len() >= BULK_MIN {
+            copy.data.write_bulk_at(payload, offset)
+        } else {
+            copy.data.write_all_at(payload, offset)
+        };
+        if let Err(error) = written {
             self.undo_partial_write(copy, offset, end)?;
             return Err(self.disk.trouble(self.id(), error));
         }
@@ -204,31 +212,18 @@ impl Chunk {
         self.admit_present(&state)?;
         self.admit_lease(&state, token)?;
         self.touch(now);
-        let (data, durable, covered) = match state.open.as_ref() {
-            Some(copy) if copy.synced < copy.changes || !copy.durable => {
-                (Arc::clone(&copy.data), copy.durable, copy.changes)
-            }
+        let (data, covered) = match state.open.as_ref() {
+            Some(copy) if copy.synced < copy.changes => (Arc::clone(&copy.data), copy.changes),
             _ => return Ok(()),
         };
         drop(state);
         // Without the lock: reads go on, and so do writes, which this sync need not cover.
         let synced = data.sync_data().map_err(|source| self.failed_sync(source));
-        let synced = synced.and_then(|()| if durable { Ok(()) } else { self.sync_identity() });
         let mut state = self.lock();
         if let (Ok(()), Some(copy)) = (&synced, state.open.as_mut()) {
-            copy.durable = true;
             copy.synced = copy.synced.max(covered);
         }
         self.settle(&mut state, synced)
-    }
-
-    fn sync_identity(&self) -> Result<(), StoreError> {
-        use mooseng_env::disk::OpenMode;
-        let meta =
-            self.disk.disk.open(&self.disk.meta_path(self.id()), OpenMode::Write).map_err(self.io())?;
-        meta.sync_data().map_err(|source| self.failed_sync(source))?;
-        let directory = self.disk.directory(self.id());
-        self.disk.disk.sync_dir(&directory).map_err(|source| self.failed_sync(source))
     }
 
     /// Whether the copy is dirty and has not been written for `idle`.

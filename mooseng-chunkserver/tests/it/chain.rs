@@ -204,3 +204,21 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     }
     files
 }
+
+#[test]
+fn an_empty_write_makes_every_copy_of_a_chain_take_on_the_leases_version() {
+    let servers: Vec<Server> = (0..2).map(|_| start(vec![])).collect();
+    let chain = chain_of(&servers);
+    let mut client = servers[0].connect();
+    let first = token(7, 1, 1, true);
+    write(&mut client, &write_request(&first, 7, 0, b"content", &chain), b"content").unwrap();
+    let second = token(7, 1, 2, false);
+    let mut empty = write_request(&second, 7, 0, b"", &chain);
+    empty.version = 2;
+    empty.sync = true;
+    write(&mut client, &empty, b"").unwrap();
+    for server in &servers {
+        let (reply, got) = read(&mut server.connect(), 7, 2, 0, 100).unwrap();
+        assert_eq!((reply.version, &got[..]), (2, &b"content"[..]));
+    }
+}

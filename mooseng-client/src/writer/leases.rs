@@ -130,6 +130,7 @@ impl Client {
             }
             match self.make_ready(&grant, &granted, piece) {
                 Ok(adopted) => return Ok(Readied { grant, continuous, adopted }),
+                Err(ChainError::Full(..)) => return Err(FsError::NoSpace.into()),
                 Err(error) => {
                     if let ChainError::Failed(server, _) = &error
                         && !failed.contains(server)
@@ -270,7 +271,7 @@ fn follows(last: (ChunkId, ChunkVersion), granted: &Granted) -> bool {
 /// A request under `grant` has failed: the lease needs a new grant, unless it has one already.
 pub(super) fn note_failure(lease: &mut Lease, grant: &Grant, error: &ChainError) {
     let failed = match error {
-        ChainError::Failed(server, error) => {
+        ChainError::Failed(server, error) | ChainError::Full(server, error) => {
             tracing::warn!(chunk = %grant.chunk.chunk, %server, %error, "a write chain is broken");
             Some(*server)
         }

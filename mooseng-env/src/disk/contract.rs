@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{Disk, OpenMode};
+use super::{Disk, DiskFile, OpenMode};
 
 /// Checks `disk` in the empty directory `dir`.
 ///
@@ -32,6 +32,8 @@ pub fn check_contract(disk: &dyn Disk, dir: &Path) {
     assert_eq!(file.len().unwrap(), 4096);
     file.sync_data().unwrap();
 
+    check_bulk(&*file);
+
     disk.write_whole(&b, b"new").unwrap();
     disk.rename(&a, &b).unwrap();
     assert_eq!(disk.read_whole(&b).unwrap().len(), 4096);
@@ -43,6 +45,24 @@ pub fn check_contract(disk: &dyn Disk, dir: &Path) {
     assert_eq!(disk.remove(&b).unwrap_err().kind(), io::ErrorKind::NotFound);
     let (total, free) = disk.space(dir).unwrap();
     assert!(free <= total);
+}
+
+/// A bulk write is a write, aligned or not, and mixes with the other kind.
+#[expect(clippy::unwrap_used, reason = "called by tests only; a panic is its verdict")]
+fn check_bulk(file: &dyn DiskFile) {
+    let room = vec![7; 3 * 4096];
+    let start = room.as_ptr().align_offset(4096);
+    let aligned = &room[start..start + 8192];
+    file.write_bulk_at(aligned, 4096).unwrap();
+    file.write_bulk_at(&aligned[1..100], 12_288).unwrap();
+    file.write_all_at(b"mixed", 5000).unwrap();
+    file.write_bulk_at(&aligned[..4096], 8192).unwrap();
+    let mut back = vec![0; 8192 + 99];
+    file.read_exact_at(&mut back, 4096).unwrap();
+    let mut expected = vec![7; 8192 + 99];
+    expected[904..909].copy_from_slice(b"mixed");
+    assert_eq!(back, expected);
+    file.set_len(4096).unwrap();
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::FallocateFlags;
 
@@ -19,7 +20,7 @@ impl Disk for FsDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::CreateNew).mode(0o600);
-        Ok(Arc::new(options.open(path)?))
+        Ok(Arc::new(FsFile::new(options.open(path)?)))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -51,10 +52,39 @@ impl Disk for FsDisk {
     }
 }
 
-impl DiskFile for File {
+/// What direct I/O wants multiples of: no disk has larger sectors.
+const ALIGNMENT: usize = 4096;
+
+/// An open file.
+#[derive(Debug)]
+struct FsFile {
+    file: File,
+    /// The same file opened for direct I/O, once that was wanted; `None` where it cannot be.
+    direct: OnceLock<Option<File>>,
+    direct_refused: AtomicBool,
+}
+
+impl FsFile {
+    fn new(file: File) -> Self {
+        Self { file, direct: OnceLock::new(), direct_refused: AtomicBool::new(false) }
+    }
+
+    fn direct(&self) -> Option<&File> {
+        if self.direct_refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        let reopen = || {
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path).ok()
+        };
+        self.direct.get_or_init(reopen).as_ref()
+    }
+}
+
+impl DiskFile for FsFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         loop {
-            match FileExt::read_at(self, into, offset) {
+            match FileExt::read_at(&self.file, into, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -62,30 +92,46 @@ impl DiskFile for File {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, offset)
+        FileExt::write_all_at(&self.file, bytes, offset)
+    }
+
+    fn write_bulk_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let aligned = (bytes.as_ptr().addr() | bytes.len()).is_multiple_of(ALIGNMENT)
+            && offset.is_multiple_of(ALIGNMENT as u64);
+        let Some(direct) = self.direct().filter(|_| aligned && !bytes.is_empty()) else {
+            return self.write_all_at(bytes, offset);
+        };
+        match FileExt::write_all_at(direct, bytes, offset) {
+            // The file system takes the flag and not the write.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.direct_refused.store(true, Ordering::Relaxed);
+                self.write_all_at(bytes, offset)
+            }
+            other => other,
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
+        self.file.sync_data()
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        File::set_len(self, length)
+        self.file.set_len(length)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
-        Ok(rustix::fs::fallocate(self, FallocateFlags::empty(), offset, length)?)
+        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, length)?)
     }
 
     fn start_writeback(&self, offset: u64, length: u64) {
-        super::file_writeback::start(self, offset, length);
+        super::file_writeback::start(&self.file, offset, length);
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.as_fd())
+        Some(self.file.as_fd())
     }
 }

@@ -188,7 +188,12 @@ impl MemoryFile {
         let state = self.disk.lock();
         let have = state.files.get(&self.id).ok_or_else(not_found)?.now.len() as u64;
         let more = length.saturating_sub(have);
-        if state.used() + more > state.capacity { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        // What needs no more room is done on a full disk too.
+        if more > 0 && state.used() + more > state.capacity {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -289,6 +294,10 @@ mod tests {
         let file = disk.open(Path::new("/a"), OpenMode::CreateNew).unwrap();
         assert_eq!(file.write_all_at(&[0; 101], 0).unwrap_err().kind(), io::ErrorKind::StorageFull);
         file.write_all_at(&[0; 100], 0).unwrap();
+        disk.set_capacity(10);
+        file.write_all_at(&[1; 100], 0).unwrap();
+        file.set_len(50).unwrap();
+        assert_eq!(file.set_len(51).unwrap_err().kind(), io::ErrorKind::StorageFull);
         disk.fail_syncs(true);
         assert!(file.sync_data().is_err());
     }

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use mooseng_meta::Command;
-use mooseng_protocol::pb;
 use mooseng_types::{ChunkId, InodeId, ServerId};
 
 use super::{MasterCore, Now, Waiter};
@@ -82,7 +81,7 @@ impl MasterCore {
         self.housekeeping.dead_from =
             if dead.len() < DEAD_MAX { 0 } else { dead.last().map_or(0, |d| d.0.raw() + 1) };
         let mut gone = Vec::new();
-        let mut orders: Vec<(ServerId, Vec<u64>)> = Vec::new();
+        let mut orders: Vec<(ServerId, Vec<ChunkId>)> = Vec::new();
         for (chunk, servers) in dead {
             let mut left = 0;
             for id in servers {
@@ -93,8 +92,8 @@ impl MasterCore {
                 left += 1;
                 if server.is_up(now.mono) && server.deleting.insert(chunk) {
                     match orders.iter_mut().find(|(to, _)| *to == id) {
-                        Some((_, chunks)) => chunks.push(chunk.raw()),
-                        None => orders.push((id, vec![chunk.raw()])),
+                        Some((_, chunks)) => chunks.push(chunk),
+                        None => orders.push((id, vec![chunk])),
                     }
                 }
             }
@@ -102,10 +101,8 @@ impl MasterCore {
                 gone.push(chunk);
             }
         }
-        for (id, chunks) in orders {
-            if let Some(conn) = self.registry.get(id).and_then(|server| server.conn) {
-                self.push(conn, &pb::DeleteChunks { chunks });
-            }
+        for (server, chunks) in orders {
+            self.order_deletion(server, &chunks);
         }
         if !gone.is_empty() {
             self.registry.forget_confirmed(&gone);

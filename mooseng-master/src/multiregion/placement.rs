@@ -1,10 +1,11 @@
 //! Which servers get the copies of a chunk: a pure function over what is known of the servers.
 //!
-//! Each copy goes to another server. Among those with room the choice is random, weighted by free space, so that
-//! servers fill evenly and no two new chunks flock to the emptiest one. (The chunkserver decides which of its disks
+//! Each copy goes to another server, one with room for a whole chunk if there are enough of them, so that a chunk
+//! seldom finds its disk full while it grows. Among those the choice is random, weighted by free space, so that servers
+//! fill evenly and no two new chunks flock to the emptiest one. (The chunkserver decides which of its disks
 //! takes the copy.)
 
-use mooseng_types::ServerId;
+use mooseng_types::{CHUNK_SIZE, ServerId};
 
 /// A server that could take a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,8 +23,10 @@ pub struct Candidate {
 /// repeatable.
 #[must_use]
 pub fn place(candidates: &[Candidate], copies: usize, mut seed: u64) -> Vec<ServerId> {
+    let roomy = candidates.iter().filter(|c| c.free_bytes >= CHUNK_SIZE).count() >= copies;
+    let enough = if roomy { CHUNK_SIZE } else { 1 };
     let mut left: Vec<(ServerId, u64)> =
-        candidates.iter().filter(|c| c.free_bytes > 0).map(|c| (c.server, weight(c))).collect();
+        candidates.iter().filter(|c| c.free_bytes >= enough).map(|c| (c.server, weight(c))).collect();
     let mut chosen = Vec::with_capacity(copies);
     while chosen.len() < copies && !left.is_empty() {
         let total: u64 = left.iter().map(|(_, weight)| weight).sum();
@@ -74,6 +77,8 @@ mod tests {
             assert_eq!(place(&servers, 2, seed).len(), 2);
         }
         assert_eq!(place(&servers[1..2], 2, 1), []);
+        let two: Vec<_> = (0..200).flat_map(|seed| place(&servers, 2, seed)).collect();
+        assert!(!two.contains(&ServerId::from_raw(3)), "two others have room for a whole chunk");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use mooseng_types::MasterId;
 use raft::eraftpb::{self, MessageType};
 use raft::{Config, RawNode, StateRole};
 
+use super::admit;
 use super::convert::{conf_state, from_log, from_wire, to_log, to_wire};
 use super::memory_log::MemoryLog;
 use super::{HardState, LogEntry, Recovered};
@@ -210,6 +211,11 @@ impl Node {
             tracing::warn!("dropped a malformed message of a peer");
             return;
         };
+        let is_voter = |id| self.raw.raft.prs().get(id).is_some();
+        if let Err(error) = admit::check(&message, self.raw.raft.id, is_voter) {
+            tracing::warn!(%error, from = message.from, "dropped a message that no peer sends");
+            return;
+        }
         let asks_for_vote =
             matches!(message.msg_type, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
         if now < self.silent_until && asks_for_vote {

@@ -20,7 +20,7 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
         state: if server.is_up(now.mono) { "up" } else { "down" }.into(),
         total_bytes: server.total_bytes(),
         free_bytes: server.free_bytes(),
-        chunks: server.disks.iter().map(|disk| disk.chunks).sum(),
+        chunks: server.disks.iter().map(|disk| disk.copies).sum(),
         disks: server.disks.len() as u64,
         disks_failed: server.disks.iter().filter(|disk| disk.failed).count() as u64,
     });

@@ -238,8 +238,8 @@ fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
     Ok((it.meta, command, Context::Attr))
 }
 
-/// Opens a session. One of the same name that is not connected any more belonged to the same mount before it died: it
-/// ends at once, so that its leases are in nobody's way.
+/// Opens a session. Where it says so, one of the same name that is not connected any more belonged to the same mount
+/// before it died: it ends at once, so that its leases are in nobody's way.
 fn open_session(core: &mut MasterCore, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
     core.must_take_changes()?;
     let client = id16(&it.client_id, "client_id")?;

@@ -4,12 +4,13 @@ use mooseng_meta::Command;
 use mooseng_protocol::convert::id16;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_types::ServerId;
+use mooseng_types::{ChunkId, ChunkVersion, ServerId};
 use prost::Message;
 
 use super::{Answer, Context, answer};
 use crate::core::{ConnId, MasterCore, Now};
 use crate::raft::Role;
+use crate::registry::{Disk, Report};
 
 /// Makes a server known, or finds it known already.
 pub(super) fn register(
@@ -40,7 +41,7 @@ pub(super) fn registered(
     server: ServerId,
 ) -> Vec<u8> {
     core.know_servers();
-    core.registry.heard(server, conn, now.mono, it.disks);
+    core.registry.heard(server, conn, now.mono, disks(&it.disks));
     pb::RegisterServerReply { server: server.raw() }.encode_to_vec()
 }
 
@@ -56,7 +57,7 @@ pub(super) fn heartbeat(
     if core.registry.get(id).is_none() {
         core.know_servers();
     }
-    let Some(server) = core.registry.heard(id, conn, now.mono, it.disks) else {
+    let Some(server) = core.registry.heard(id, conn, now.mono, disks(&it.disks)) else {
         return Err(CallError::Unavailable {
             message: format!("server {id} is not known here yet: register first"),
         });
@@ -68,14 +69,38 @@ pub(super) fn heartbeat(
 /// What a server has.
 pub(super) fn report(core: &mut MasterCore, it: &pb::ChunkReportRequest) -> Result<Answer, CallError> {
     core.must_lead()?;
-    if !core.registry.report(it) {
+    let copy = |copy: &pb::CopyStatus| (ChunkId::from_raw(copy.chunk), ChunkVersion::from_raw(copy.version));
+    let report = Report {
+        full: it.full,
+        last: it.last,
+        copies: it.chunks.iter().map(copy).collect(),
+        lost: it.lost.iter().map(|chunk| ChunkId::from_raw(*chunk)).collect(),
+    };
+    if !core.registry.report(ServerId::from_raw(it.server), report) {
         let message = format!("server {} is not known here yet: register first", it.server);
         return Err(CallError::Unavailable { message });
     }
     answer(&pb::ChunkReportReply {})
 }
 
+fn disks(disks: &[pb::DiskStatus]) -> Vec<Disk> {
+    let disk = |disk: &pb::DiskStatus| Disk {
+        total_bytes: disk.total_bytes,
+        free_bytes: disk.free_bytes,
+        failed: disk.failed,
+        copies: disk.chunks,
+    };
+    disks.iter().map(disk).collect()
+}
+
 impl MasterCore {
+    /// Orders a server to delete its copies of `chunks`.
+    pub(crate) fn order_deletion(&mut self, server: ServerId, chunks: &[ChunkId]) {
+        if let Some(conn) = self.registry.get(server).and_then(|server| server.conn) {
+            self.push(conn, &pb::DeleteChunks { chunks: chunks.iter().map(|chunk| chunk.raw()).collect() });
+        }
+    }
+
     /// Takes over from the state what servers there are.
     fn know_servers(&mut self) {
         for row in self.state.servers() {

@@ -10,7 +10,8 @@ use mooseng_types::{FileKind, FsError};
 use crate::world::{Client, World, hello};
 
 fn open_session(client: &mut Client, id: u8) -> u64 {
-    let request = pb::OpenSessionRequest { client_id: vec![id; 16].into(), name: "test".into() };
+    let request =
+        pb::OpenSessionRequest { client_id: vec![id; 16].into(), name: "test".into(), replaces: false };
     client.call(&request).unwrap().session
 }
 

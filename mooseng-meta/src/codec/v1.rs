@@ -1,4 +1,4 @@
-//! Format 1.
+//! Format 1: entries, answers and rows, a file for each.
 
 pub(crate) mod entry;
 pub(crate) mod response;

@@ -4,14 +4,18 @@ use super::Finding;
 use super::source::{Tree, has_word, is_test_file};
 
 /// Where the schema may be named: the protocol crate, and the files that speak to the wire.
-const EDGES: [&str; 9] = [
+const EDGES: [&str; 12] = [
     "mooseng-protocol/",
     "mooseng-master/src/service",
-    "mooseng-master/src/edge",
-    "mooseng-master/src/raft/peers",
-    "mooseng-chunkserver/src/",
+    "mooseng-master/src/server",
+    // What masters say to each other is ours to define, and the core answers in frames.
+    "mooseng-master/src/raft/",
+    "mooseng-master/src/core.rs",
+    "mooseng-chunkserver/",
     "mooseng-client/src/master_client",
     "mooseng-client/src/chunk_client",
+    "mooseng-client/src/session.rs",
+    "mooseng-client/src/wire.rs",
     "mooseng-cli/src/",
     "mooseng-sim/src/",
 ];

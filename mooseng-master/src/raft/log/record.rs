@@ -30,6 +30,8 @@ pub(super) const RECORD_HEAD: usize = 24;
 pub const MARK_SIZE: usize = RECORD_HEAD + 16;
 /// The longest content: a command is far below it.
 pub(super) const CONTENT_MAX: usize = 16 << 20;
+/// Batches are counted one by one from 1, so none comes near this; beyond it, the number of the next could overflow.
+pub(super) const BATCH_MAX: u64 = 1 << 62;
 const MAGIC: [u8; 8] = *b"MNGRLOG1";
 
 /// Bytes that are not what the log writes.
@@ -179,7 +181,7 @@ pub(super) fn decode(bytes: &[u8], segment: u64) -> Option<Found> {
     let length = usize::try_from(word(head, 0)).ok().filter(|length| (1..=CONTENT_MAX).contains(length))?;
     let content = bytes.get(RECORD_HEAD..RECORD_HEAD + length)?;
     let crc = word(head, 20);
-    if checksum(segment, head, content) != crc {
+    if checksum(segment, head, content) != crc || long(head, 8) > BATCH_MAX {
         return None;
     }
     let parsed = match (head[4], length) {

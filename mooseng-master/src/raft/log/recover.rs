@@ -133,7 +133,9 @@ impl Replay {
         let mut batch = Vec::new();
         let mut at = tail.offset;
         let mut chain = tail.chain;
-        while let Some(found) = record::decode(&bytes[at..], header.number) {
+        // Padding may be missing at the end of a file that was cut off, so an offset may lie behind the end.
+        let from = |at: usize| bytes.get(at..).unwrap_or_default();
+        while let Some(found) = record::decode(from(at), header.number) {
             if found.chain != chain || found.batch <= tail.batch {
                 break;
             }
@@ -145,7 +147,7 @@ impl Replay {
                 tail = Tail { offset: at, chain, batch: found.batch, ..tail };
             }
         }
-        if let Some(offset) = later_batch(&bytes[tail.offset..], header.number, tail.batch + 1) {
+        if let Some(offset) = later_batch(from(tail.offset), header.number, tail.batch + 1) {
             return Err(damaged(tail.offset + offset));
         }
         // A segment is left only after its last batch was synced, so only the newest may end early.

@@ -136,6 +136,11 @@ impl Segments {
 
     fn write(&mut self, mut contents: Vec<Content>) -> io::Result<()> {
         let batch = self.tail.batch + 1;
+        if batch > record::BATCH_MAX {
+            return Err(io::Error::other(
+                "the log's batch numbers are used up: a record on the disk is not ours",
+            ));
+        }
         let mut chain = self.encode(&contents, batch);
         if self.tail.offset + self.buffer.len() > usize::try_from(self.capacity).unwrap_or(usize::MAX) {
             // The records that open a new segment make it stand for itself: those before may be purged.

@@ -9,6 +9,7 @@ use mooseng_env::{Disk, MemoryDisk};
 use mooseng_types::{ClusterId, MasterId};
 use proptest::prelude::*;
 
+use super::record::{self, Content, Place};
 use super::{LogOpenError, LogOptions, Segments};
 use crate::raft::{HardState, LogEntry, Persist, Recovered};
 
@@ -88,6 +89,38 @@ fn damage_to_what_was_durable_is_refused() {
     assert!(matches!(open(&disk), Err(LogOpenError::Damaged { .. })));
     file.write_all_at(&[whole[300]], 300).unwrap();
     open(&disk).unwrap();
+}
+
+#[test]
+fn a_file_cut_off_within_the_padding_of_its_last_record_reads_back() {
+    let disk = disk();
+    let (mut log, _) = open(&disk).unwrap();
+    log.append(&[batch(1, vec![entry(1, 1, 6)])]).unwrap();
+    let path = Path::new("/log/0000000000000001.log");
+    let file = disk.open(path, OpenMode::Write).unwrap();
+    // Header; the entry's record, of 47 bytes and one of padding; the state's, of 48. Without the state the batch is not
+    // whole, so the entry is made its last record by hand.
+    let mut record = Vec::new();
+    let place = Place { segment: 1, batch: 1, last: true };
+    record::encode(&mut record, &Content::Entry(entry(1, 1, 6)), place, &mut 0);
+    file.write_all_at(&record, 64).unwrap();
+    file.set_len(64 + 47).unwrap();
+    let (mut log, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.entries, [entry(1, 1, 6)]);
+    log.append(&[batch(2, vec![entry(2, 1, 6)])]).unwrap();
+    assert_eq!(open(&disk).unwrap().1.entries, [entry(1, 1, 6), entry(2, 1, 6)]);
+}
+
+#[test]
+fn a_batch_number_that_leaves_no_next_one_is_not_believed() {
+    let encoded = |number| {
+        let mut record = Vec::new();
+        let place = Place { segment: 1, batch: number, last: true };
+        record::encode(&mut record, &Content::Mark { index: 1, term: 1 }, place, &mut 0);
+        record
+    };
+    assert!(record::decode(&encoded(record::BATCH_MAX), 1).is_some());
+    assert_eq!(record::decode(&encoded(u64::MAX), 1), None);
 }
 
 #[test]

@@ -1,0 +1,124 @@
+//! Which messages of a peer reach the consensus core.
+//!
+//! The core trusts its peers: a message that no correct peer sends may make it index past a list or overflow a counter,
+//! which ends the process. What makes no sense in itself is refused here. What contradicts *this* log (a commit index
+//! beyond its end, another entry in a committed place) still ends the process, on purpose: then a log was lost or two
+//! leaders were elected, and a voter that carried on could lose what was acknowledged.
+
+use mooseng_protocol::convert::BadMessage;
+use raft::eraftpb::{Message, MessageType};
+
+/// Terms and indexes are counted up one by one, so none comes near this; beyond it, sums of them could overflow.
+const COUNTER_MAX: u64 = 1 << 62;
+
+/// Says what is wrong with a message to `own` that claims to be from another voter.
+pub(super) fn check(
+    message: &Message,
+    own: u64,
+    is_voter: impl FnOnce(u64) -> bool,
+) -> Result<(), BadMessage> {
+    let bad = |field| Err(BadMessage { field });
+    if message.to != own {
+        return bad("to");
+    }
+    if message.from == own || !is_voter(message.from) {
+        return bad("from");
+    }
+    let counters = [message.term, message.log_term, message.index, message.commit, message.commit_term];
+    if message.term == 0 || counters.iter().any(|counter| *counter > COUNTER_MAX) {
+        return bad("counter");
+    }
+    // Nobody sets one, and refusing a vote for it in term 0 would end the process.
+    if message.priority < 0 {
+        return bad("priority");
+    }
+    // Everything that our peers send. Snapshots are not among it: the log is purged only behind every voter.
+    match message.msg_type {
+        MessageType::MsgAppend => check_append(message),
+        MessageType::MsgAppendResponse
+        | MessageType::MsgHeartbeat
+        | MessageType::MsgHeartbeatResponse
+        | MessageType::MsgRequestVote
+        | MessageType::MsgRequestVoteResponse
+        | MessageType::MsgRequestPreVote
+        | MessageType::MsgRequestPreVoteResponse
+        | MessageType::MsgTimeoutNow => {
+            if message.entries.is_empty() {
+                Ok(())
+            } else {
+                bad("entries")
+            }
+        }
+        _ => bad("kind"),
+    }
+}
+
+/// Entries follow each other and the place that they are to be appended at; terms never fall.
+fn check_append(message: &Message) -> Result<(), BadMessage> {
+    if (message.index == 0) != (message.log_term == 0) {
+        return Err(BadMessage { field: "log_term" });
+    }
+    let (mut index, mut term) = (message.index, message.log_term);
+    for entry in message.entries.iter() {
+        index += 1;
+        if entry.index != index || entry.term < term.max(1) || entry.term > message.term {
+            return Err(BadMessage { field: "entries" });
+        }
+        term = entry.term;
+    }
+    if term > message.term { Err(BadMessage { field: "log_term" }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use mooseng_protocol::pb;
+
+    use super::*;
+    use crate::raft::convert::from_wire;
+
+    fn verdict(message: pb::RaftMessage) -> Result<(), BadMessage> {
+        check(&from_wire(message).unwrap(), 1, |id| (1..=3).contains(&id))
+    }
+
+    fn append() -> pb::RaftMessage {
+        let entry = |index, term| pb::RaftEntry { term, index, ..pb::RaftEntry::default() };
+        let entries = vec![entry(5, 3), entry(6, 4)];
+        let kind = MessageType::MsgAppend as u32;
+        pb::RaftMessage {
+            kind,
+            to: 1,
+            from: 2,
+            term: 4,
+            log_term: 3,
+            index: 4,
+            entries,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_a_correct_peer_sends_passes() {
+        assert_eq!(verdict(append()), Ok(()));
+        assert_eq!(verdict(pb::RaftMessage { index: 0, log_term: 0, entries: vec![], ..append() }), Ok(()));
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_the_field_that_is_wrong() {
+        let good = append();
+        let refuse =
+            |message: pb::RaftMessage, field| assert_eq!(verdict(message), Err(BadMessage { field }));
+        refuse(pb::RaftMessage { to: 2, ..good.clone() }, "to");
+        refuse(pb::RaftMessage { from: 1, ..good.clone() }, "from");
+        refuse(pb::RaftMessage { from: 9, ..good.clone() }, "from");
+        refuse(pb::RaftMessage { term: 0, ..good.clone() }, "counter");
+        refuse(pb::RaftMessage { commit: u64::MAX, ..good.clone() }, "counter");
+        refuse(pb::RaftMessage { priority: -1, ..good.clone() }, "priority");
+        refuse(pb::RaftMessage { log_term: 0, ..good.clone() }, "log_term");
+        refuse(pb::RaftMessage { index: 3, ..good.clone() }, "entries");
+        refuse(pb::RaftMessage { term: 3, ..good.clone() }, "entries");
+        refuse(pb::RaftMessage { term: 2, entries: vec![], ..good.clone() }, "log_term");
+        for kind in [MessageType::MsgSnapshot, MessageType::MsgReadIndex, MessageType::MsgPropose] {
+            refuse(pb::RaftMessage { kind: kind as u32, ..good.clone() }, "kind");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A client: speaks the protocol, and tells the oracle what it was answered.
+
+mod audit;
+mod board;
+mod call;
+mod data;
+mod names;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mooseng_types::FsError;
+
+pub(crate) use audit::audit;
+use call::Caller;
+pub(crate) use data::Content;
+
+use crate::invariants::same_answer;
+use crate::oracle::{Model, NodeId, Op, Oracle, Private, SHARED_NAMES, SharedOp};
+use crate::plant::Plant;
+use crate::task::Port;
+
+/// Nodes of a client's directory beyond which it makes no more.
+const NODES_MAX: usize = 14;
+/// The longest file, in bytes: a few blocks.
+const FILE_MAX: u64 = 150_000;
+
+/// What an operation that could not go on means: the session is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Expired;
+
+/// One life of a client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    call: Caller,
+    oracle: Rc<RefCell<Oracle>>,
+    /// Which client, and which of the private directories is its own.
+    number: usize,
+    life: usize,
+}
+
+/// Runs a client until the world ends it or its session expires.
+pub(crate) async fn run(
+    port: Port,
+    oracle: Rc<RefCell<Oracle>>,
+    number: usize,
+    masters: u64,
+    plant: Option<Plant>,
+) {
+    let life = {
+        let mut oracle = oracle.borrow_mut();
+        let life = oracle.private.len();
+        let name = format!("life{life}");
+        oracle.private.push(Private { name, founded: false, model: Model::new(), pending: None });
+        if oracle.progress.len() <= number {
+            oracle.progress.resize(number + 1, 0);
+        }
+        life
+    };
+    let call = Caller::new(port, masters, plant);
+    let mut client = Client { call, oracle, number, life };
+    // An expired session ends this life; the world begins another.
+    let Expired = client.live().await;
+}
+
+impl Client {
+    async fn live(&mut self) -> Expired {
+        match self.try_to_live().await {
+            Err(expired) => expired,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn try_to_live(&mut self) -> Result<Infallible, Expired> {
+        self.call.open_session().await?;
+        let name = self.oracle.borrow().private[self.life].name.clone();
+        let inode = match self.call.create(mooseng_types::InodeId::ROOT.raw(), &name, true).await? {
+            Ok(attr) => attr.inode,
+            Err(error) => {
+                self.accuse(format!("applied_once: mkdir of a fresh name was refused: {error}"));
+                return Err(Expired);
+            }
+        };
+        {
+            let mut oracle = self.oracle.borrow_mut();
+            oracle.private[self.life].founded = true;
+            oracle.private[self.life].model.set_inode(0, inode);
+        }
+        // Some only look: they stay with a master as long as it answers.
+        let looks = self.call.port.rng(|rng| rng.chance(350));
+        loop {
+            let draw = self.call.port.rng(|rng| rng.below(if looks { 100 } else { 20 }));
+            match draw {
+                20.. => {
+                    let which = self.which_shared();
+                    self.shared_op(which, SharedOp::Lookup).await?;
+                }
+                0..=3 => self.shared().await?,
+                4 => self.list().await?,
+                5 => self.board().await?,
+                6..=8 => self.read_back().await?,
+                _ => self.change().await?,
+            }
+            {
+                let mut oracle = self.oracle.borrow_mut();
+                oracle.answered += 1;
+                oracle.progress[self.number] += 1;
+            }
+            let pause = self.call.port.rng(|rng| rng.ms(0, 30));
+            self.call.port.sleep(pause).await;
+        }
+    }
+
+    fn accuse(&self, what: String) {
+        self.oracle.borrow_mut().accuse(format!("client {} life {}: {what}", self.number, self.life));
+    }
+
+    fn model(&self) -> Model {
+        self.oracle.borrow().private[self.life].model.clone()
+    }
+
+    /// One change in the client's own directory, which must be answered just as the model says.
+    async fn change(&mut self) -> Result<(), Expired> {
+        let mut model = self.model();
+        let Some(op) = self.choose(&model) else { return Ok(()) };
+        self.oracle.borrow_mut().private[self.life].pending = Some(op.clone());
+        let answer = self.perform(&model, &op).await?;
+        let expected = model.apply(&op);
+        if let (Ok(Some(attr)), Ok(Some(node))) = (&answer, &expected) {
+            model.set_inode(*node, attr.inode);
+        }
+        if let Some(problem) = same_answer(&op, &answer, &expected, &model) {
+            self.accuse(problem);
+        }
+        let mut oracle = self.oracle.borrow_mut();
+        oracle.private[self.life].model = model;
+        oracle.private[self.life].pending = None;
+        Ok(())
+    }
+
+    /// A change that makes sense, or nearly.
+    fn choose(&self, model: &Model) -> Option<Op> {
+        const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+        let port = &self.call.port;
+        let name = || port.rng(|rng| rng.pick(&NAMES).copied().unwrap_or("a").to_owned());
+        let dirs = model.dirs();
+        let dir = port.rng(|rng| rng.pick(&dirs).copied())?;
+        let files = model.files();
+        let file = port.rng(|rng| rng.pick(&files).copied());
+        let crowded = model.nodes.len() >= NODES_MAX;
+        let bytes = |most: u64| {
+            port.rng(|rng| {
+                let count = 1 + rng.below(most);
+                rng.bytes(usize::try_from(count).unwrap_or(1))
+            })
+        };
+        let below = |limit: u64| port.rng(|rng| usize::try_from(rng.below(limit)).unwrap_or(0));
+        Some(match port.rng(|rng| rng.below(16)) {
+            0 if !crowded => Op::Mkdir { dir: 0, name: ["s", "t"][below(2)].to_owned() },
+            1..=3 if !crowded => Op::Create { dir, name: name() },
+            4 => Op::Unlink { dir, name: name() },
+            5 => Op::Rmdir { dir: 0, name: ["s", "t", "a"][below(3)].to_owned() },
+            6 => Op::Link { node: file?, dir, name: name() },
+            7..=8 => {
+                let new_dir = port.rng(|rng| rng.pick(&dirs).copied())?;
+                Op::Rename { dir, name: name(), new_dir, new_name: name() }
+            }
+            9 => Op::Rename { dir: 0, name: "s".into(), new_dir: 0, new_name: "t".into() },
+            10..=11 => Op::WriteInline { node: file?, offset: below(3000), data: bytes(1500) },
+            12..=14 => {
+                let data = if below(3) == 0 { bytes(70_000) } else { bytes(3000) };
+                Op::Write { node: file?, offset: below(FILE_MAX - 70_000), data }
+            }
+            _ => Op::Truncate { node: file?, size: below(if below(2) == 0 { 5000 } else { FILE_MAX }) },
+        })
+    }
+
+    async fn perform(
+        &mut self,
+        model: &Model,
+        op: &Op,
+    ) -> Result<Result<Option<call::Attr>, FsError>, Expired> {
+        let inode = |node: &NodeId| model.inode(*node);
+        match op {
+            Op::Mkdir { dir, name } => self.call.create(inode(dir), name, true).await.map(some),
+            Op::Create { dir, name } => self.call.create(inode(dir), name, false).await.map(some),
+            Op::Unlink { dir, name } => self.call.unlink(inode(dir), name).await.map(none),
+            Op::Rmdir { dir, name } => self.call.rmdir(inode(dir), name).await.map(none),
+            Op::Link { node, dir, name } => self.call.link(inode(node), inode(dir), name).await.map(some),
+            Op::Rename { dir, name, new_dir, new_name } => {
+                self.call.rename((inode(dir), name), (inode(new_dir), new_name)).await.map(none)
+            }
+            Op::WriteInline { node, offset, data } => {
+                self.call.write_inline(inode(node), *offset, data).await.map(some)
+            }
+            Op::Write { node, offset, data } => {
+                self.call.write_chunk(inode(node), *offset, data).await.map(some)
+            }
+            Op::Truncate { node, size } => self.call.truncate(inode(node), *size).await.map(some),
+        }
+    }
+
+    /// One operation on a name that all clients use.
+    async fn shared(&mut self) -> Result<(), Expired> {
+        let op = match self.call.port.rng(|rng| rng.below(4)) {
+            0 => SharedOp::Create,
+            1 => SharedOp::Unlink,
+            _ => SharedOp::Lookup,
+        };
+        let which = self.which_shared();
+        self.shared_op(which, op).await
+    }
+
+    fn which_shared(&self) -> usize {
+        self.call.port.rng(|rng| usize::try_from(rng.below(SHARED_NAMES as u64)).unwrap_or(0))
+    }
+}
+
+type Refusable<T> = Result<T, FsError>;
+
+fn some(answer: Refusable<call::Attr>) -> Refusable<Option<call::Attr>> {
+    answer.map(Some)
+}
+
+fn none(answer: Refusable<()>) -> Refusable<Option<call::Attr>> {
+    answer.map(|()| None)
+}
+
+/// Between two tries when nothing else can be done.
+const RETRY: Duration = Duration::from_millis(60);

@@ -1,0 +1,89 @@
+//! The look back at the end: a fresh client walks every directory that ever was, and what it finds must follow from
+//! what was answered.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use mooseng_protocol::pb;
+use mooseng_types::{FileKind, FsError, InodeId};
+
+use super::call::Caller;
+use super::data::Content;
+use crate::invariants::judge;
+use crate::oracle::Oracle;
+use crate::task::Port;
+
+/// What is there, by path; `None` for a directory.
+type Tree = BTreeMap<String, Option<Content>>;
+
+/// Compares everything that is there with everything that was answered.
+pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64) {
+    let mut call = Caller::new(port, masters, None);
+    if call.open_session().await.is_err() {
+        oracle.borrow_mut().accuse("heals: no session could be opened".into());
+        return;
+    }
+    let lives = oracle.borrow().private.clone();
+    let root = call.list(InodeId::ROOT.raw()).await.unwrap_or_default();
+    for life in lives {
+        let Some(inode) = root.get(&life.name) else {
+            if life.founded {
+                oracle.borrow_mut().accuse(format!("no_lost_name: the directory {} is gone", life.name));
+            }
+            continue;
+        };
+        match call.walk(*inode).await {
+            Ok(tree) => {
+                for problem in judge(&life, &tree) {
+                    oracle.borrow_mut().accuse(format!("acked_is_durable: {}: {problem}", life.name));
+                }
+            }
+            Err(error) => oracle.borrow_mut().accuse(format!("no_lost_name: walk of {}: {error}", life.name)),
+        }
+    }
+}
+
+impl Caller {
+    /// A directory's entries.
+    pub(super) async fn list(&mut self, inode: u64) -> Result<BTreeMap<String, u64>, FsError> {
+        Ok(self.entries(inode).await?.into_iter().map(|(name, entry)| (name, entry.0)).collect())
+    }
+
+    async fn entries(&mut self, inode: u64) -> Result<BTreeMap<String, (u64, bool)>, FsError> {
+        let mut entries = BTreeMap::new();
+        let mut cookie = 0;
+        loop {
+            let request =
+                move |_: &mut Self| pb::ReaddirRequest { inode, cookie, entries_max: 5, plus: false };
+            let reply = self.ask(request).await?;
+            for entry in &reply.entries {
+                let name = String::from_utf8_lossy(&Bytes::clone(&entry.name)).into_owned();
+                entries.insert(name, (entry.inode, entry.kind == u32::from(FileKind::Directory.raw())));
+            }
+            match reply.entries.last() {
+                Some(last) if !reply.end => cookie = last.cookie,
+                _ => return Ok(entries),
+            }
+        }
+    }
+
+    async fn walk(&mut self, root: u64) -> Result<Tree, FsError> {
+        let mut tree = Tree::new();
+        let mut left = vec![(String::new(), root)];
+        while let Some((path, dir)) = left.pop() {
+            for (name, (inode, is_dir)) in self.entries(dir).await? {
+                let below = format!("{path}/{name}");
+                if is_dir {
+                    left.push((below.clone(), inode));
+                    tree.insert(below, None);
+                } else {
+                    let content = self.read_file(inode).await.ok_or(FsError::NotFound)?;
+                    tree.insert(below, Some(content));
+                }
+            }
+        }
+        Ok(tree)
+    }
+}

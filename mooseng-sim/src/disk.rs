@@ -1,0 +1,144 @@
+//! A disk that can lose power between any two operations: a `MemoryDisk` behind a fuse.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use mooseng_env::disk::OpenMode;
+use mooseng_env::{Disk, DiskFile, MemoryDisk};
+
+use crate::entropy::Rng;
+
+/// The fuse holds.
+const HOLDS: i64 = i64::MAX;
+
+/// A disk in memory that stops in the midst of its work when its fuse blows. Clones are the same disk.
+#[derive(Clone, Debug)]
+pub(crate) struct FusedDisk {
+    memory: MemoryDisk,
+    /// Operations that change something and are still let through.
+    fuse: Arc<AtomicI64>,
+}
+
+impl FusedDisk {
+    pub(crate) fn new(capacity: u64) -> Self {
+        Self { memory: MemoryDisk::new(capacity), fuse: Arc::new(AtomicI64::new(HOLDS)) }
+    }
+
+    /// Lets `operations` changes through and none after.
+    pub(crate) fn arm(&self, operations: u64) {
+        self.fuse.store(i64::try_from(operations).unwrap_or(HOLDS), Ordering::Relaxed);
+    }
+
+    pub(crate) fn blown(&self) -> bool {
+        self.fuse.load(Ordering::Relaxed) < 0
+    }
+
+    /// The power is gone: what was not synced survives in part, at most `permille` of its sectors.
+    pub(crate) fn power_cut(&self, rng: &mut Rng, permille: u64) {
+        self.memory.power_cut(|| rng.chance(permille));
+        self.mend();
+    }
+
+    pub(crate) fn mend(&self) {
+        self.fuse.store(HOLDS, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        self.memory.set_capacity(capacity);
+    }
+
+    fn pass(&self) -> io::Result<()> {
+        if self.fuse.load(Ordering::Relaxed) == HOLDS {
+            return Ok(());
+        }
+        if self.fuse.fetch_sub(1, Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
+        self.fuse.store(-1, Ordering::Relaxed);
+        Err(io::Error::other("the power is gone"))
+    }
+}
+
+impl Disk for FusedDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        if mode == OpenMode::CreateNew {
+            self.pass()?;
+        }
+        let file = self.memory.open(path, mode)?;
+        Ok(Arc::new(FusedFile { disk: self.clone(), file }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.memory.create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.pass()?;
+        self.memory.sync_dir(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.pass()?;
+        self.memory.remove(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.pass()?;
+        self.memory.rename(from, to)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.memory.list(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
+        self.memory.space(path)
+    }
+}
+
+#[derive(Debug)]
+struct FusedFile {
+    disk: FusedDisk,
+    file: Arc<dyn DiskFile>,
+}
+
+impl DiskFile for FusedFile {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(into, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.pass()?;
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk.pass()?;
+        self.file.sync_data()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.disk.pass()?;
+        self.file.set_len(length)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.disk.pass()?;
+        self.file.allocate(offset, length)
+    }
+
+    fn start_writeback(&self, offset: u64, length: u64) {
+        self.file.start_writeback(offset, length);
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}

@@ -1,0 +1,23 @@
+//! The promises, one per file, each with its source.
+
+mod acked_is_durable;
+mod applied_once;
+mod consistent;
+mod election_safety;
+mod lease_is_exclusive;
+mod linearizable;
+mod log_matching;
+mod no_lost_name;
+mod no_return_of_the_old;
+mod state_machine_safety;
+
+pub(crate) use acked_is_durable::{compare, judge};
+pub(crate) use applied_once::same_answer;
+pub(crate) use consistent::consistent;
+pub(crate) use election_safety::Elections;
+pub(crate) use lease_is_exclusive::lease_is_exclusive;
+pub use linearizable::linearizable;
+pub(crate) use log_matching::LogMatching;
+pub(crate) use no_lost_name::same_entries;
+pub(crate) use no_return_of_the_old::{BoardWrite, board_is_current};
+pub(crate) use state_machine_safety::same_rows;

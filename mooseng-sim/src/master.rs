@@ -1,0 +1,245 @@
+//! A machine that runs a master: the real core on its real log, over a disk that can lose power and a store that has
+//! only what was written to it.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mooseng_master::config::Peer;
+use mooseng_master::core::{CoreConfig, Effect, MasterCore, Now};
+use mooseng_master::raft::log::{LogOptions, Segments};
+use mooseng_master::raft::{HardState, Persist};
+use mooseng_meta::{Batch, MemoryStore, MetaState, MetaStore};
+use mooseng_protocol::token::TokenKey;
+use mooseng_types::{ClusterId, MasterId};
+
+use crate::clock::MachineClock;
+use crate::disk::FusedDisk;
+use crate::entropy::{Rng, SeededEntropy};
+use crate::plant::Plant;
+
+pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
+pub(crate) const SECRET: [u8; 32] = [7; 32];
+/// Small, so that a run turns over many segments.
+const SEGMENT_BYTES: u64 = 32 << 10;
+const LOG_DIR: &str = "/log";
+
+/// Work of the log's writer, in order.
+#[derive(Debug)]
+enum Work {
+    Append(Persist),
+    Purge { index: u64, term: u64 },
+}
+
+/// The process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) core: MasterCore,
+    segments: Segments,
+    waiting: VecDeque<Work>,
+    writing: Vec<Work>,
+    flushing: Option<Arc<Batch>>,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(crate) struct Master {
+    pub(crate) id: u64,
+    pub(crate) clock: MachineClock,
+    pub(crate) disk: FusedDisk,
+    pub(crate) store: Arc<MemoryStore>,
+    /// Rises with every start, so that what was meant for a former process is told from what is meant for this one.
+    pub(crate) incarnation: u64,
+    pub(crate) running: Option<Running>,
+    pub(crate) rng: Rng,
+    masters: u64,
+    plant: Option<Plant>,
+}
+
+/// What the edge would do at once.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Nothing,
+    /// The disk refused its service: the process has ended.
+    Died,
+}
+
+pub(crate) fn address(id: u64) -> String {
+    format!("m{id}")
+}
+
+impl Master {
+    pub(crate) fn new(id: u64, masters: u64, rng: &mut Rng, plant: Option<Plant>) -> Self {
+        let disk = FusedDisk::new(1 << 30);
+        // An empty directory cannot fail to be made in memory.
+        drop(mooseng_env::Disk::create_dir_all(&disk, &PathBuf::from(LOG_DIR)));
+        Self {
+            id,
+            clock: MachineClock::new(rng),
+            disk,
+            store: Arc::new(MemoryStore::new()),
+            incarnation: 0,
+            running: None,
+            rng: rng.fork(),
+            masters,
+            plant,
+        }
+    }
+
+    fn config(&self) -> CoreConfig {
+        let peer = |id| Peer { id, name: address(id), address: address(id) };
+        CoreConfig {
+            id: MasterId::from_raw(self.id),
+            peers: (1..=self.masters).map(peer).collect(),
+            cluster: CLUSTER,
+            copies: 2,
+            heartbeat: Duration::from_millis(50),
+            election: Duration::from_millis(250),
+            session_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// Starts the process. `Ok(false)`: the power went while it was starting. An error is a broken promise: a log that a
+    /// power cut made unreadable.
+    pub(crate) fn start(&mut self, time: Duration) -> Result<bool, String> {
+        self.incarnation += 1;
+        let options = LogOptions {
+            dir: PathBuf::from(LOG_DIR),
+            segment_bytes: SEGMENT_BYTES,
+            cluster: CLUSTER,
+            master: MasterId::from_raw(self.id),
+        };
+        let opened = Segments::open(Arc::new(self.disk.clone()), options);
+        let (segments, mut recovered) = match opened {
+            Ok(opened) => opened,
+            Err(_) if self.disk.blown() => return Ok(false),
+            Err(error) => return Err(format!("master {} cannot open its log: {error}", self.id)),
+        };
+        if self.plant == Some(Plant::TruncateTail) {
+            recovered.entries.pop();
+        }
+        let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
+        let state = MetaState::open(store).map_err(|error| format!("master {}: {error}", self.id))?;
+        let now = self.clock.now(time).mono;
+        let entropy = SeededEntropy::door(self.rng.fork());
+        let core = MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
+        self.running =
+            Some(Running { core, segments, waiting: VecDeque::new(), writing: Vec::new(), flushing: None });
+        Ok(true)
+    }
+
+    /// The process ends at once, in the midst of whatever its disks are doing. Returns whether there was one.
+    pub(crate) fn stop(&mut self) -> bool {
+        let Some(mut running) = self.running.take() else { return false };
+        if let Some(batch) = running.flushing.take()
+            && self.rng.chance(500)
+        {
+            self.store.write(&batch);
+        }
+        let operations = match self.rng.below(4) {
+            0 => 0,
+            1 => 1000,
+            _ => self.rng.below(6),
+        };
+        self.disk.arm(operations);
+        if !running.writing.is_empty() {
+            // What has not come to the disk before the end is lost; nobody was told of it.
+            drop(running.write(self.plant));
+        }
+        self.disk.mend();
+        true
+    }
+
+    /// The last entry whose rows are in the store.
+    pub(crate) fn store_index(&self) -> u64 {
+        let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
+        MetaState::open(store).map_or(0, |state| state.applied_index())
+    }
+
+    pub(crate) fn now(&self, time: Duration) -> Now {
+        self.clock.now(time)
+    }
+}
+
+impl Running {
+    /// Takes what concerns the disks; returns the rest, and whether the log's writer and the store's have to start.
+    pub(crate) fn perform(&mut self, plant: Option<Plant>) -> (Vec<Effect>, bool, bool) {
+        let (mut rest, mut write, mut flush) = (Vec::new(), false, false);
+        loop {
+            let effects = self.core.take_effects();
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Persist(batch) => {
+                        let number = batch.number;
+                        self.waiting.push_back(Work::Append(batch));
+                        if plant == Some(Plant::AckBeforeSync) {
+                            self.core.persisted(number);
+                        }
+                    }
+                    Effect::Purge { index, term } => self.waiting.push_back(Work::Purge { index, term }),
+                    Effect::Flush(batch) => {
+                        flush = true;
+                        self.flushing = Some(batch);
+                        if plant == Some(Plant::FlushBeforeWrite) {
+                            self.core.flushed();
+                        }
+                    }
+                    other => rest.push(other),
+                }
+            }
+        }
+        if self.writing.is_empty() && !self.waiting.is_empty() {
+            self.writing = self.waiting.drain(..).collect();
+            write = true;
+        }
+        (rest, write, flush)
+    }
+
+    /// One turn of the log's writer; the number of the last batch that is durable now.
+    fn write(&mut self, plant: Option<Plant>) -> std::io::Result<Option<u64>> {
+        let (mut batches, mut purge) = (Vec::new(), None);
+        for work in self.writing.drain(..) {
+            match work {
+                Work::Append(mut batch) => {
+                    if plant == Some(Plant::ForgetVote) {
+                        batch.hard_state = HardState::default();
+                    }
+                    batches.push(batch);
+                }
+                Work::Purge { index, term } => purge = Some((index, term)),
+            }
+        }
+        let last = batches.last().map(|batch| batch.number);
+        self.segments.append(&batches)?;
+        if let Some((index, term)) = purge {
+            self.segments.purge(index, term)?;
+        }
+        Ok(last)
+    }
+
+    /// The log's writer is done with what it had in hand.
+    pub(crate) fn written(&mut self, plant: Option<Plant>) -> Done {
+        match self.write(plant) {
+            Ok(Some(number)) => {
+                self.core.persisted(number);
+                Done::Nothing
+            }
+            Ok(None) => Done::Nothing,
+            Err(_) => Done::Died,
+        }
+    }
+
+    /// The store has written what it was given.
+    pub(crate) fn flushed(&mut self, store: &MemoryStore, plant: Option<Plant>) {
+        if let Some(batch) = self.flushing.take() {
+            store.write(&batch);
+            if plant != Some(Plant::FlushBeforeWrite) {
+                self.core.flushed();
+            }
+        }
+    }
+}

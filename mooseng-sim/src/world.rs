@@ -1,0 +1,396 @@
+//! The world: one queue of events in the order of their time, and everything that they happen to. First comes a time
+//! of faults, in which nothing that was promised may break; then a time without, in which everything must go on.
+
+mod deliver;
+mod faults;
+mod finish;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mooseng_chunkserver::Piece;
+use mooseng_protocol::frame::Header;
+use mooseng_protocol::pb;
+use mooseng_protocol::status::CallError;
+use prost::Message as _;
+
+use crate::client;
+use crate::entropy::Rng;
+use crate::invariants::{Elections, LogMatching};
+use crate::master::Master;
+use crate::net::{Net, Place};
+use crate::oracle::Oracle;
+use crate::plant::Plant;
+use crate::server::{Asker, Link, Server};
+use crate::task::{ChunkRequest, Port, Task};
+
+/// How large the world is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// One master, two chunkservers, one client.
+    One,
+    /// Three masters, two chunkservers, two clients.
+    Three,
+}
+
+impl Shape {
+    fn masters(self) -> u64 {
+        match self {
+            Self::One => 1,
+            Self::Three => 3,
+        }
+    }
+
+    fn clients(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Three => 2,
+        }
+    }
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Three => "three",
+        }
+    }
+}
+
+/// What became of a world.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Promises broken; empty if all is well.
+    pub violations: Vec<String>,
+    /// A hash over every event: equal seeds give equal ones.
+    pub trace: u64,
+    /// Time that passed in the world.
+    pub simulated: Duration,
+    /// Operations of clients that were answered.
+    pub answered: u64,
+    /// The faults, and what they hit.
+    pub log: Vec<String>,
+}
+
+const SERVERS: u32 = 2;
+const TICK: Duration = Duration::from_millis(10);
+const SETTLE: Duration = Duration::from_millis(250);
+
+#[derive(Debug)]
+enum Event {
+    Tick { master: u64, incarnation: u64 },
+    Written { master: u64, incarnation: u64 },
+    Flushed { master: u64, incarnation: u64 },
+    Flush { master: u64 },
+    Raft { to: u64, messages: pb::RaftMessages },
+    PeerLost { master: u64, peer: u64 },
+    Request { conn: u64, header: Header, body: Bytes },
+    Frame { conn: u64, bytes: Bytes },
+    Closed { conn: u64, master: u64, incarnation: u64 },
+    Poll { task: u64 },
+    Refused { task: u64, call: u64 },
+    ToServer { index: u32, asker: Asker, request: ChunkRequest },
+    FromServer { asker: Asker, result: Result<Option<Piece>, CallError> },
+    ForwardTimeout { index: u32, incarnation: u64, call: u64 },
+    SettleIdle { index: u32 },
+    StartMaster { master: u64 },
+    StartServer { index: u32 },
+    StartClient { number: usize },
+    Fault,
+    Heal,
+    DiskFull { index: u32, full: bool },
+}
+
+/// A connection of a task to a master.
+#[derive(Clone, Copy, Debug)]
+struct Conn {
+    task: u64,
+    master: u64,
+    /// Of the master, as of the first frame that arrived.
+    incarnation: Option<u64>,
+    broken: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    task: Task,
+    place: Place,
+}
+
+/// Everything there is.
+#[derive(Debug)]
+pub(crate) struct World {
+    shape: Shape,
+    plant: Option<Plant>,
+    time: Duration,
+    queue: BTreeMap<(Duration, u64), Event>,
+    next_event: u64,
+    rng: Rng,
+    net: Net,
+    masters: BTreeMap<u64, Master>,
+    servers: BTreeMap<u32, Server>,
+    tasks: BTreeMap<u64, Slot>,
+    /// The task of each client that lives.
+    clients: BTreeMap<usize, u64>,
+    next_task: u64,
+    conns: BTreeMap<u64, Conn>,
+    links: BTreeMap<(u64, u64), u64>,
+    next_conn: u64,
+    oracle: Rc<RefCell<Oracle>>,
+    elections: Elections,
+    log_matching: LogMatching,
+    faults_until: Duration,
+    /// The longest a disk takes.
+    slowest_disk: Duration,
+    trace: u64,
+    log: Vec<String>,
+    /// Also what is nobody's fault goes into the log.
+    detail: bool,
+}
+
+/// Runs the world of a seed to its end, or to the first broken promise.
+#[must_use]
+pub fn run(seed: u64, shape: Shape, plant: Option<Plant>) -> Outcome {
+    World::new(seed, shape, plant).run()
+}
+
+/// As [`run`], with every request of a chunkserver in the log.
+#[must_use]
+pub fn run_in_detail(seed: u64, shape: Shape, plant: Option<Plant>) -> Outcome {
+    let mut world = World::new(seed, shape, plant);
+    world.detail = true;
+    world.run()
+}
+
+impl World {
+    fn run(mut self) -> Outcome {
+        let world = &mut self;
+        let ran = catch_unwind(AssertUnwindSafe(|| world.live()));
+        if let Err(panic) = ran {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            world.log.push(format!("{:?} panic", world.time));
+            if let Ok(mut oracle) = world.oracle.try_borrow_mut() {
+                oracle.accuse(format!("a core panicked: {}", text.unwrap_or_default()));
+            }
+        }
+        let (violations, answered) = match world.oracle.try_borrow() {
+            Ok(oracle) => (oracle.violations.clone(), oracle.answered),
+            Err(_) => (vec!["a client panicked".into()], 0),
+        };
+        Outcome { violations, trace: self.trace, simulated: self.time, answered, log: self.log }
+    }
+
+    fn new(seed: u64, shape: Shape, plant: Option<Plant>) -> Self {
+        let mut rng = Rng::new(seed);
+        let net = Net::new(rng.fork());
+        let count = shape.masters();
+        let masters = (1..=count).map(|id| (id, Master::new(id, count, &mut rng, plant))).collect();
+        let servers = (0..SERVERS).map(|index| (index, Server::new(index, &mut rng, plant))).collect();
+        let faults_until = rng.ms(2000, 6000);
+        let mut world = Self {
+            shape,
+            plant,
+            time: Duration::ZERO,
+            queue: BTreeMap::new(),
+            next_event: 0,
+            rng,
+            net,
+            masters,
+            servers,
+            tasks: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            next_task: 0,
+            conns: BTreeMap::new(),
+            links: BTreeMap::new(),
+            next_conn: 0,
+            oracle: Rc::new(RefCell::new(Oracle::new())),
+            elections: Elections::default(),
+            log_matching: LogMatching::default(),
+            faults_until,
+            slowest_disk: Duration::from_millis(4),
+            trace: 0xcbf2_9ce4_8422_2325,
+            log: Vec::new(),
+            detail: false,
+        };
+        world.populate();
+        world
+    }
+
+    fn populate(&mut self) {
+        for master in 1..=self.shape.masters() {
+            self.after(Duration::ZERO, Event::StartMaster { master });
+            let first = self.rng.ms(100, 1500);
+            self.after(first, Event::Flush { master });
+        }
+        for index in 0..SERVERS {
+            self.after(Duration::ZERO, Event::StartServer { index });
+            self.after(SETTLE, Event::SettleIdle { index });
+        }
+        for number in 0..self.shape.clients() {
+            self.after(Duration::from_millis(400), Event::StartClient { number });
+        }
+        self.after(Duration::from_millis(600), Event::Fault);
+    }
+
+    fn at(&mut self, time: Duration, event: Event) {
+        self.next_event += 1;
+        self.queue.insert((time.max(self.time), self.next_event), event);
+    }
+
+    fn after(&mut self, delay: Duration, event: Event) {
+        self.at(self.time + delay, event);
+    }
+
+    fn note(&mut self, what: String) {
+        self.log.push(format!("{:>10.3?} {what}", self.time));
+    }
+
+    fn broken(&self) -> bool {
+        !self.oracle.borrow().violations.is_empty()
+    }
+
+    fn accuse(&self, what: String) {
+        self.oracle.borrow_mut().accuse(what);
+    }
+
+    /// Lets time pass until `until`, a broken promise, or until `enough` says so.
+    fn pass(&mut self, until: Duration, mut enough: impl FnMut(&Self) -> bool) {
+        while !self.broken() {
+            let Some(((time, number), event)) = self.queue.pop_first() else { return };
+            if time > until {
+                self.queue.insert((time, number), event);
+                self.time = until;
+                return;
+            }
+            self.time = time;
+            self.hash(&event);
+            self.happen(event);
+            if enough(self) {
+                return;
+            }
+        }
+    }
+
+    fn live(&mut self) {
+        self.pass(self.faults_until, |_| false);
+        self.finish();
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Tick { master, incarnation } => self.tick(master, incarnation),
+            Event::Written { master, incarnation } => self.written(master, incarnation),
+            Event::Flushed { master, incarnation } => self.flushed(master, incarnation),
+            Event::Flush { master } => self.flush(master),
+            Event::Raft { to, messages } => {
+                self.with_core(to, |core, now| core.peer_messages(now, messages));
+            }
+            Event::PeerLost { master, peer } => {
+                let peer = mooseng_types::MasterId::from_raw(peer);
+                self.with_core(master, |core, now| core.peer_lost(now, peer));
+            }
+            Event::Request { conn, header, body } => self.request(conn, header, body),
+            Event::Frame { conn, bytes } => self.frame(conn, &bytes),
+            Event::Closed { conn, master, incarnation } => {
+                if self.masters.get(&master).is_some_and(|m| m.incarnation == incarnation) {
+                    self.with_core(master, |core, _| core.closed(mooseng_master::core::ConnId(conn)));
+                }
+            }
+            Event::Poll { task } => self.poll(task),
+            Event::Refused { task, call } => {
+                let error = CallError::Unavailable { message: "connection refused".into() };
+                self.answer(task, call, Err(error));
+            }
+            Event::ToServer { index, asker, request } => self.serve(index, asker, request),
+            Event::FromServer { asker, result } => self.served(asker, result),
+            Event::ForwardTimeout { index, incarnation, call } => {
+                let error = CallError::Unavailable { message: "fallen silent".into() };
+                self.served(Asker::Server { index, incarnation, call }, Err(error));
+            }
+            Event::SettleIdle { index } => self.settle_idle(index),
+            Event::StartMaster { master } => self.start_master(master),
+            Event::StartServer { index } => self.start_server(index),
+            Event::StartClient { number } => self.start_client(number),
+            Event::Fault => self.fault(),
+            Event::Heal => {
+                self.net.heal();
+                self.slowest_disk = Duration::from_millis(4);
+            }
+            Event::DiskFull { index, full } => {
+                let capacity = if full { 0 } else { crate::server::CAPACITY };
+                if let Some(server) = self.servers.get(&index) {
+                    server.disk.set_capacity(capacity);
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self, place: Place, body: impl FnOnce(Port) -> Task) -> u64 {
+        self.next_task += 1;
+        let task = self.next_task;
+        let port = Port::new(self.rng.fork());
+        self.tasks.insert(task, Slot { task: body(port), place });
+        self.after(Duration::ZERO, Event::Poll { task });
+        task
+    }
+
+    fn start_client(&mut self, number: usize) {
+        let (oracle, masters, plant) = (Rc::clone(&self.oracle), self.shape.masters(), self.plant);
+        let task = self.spawn(Place::Client(number as u64), |port| {
+            Task::new(port.clone(), client::run(port, oracle, number, masters, plant))
+        });
+        self.clients.insert(number, task);
+    }
+
+    fn start_links(&mut self, index: u32) {
+        let Some(engine) = self.servers.get(&index).and_then(|server| server.engine.clone()) else { return };
+        let number = Rc::new(Cell::new(0));
+        for master in 1..=self.shape.masters() {
+            let (engine, number) = (Rc::clone(&engine), Rc::clone(&number));
+            let task = self.spawn(Place::Server(index), |port| {
+                let link = Link { port: port.clone(), engine, index, master, number };
+                Task::new(port, link.run())
+            });
+            if let Some(server) = self.servers.get_mut(&index) {
+                server.links.push(task);
+            }
+        }
+    }
+
+    /// Adds an event to the hash of the run.
+    fn hash(&mut self, event: &Event) {
+        let (tag, a, b) = match event {
+            Event::Tick { master, incarnation } => (1, *master, *incarnation),
+            Event::Written { master, incarnation } => (2, *master, *incarnation),
+            Event::Flushed { master, incarnation } => (3, *master, *incarnation),
+            Event::Flush { master } => (4, *master, 0),
+            Event::Raft { to, messages } => (5, *to, u64::from(crc32c::crc32c(&messages.encode_to_vec()))),
+            Event::PeerLost { master, peer } => (6, *master, *peer),
+            Event::Request { conn, body, .. } => (7, *conn, u64::from(crc32c::crc32c(body))),
+            Event::Frame { conn, bytes } => (8, *conn, u64::from(crc32c::crc32c(bytes))),
+            Event::Closed { conn, master, .. } => (9, *conn, *master),
+            Event::Poll { task } => (10, *task, 0),
+            Event::Refused { task, call } => (11, *task, *call),
+            Event::ToServer { index, .. } => (12, u64::from(*index), 0),
+            Event::FromServer { result, .. } => (13, u64::from(result.is_ok()), 0),
+            Event::ForwardTimeout { index, call, .. } => (14, u64::from(*index), *call),
+            Event::SettleIdle { index } => (15, u64::from(*index), 0),
+            Event::StartMaster { master } => (16, *master, 0),
+            Event::StartServer { index } => (17, u64::from(*index), 0),
+            Event::StartClient { number } => (18, *number as u64, 0),
+            Event::Fault => (19, 0, 0),
+            Event::Heal => (20, 0, 0),
+            Event::DiskFull { index, full } => (21, u64::from(*index), u64::from(*full)),
+        };
+        let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
+        for number in [micros, tag, a, b] {
+            self.trace = (self.trace ^ number).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What arrives, and what follows from it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use mooseng_chunkserver::Piece;
+use mooseng_master::core::{ConnId, Effect, MasterCore, Now};
+use mooseng_master::raft::Role;
+use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_PUSH, Header};
+use mooseng_protocol::pb;
+use mooseng_protocol::status::CallError;
+use prost::Message as _;
+
+use super::{Conn, Event, SETTLE, TICK, World};
+use crate::invariants::lease_is_exclusive;
+use crate::master::Done;
+use crate::net::Place;
+use crate::server::{self, Asker, Forwarded};
+use crate::task::{Answer, ChunkRequest, Order};
+
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl World {
+    /// Lets something happen to a master's core, if its process runs, and does what follows.
+    pub(super) fn with_core(&mut self, id: u64, happen: impl FnOnce(&mut MasterCore, Now)) {
+        let time = self.time;
+        let Some(master) = self.masters.get_mut(&id) else { return };
+        let now = master.now(time);
+        let Some(running) = master.running.as_mut() else { return };
+        happen(&mut running.core, now);
+        running.core.settle(now);
+        self.perform(id);
+    }
+
+    fn perform(&mut self, id: u64) {
+        self.observe(id);
+        let plant = self.plant;
+        let Some(master) = self.masters.get_mut(&id) else { return };
+        let incarnation = master.incarnation;
+        let Some(running) = master.running.as_mut() else { return };
+        let (effects, write, flush) = running.perform(plant);
+        if write {
+            let delay = self.rng.between(Duration::from_micros(100), self.slowest_disk);
+            self.after(delay, Event::Written { master: id, incarnation });
+        }
+        if flush {
+            let delay = self.rng.ms(1, 40);
+            self.after(delay, Event::Flushed { master: id, incarnation });
+        }
+        for effect in effects {
+            match effect {
+                Effect::Send(to, messages) => self.send(id, to.raw(), &messages),
+                Effect::Frame(conn, bytes) => self.send_frame(id, conn, bytes),
+                Effect::Persist(_) | Effect::Purge { .. } | Effect::Flush(_) => {}
+            }
+        }
+    }
+
+    /// Looks at a master after every step.
+    fn observe(&mut self, id: u64) {
+        let Some(master) = self.masters.get(&id) else { return };
+        let Some(running) = master.running.as_ref() else { return };
+        let node = running.core.node();
+        let mut problems = Vec::new();
+        if node.role() == Role::Leader {
+            problems.extend(self.elections.observe(node.term(), id));
+        }
+        if node.may_serve_reads(master.now(self.time).mono) {
+            problems.extend(lease_is_exclusive(id, node.term(), self.elections.latest()));
+        }
+        let applied = running.core.state().applied_index();
+        problems.extend(self.log_matching.observe(id, applied, |index| node.term_of(index)));
+        problems.into_iter().for_each(|problem| self.accuse(problem));
+    }
+
+    fn send(&mut self, from: u64, to: u64, messages: &pb::RaftMessages) {
+        for time in self.net.message(self.time, Place::Master(from), Place::Master(to)) {
+            self.at(time, Event::Raft { to, messages: messages.clone() });
+        }
+    }
+
+    fn send_frame(&mut self, from: u64, conn: ConnId, bytes: Vec<u8>) {
+        let Some(known) = self.conns.get(&conn.0).copied().filter(|known| !known.broken) else { return };
+        let Some(slot) = self.tasks.get(&known.task) else { return };
+        match self.net.stream(self.time, Place::Master(from), slot.place) {
+            Some(time) => self.at(time, Event::Frame { conn: conn.0, bytes: bytes.into() }),
+            None => self.break_conn(conn.0),
+        }
+    }
+
+    fn break_conn(&mut self, conn: u64) {
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.broken = true;
+        }
+    }
+
+    pub(super) fn tick(&mut self, id: u64, incarnation: u64) {
+        if self.masters.get(&id).is_none_or(|m| m.incarnation != incarnation || m.running.is_none()) {
+            return;
+        }
+        self.with_core(id, |core, now| core.tick(now));
+        self.after(TICK, Event::Tick { master: id, incarnation });
+    }
+
+    pub(super) fn written(&mut self, id: u64, incarnation: u64) {
+        let plant = self.plant;
+        let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
+        let Some(running) = master.running.as_mut() else { return };
+        match running.written(plant) {
+            Done::Nothing => self.with_core(id, |_, _| {}),
+            Done::Died => self.crash_master(id, true),
+        }
+    }
+
+    pub(super) fn flushed(&mut self, id: u64, incarnation: u64) {
+        let plant = self.plant;
+        let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
+        let Some(running) = master.running.as_mut() else { return };
+        running.flushed(&master.store, plant);
+        self.with_core(id, |_, _| {});
+    }
+
+    pub(super) fn flush(&mut self, id: u64) {
+        self.with_core(id, |core, now| core.flush(now.mono));
+        let next = self.rng.ms(200, 1500);
+        self.after(next, Event::Flush { master: id });
+    }
+
+    pub(super) fn request(&mut self, conn: u64, header: Header, body: Bytes) {
+        let Some(known) = self.conns.get_mut(&conn) else { return };
+        let (task, id) = (known.task, known.master);
+        let Some(master) = self.masters.get(&id) else { return };
+        let here = *known.incarnation.get_or_insert(master.incarnation);
+        if master.running.is_none() || here != master.incarnation {
+            // Either a machine that says so, or one that says nothing.
+            if self.rng.chance(500) {
+                let delay = self.rng.ms(1, 5);
+                self.after(delay, Event::Refused { task, call: header.request });
+            }
+            return self.break_conn(conn);
+        }
+        self.with_core(id, |core, now| core.request(now, ConnId(conn), header, body));
+    }
+
+    pub(super) fn frame(&mut self, conn: u64, bytes: &[u8]) {
+        let Some(known) = self.conns.get(&conn).copied().filter(|known| !known.broken) else { return };
+        let Ok(Some(frame)) = frame::decode(&mut BytesMut::from(bytes)) else {
+            return self.accuse("a master sent a frame that does not decode".into());
+        };
+        if frame.header.flags & FLAG_PUSH != 0 {
+            if let Some(slot) = self.tasks.get(&known.task) {
+                slot.task.port.push(frame.header.kind, frame.body);
+            }
+            return self.poll(known.task);
+        }
+        let answer = if frame.header.flags & FLAG_ERROR != 0 {
+            match pb::ErrorReply::decode(frame.body) {
+                Ok(reply) => Err(CallError::from_reply(reply)),
+                Err(error) => Err(CallError::Rejected { message: error.to_string() }),
+            }
+        } else {
+            Ok(Answer::Master(frame.body))
+        };
+        self.answer(known.task, frame.header.request, answer);
+    }
+
+    pub(super) fn answer(&mut self, task: u64, call: u64, answer: Result<Answer, CallError>) {
+        if let Some(slot) = self.tasks.get(&task) {
+            slot.task.port.deliver(call, answer);
+            self.poll(task);
+        }
+    }
+
+    pub(super) fn poll(&mut self, task: u64) {
+        let time = self.time;
+        let Some(slot) = self.tasks.get_mut(&task) else { return };
+        let ended = slot.task.poll(time);
+        let (place, orders) = (slot.place, slot.task.port.take_orders());
+        for order in orders {
+            self.obey(task, place, order);
+        }
+        if ended {
+            self.tasks.remove(&task);
+            if let Place::Client(number) = place
+                && let Ok(number) = usize::try_from(number)
+                && self.clients.remove(&number).is_some()
+            {
+                self.after(Duration::from_millis(50), Event::StartClient { number });
+            }
+        }
+    }
+
+    fn obey(&mut self, task: u64, place: Place, order: Order) {
+        match order {
+            Order::WakeAt(time) => self.at(time, Event::Poll { task }),
+            Order::HangUp(master) => self.hang_up(task, place, master),
+            Order::ToMaster { call, master, kind, body } => {
+                let conn = self.conn(task, master);
+                if self.conns.get(&conn).is_none_or(|conn| conn.broken) {
+                    return;
+                }
+                let header = Header { kind, request: call, ..Header::default() };
+                match self.net.stream(self.time, place, Place::Master(master)) {
+                    Some(time) => self.at(time, Event::Request { conn, header, body: body.into() }),
+                    None => self.break_conn(conn),
+                }
+            }
+            Order::ToServer { call, address, request } => {
+                let Some(index) = server::index_of(&address) else { return };
+                if let Some(time) = self.net.stream(self.time, place, Place::Server(index)) {
+                    self.at(time, Event::ToServer { index, asker: Asker::Task { task, call }, request });
+                }
+            }
+        }
+    }
+
+    fn conn(&mut self, task: u64, master: u64) -> u64 {
+        if let Some(conn) = self.links.get(&(task, master)) {
+            return *conn;
+        }
+        self.next_conn += 1;
+        self.conns.insert(self.next_conn, Conn { task, master, incarnation: None, broken: false });
+        self.links.insert((task, master), self.next_conn);
+        self.next_conn
+    }
+
+    pub(super) fn hang_up(&mut self, task: u64, place: Place, master: u64) {
+        let Some(conn) = self.links.remove(&(task, master)) else { return };
+        let Some(known) = self.conns.remove(&conn) else { return };
+        if let Some(incarnation) = known.incarnation
+            && let Some(time) = self.net.stream(self.time, place, Place::Master(master))
+        {
+            self.at(time, Event::Closed { conn, master, incarnation });
+        }
+    }
+
+    pub(super) fn serve(&mut self, index: u32, asker: Asker, mut request: ChunkRequest) {
+        let Some(server) = self.servers.get(&index) else { return };
+        let served = server.serve(self.time, &request);
+        if self.detail {
+            let result = served.as_ref().map(|served| served.as_ref().map(|_| "done"));
+            let line = format!("server {index} {}: {result:?}", request.brief());
+            self.log.push(format!("{:>10.3?} {line}", self.time));
+        }
+        let Some(result) = served else {
+            if self.rng.chance(500) {
+                let error = CallError::Unavailable { message: "connection refused".into() };
+                self.reply(index, asker, Err(error));
+            }
+            return;
+        };
+        if server.disk.blown() {
+            return self.crash_server(index, true);
+        }
+        let incarnation = server.incarnation;
+        let next = match server::chain(&mut request) {
+            Some(chain) if !chain.is_empty() => chain.remove(0),
+            _ => return self.reply(index, asker, result),
+        };
+        self.next_conn += 1;
+        let call = self.next_conn;
+        let forwarded = Forwarded { asker, here: result.map(drop), next: next.server };
+        if let Some(server) = self.servers.get_mut(&index) {
+            server.forwarded.insert(call, forwarded);
+        }
+        self.after(FORWARD_TIMEOUT, Event::ForwardTimeout { index, incarnation, call });
+        let Some(to) = server::index_of(&next.address) else { return };
+        if let Some(time) = self.net.stream(self.time, Place::Server(index), Place::Server(to)) {
+            let asker = Asker::Server { index, incarnation, call };
+            self.at(time, Event::ToServer { index: to, asker, request });
+        }
+    }
+
+    fn reply(&mut self, from: u32, asker: Asker, result: Result<Option<Piece>, CallError>) {
+        let to = match asker {
+            Asker::Task { task, .. } => self.tasks.get(&task).map(|slot| slot.place),
+            Asker::Server { index, .. } => Some(Place::Server(index)),
+        };
+        let worked = self.rng.between(Duration::from_micros(100), self.slowest_disk);
+        if let Some(to) = to
+            && let Some(time) = self.net.stream(self.time + worked, Place::Server(from), to)
+        {
+            self.at(time, Event::FromServer { asker, result });
+        }
+    }
+
+    pub(super) fn served(&mut self, asker: Asker, result: Result<Option<Piece>, CallError>) {
+        match asker {
+            Asker::Task { task, call } => self.answer(task, call, result.map(Answer::Server)),
+            Asker::Server { index, incarnation, call } => {
+                let server = self.servers.get_mut(&index).filter(|server| server.incarnation == incarnation);
+                let Some(done) = server.and_then(|server| server.forwarded.remove(&call)) else { return };
+                let behind = result.map_err(|error| server::blame(done.next, error));
+                self.reply(index, done.asker, done.here.and(behind.map(|_| None)));
+            }
+        }
+    }
+
+    pub(super) fn settle_idle(&mut self, index: u32) {
+        let Some(server) = self.servers.get(&index) else { return };
+        server.settle_idle(self.time);
+        if server.disk.blown() {
+            self.crash_server(index, true);
+        }
+        self.after(SETTLE, Event::SettleIdle { index });
+    }
+}

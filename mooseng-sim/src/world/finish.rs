@@ -1,0 +1,151 @@
+//! The end: faults stop, everything must go on within a time, and then everything is looked at.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use mooseng_master::raft::Role;
+
+use super::{Event, SERVERS, World};
+use crate::client;
+use crate::invariants;
+use crate::net::Place;
+use crate::task::Task;
+
+/// Without faults, the world makes progress within this time.
+const HEALS_WITHIN: Duration = Duration::from_secs(10);
+/// Operations of each client that count as progress.
+const PROGRESS: u64 = 5;
+const AUDIT_WITHIN: Duration = Duration::from_secs(60);
+
+impl World {
+    pub(super) fn finish(&mut self) {
+        if self.broken() {
+            return;
+        }
+        self.stop_faults();
+        let before = self.oracle.borrow().progress.clone();
+        let clients = self.shape.clients();
+        let healed = move |world: &Self| {
+            let oracle = world.oracle.borrow();
+            let done = |number: usize| {
+                oracle.progress.get(number).copied().unwrap_or(0)
+                    >= before.get(number).copied().unwrap_or(0) + PROGRESS
+            };
+            (0..clients).all(done)
+        };
+        self.pass(self.time + HEALS_WITHIN, &healed);
+        if self.broken() {
+            return;
+        }
+        if !healed(self) {
+            self.describe();
+            return self.accuse(format!("heals: no progress within {HEALS_WITHIN:?} after the faults"));
+        }
+        while let Some((_, task)) = self.clients.pop_first() {
+            self.end_task(task);
+        }
+        self.queue.retain(|_, event| !matches!(event, Event::StartClient { .. }));
+        self.audit();
+        if !self.broken() {
+            self.compare_masters();
+        }
+    }
+
+    /// Writes down what everybody is doing.
+    fn describe(&mut self) {
+        let mut lines = Vec::new();
+        for (id, master) in &self.masters {
+            let role = master.running.as_ref().map(|r| (r.core.node().role(), r.core.node().term()));
+            lines.push(format!("master {id}: {role:?}"));
+        }
+        for (index, server) in &self.servers {
+            lines.push(format!("server {index}: up {}", server.engine.is_some()));
+        }
+        for life in &self.oracle.borrow().private {
+            lines.push(format!("{}: {:?}", life.name, life.pending));
+        }
+        for (number, task) in &self.clients {
+            if let Some(slot) = self.tasks.get(task) {
+                lines.push(format!("client {number}: {}", slot.task.port.last_failure()));
+            }
+        }
+        lines.into_iter().for_each(|line| self.note(line));
+    }
+
+    fn stop_faults(&mut self) {
+        self.note("no more faults".into());
+        self.faults_until = self.time;
+        self.net.heal();
+        self.slowest_disk = Duration::from_millis(4);
+        for master in 1..=self.shape.masters() {
+            if let Some(master) = self.masters.get(&master) {
+                master.disk.mend();
+            }
+            self.after(Duration::ZERO, Event::StartMaster { master });
+        }
+        for index in 0..SERVERS {
+            if let Some(server) = self.servers.get(&index) {
+                server.disk.mend();
+            }
+            self.after(Duration::ZERO, Event::DiskFull { index, full: false });
+            self.after(Duration::ZERO, Event::StartServer { index });
+        }
+    }
+
+    fn audit(&mut self) {
+        let (oracle, masters) = (Rc::clone(&self.oracle), self.shape.masters());
+        let place = Place::Client(self.shape.clients() as u64);
+        let task = self.spawn(place, |port| Task::new(port.clone(), client::audit(port, oracle, masters)));
+        self.pass(self.time + AUDIT_WITHIN, |world| !world.tasks.contains_key(&task));
+        if self.broken() {
+            return;
+        }
+        if self.tasks.contains_key(&task) {
+            self.accuse("heals: the look at everything came to no end".into());
+        }
+        let problems: Vec<_> = {
+            let oracle = self.oracle.borrow();
+            oracle.shared.iter().flat_map(|calls| invariants::linearizable(calls)).collect()
+        };
+        problems.into_iter().for_each(|problem| self.accuse(problem));
+    }
+
+    /// Waits until all masters have applied the same, and compares their rows.
+    fn compare_masters(&mut self) {
+        const ROUNDS: u32 = 40;
+        for _ in 0..ROUNDS {
+            for id in 1..=self.shape.masters() {
+                self.with_core(id, |core, now| core.flush(now.mono));
+            }
+            self.pass(self.time + Duration::from_millis(300), |_| false);
+            let applied: Vec<_> = self.masters.values().map(|master| master.store_index()).collect();
+            let running: Vec<_> =
+                self.masters.values().filter_map(|master| master.running.as_ref()).collect();
+            let current = running.iter().map(|running| running.core.state().applied_index());
+            let leaders = running.iter().filter(|r| r.core.node().role() == Role::Leader).count();
+            if leaders == 1
+                && running.len() == self.masters.len()
+                && current.zip(&applied).all(|(current, stored)| current == *stored)
+                && applied.windows(2).all(|pair| pair[0] == pair[1])
+            {
+                return self.compare_rows();
+            }
+            if self.broken() {
+                return;
+            }
+        }
+        self.accuse("heals: the masters do not come to the same index".into());
+    }
+
+    fn compare_rows(&mut self) {
+        let mut problems = Vec::new();
+        for master in self.masters.values() {
+            if let Some(running) = &master.running {
+                problems.extend(invariants::consistent(master.id, running.core.state()));
+            }
+        }
+        let stores: Vec<_> = self.masters.values().map(|master| (master.id, &*master.store)).collect();
+        problems.extend(invariants::same_rows(&stores));
+        problems.into_iter().for_each(|problem| self.accuse(problem));
+    }
+}

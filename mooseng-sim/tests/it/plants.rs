@@ -1,0 +1,46 @@
+//! Planted bugs: each must be found within a bounded number of seeds.
+
+use mooseng_sim::{Plant, Shape, run};
+
+/// Seeds within which a bug must be found.
+const SEEDS: u64 = 150;
+
+fn is_found(plant: Plant) {
+    let found = (1..=SEEDS).find(|seed| !run(*seed, Shape::Three, Some(plant)).violations.is_empty());
+    assert!(found.is_some(), "{} was not found by {SEEDS} seeds", plant.name());
+}
+
+#[test]
+fn a_log_that_acknowledges_before_it_syncs_is_found() {
+    is_found(Plant::AckBeforeSync);
+}
+
+#[test]
+fn a_voter_that_forgets_its_vote_is_found() {
+    is_found(Plant::ForgetVote);
+}
+
+#[test]
+fn a_log_that_loses_its_last_entry_is_found() {
+    is_found(Plant::TruncateTail);
+}
+
+#[test]
+fn a_store_that_tells_of_rows_before_it_has_them_is_found() {
+    is_found(Plant::FlushBeforeWrite);
+}
+
+#[test]
+fn a_chunkserver_that_does_not_sync_is_found() {
+    is_found(Plant::SkipDataSync);
+}
+
+#[test]
+fn a_client_that_does_not_keep_its_numbers_is_found() {
+    is_found(Plant::FreshNumbers);
+}
+
+#[test]
+fn a_leader_that_answers_after_its_lease_is_found() {
+    is_found(Plant::SlowClock);
+}

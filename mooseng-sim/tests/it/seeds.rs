@@ -1,0 +1,25 @@
+//! Seeds that once failed, with what they found. They stay, whatever becomes of the worlds behind them.
+
+use mooseng_sim::Shape;
+
+/// Run by every test run.
+pub(crate) const KEPT: &[(u64, Shape)] = &[
+    // A chunkserver that started on a full disk hid the copies it had found dirty.
+    (101, Shape::One),
+    (70, Shape::Three),
+    // A copy made before its server was killed, and synced after, did not have its name on the disk.
+    (37, Shape::Three),
+    (39, Shape::Three),
+    (72, Shape::Three),
+    (114, Shape::Three),
+    (128, Shape::Three),
+    (165, Shape::Three),
+    // A sync after a restart answered for writes that the power loss had taken.
+    (386, Shape::Three),
+    (575, Shape::Three),
+    // A fresh copy that vanished with the power was made anew by the next write under the same lease.
+    (10, Shape::Three),
+    (145, Shape::Three),
+    (368, Shape::Three),
+    (375, Shape::Three),
+];
