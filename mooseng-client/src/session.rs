@@ -122,29 +122,36 @@ impl Keeper<'_> {
         if !self.controls.iter().any(|control| *control.address == *leader) {
             self.controls.push(Control::new(&leader));
         }
-        let Some(control) = self.controls.iter_mut().find(|control| *control.address == *leader) else {
-            return;
-        };
-        control.keep_connected(self.masters, self.events, now);
-        let Some(mux) = &control.mux else { return };
         let request = pb::ResumeSessionRequest {
             session: session.id.raw(),
             open_inodes: if list { client.open_inodes() } else { Vec::new() },
             list_follows: list,
         };
-        match mux.call(&request, &[], CALL_TIMEOUT) {
-            Ok(_) => {
-                self.told = Some((term, session.id));
-                self.last_alive = now;
-            }
-            Err(CallError::Refused(FsError::SessionExpired)) => {
-                // The new session has nothing open yet: the next round tells it.
-                if let Err(error) = self.masters.renew(session.id) {
-                    tracing::warn!(%error, "a new session could not be opened");
+        // Whoever is believed to lead is asked first; if it is gone, another one knows who does.
+        self.controls.sort_by_key(|control| *control.address != *leader);
+        for control in &mut self.controls {
+            control.keep_connected(self.masters, self.events, now);
+            let Some(mux) = &control.mux else { continue };
+            match mux.call(&request, &[], CALL_TIMEOUT) {
+                Ok(_) => {
+                    self.masters.set_leader(&control.address);
+                    self.told = Some((self.masters.leader().1, session.id));
+                    self.last_alive = now;
+                    return;
                 }
+                Err(CallError::Refused(FsError::SessionExpired)) => {
+                    // The new session has nothing open yet: the next round tells it.
+                    if let Err(error) = self.masters.renew(session.id) {
+                        tracing::warn!(%error, "a new session could not be opened");
+                    }
+                    return;
+                }
+                Err(CallError::NotLeader { leader: Some(address) }) => {
+                    self.masters.set_leader(&address);
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, "keep-alive"),
             }
-            Err(CallError::NotLeader { leader: Some(address) }) => self.masters.set_leader(&address),
-            Err(error) => tracing::debug!(%error, "keep-alive"),
         }
     }
 }

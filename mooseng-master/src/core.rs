@@ -84,6 +84,8 @@ pub enum Effect {
     Send(MasterId, pb::RaftMessages),
     /// Bytes for a connection: a reply or a push.
     Frame(ConnId, Vec<u8>),
+    /// To every client connected: this master leads now.
+    Announce(Vec<u8>),
     /// To the store; [`MasterCore::flushed`] follows.
     Flush(Arc<Batch>),
 }
@@ -318,6 +320,9 @@ impl MasterCore {
             self.registry.forget_reports();
             self.sessions.begin(now.mono, self.state.sessions().iter().map(|row| row.session));
             self.housekeeping = housekeeping::Housekeeping::default();
+            let me = self.config.peers.iter().find(|peer| peer.id == self.config.id.raw());
+            let leader_address = me.map_or_else(String::new, |peer| peer.address.clone());
+            self.effects.push(Effect::Announce(push_frame(&pb::LeaderChanged { leader_address })));
         }
     }
 
@@ -351,8 +356,7 @@ impl MasterCore {
     }
 
     pub(crate) fn push<R: Rpc>(&mut self, conn: ConnId, message: &R) {
-        let header = Header { kind: R::KIND, flags: FLAG_PUSH, ..Header::default() };
-        self.effects.push(Effect::Frame(conn, frame::encode(header, &message.encode_to_vec(), 0)));
+        self.effects.push(Effect::Frame(conn, push_frame(message)));
     }
 
     /// The consensus core, to look at.
@@ -372,4 +376,9 @@ impl MasterCore {
     pub fn next_tick() -> Duration {
         Duration::from_millis(10)
     }
+}
+
+fn push_frame<R: Rpc>(message: &R) -> Vec<u8> {
+    let header = Header { kind: R::KIND, flags: FLAG_PUSH, ..Header::default() };
+    frame::encode(header, &message.encode_to_vec(), 0)
 }

@@ -141,7 +141,7 @@ fn open(config: &Config, clock: &dyn Clock) -> anyhow::Result<(MasterCore, Segme
     let last = recovered.entries.last().map_or(recovered.purged.0, |entry| entry.index);
     ensure!(
         recovered.purged.0 <= state.applied_index() && state.applied_index() <= last,
-        "the log in {} holds entries {}..={last}, but the store is at {}: move this master's data directory away and start it empty",
+        "the log in {} holds entries {}..={last}, but the store is at {}: one of the two is from another time; restore both from one backup, or see docs/operations.md",
         config.data.display(),
         recovered.purged.0 + 1,
         state.applied_index()

@@ -143,6 +143,11 @@ impl Registry {
         }
     }
 
+    /// What was ordered and not confirmed is to be ordered again.
+    pub fn forget_orders(&mut self) {
+        self.servers.values_mut().for_each(|server| server.deleting.clear());
+    }
+
     /// The masters have agreed that these chunks are gone everywhere.
     pub fn forget_confirmed(&mut self, chunks: &[ChunkId]) {
         for server in self.servers.values_mut() {
@@ -162,7 +167,10 @@ impl Registry {
                 server.reported = true;
             }
         } else {
-            server.copies.extend(report.copies);
+            for (chunk, version) in report.copies {
+                server.copies.insert(chunk, version);
+                server.confirmed.remove(&chunk);
+            }
         }
         for chunk in report.lost {
             server.copies.remove(&chunk);

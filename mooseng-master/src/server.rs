@@ -297,6 +297,9 @@ impl Server {
                     let token = Token(usize::try_from(conn.0).map_err(io::Error::other)?);
                     self.send(token, &bytes);
                 }
+                Effect::Announce(bytes) => {
+                    self.connections.values_mut().filter(|c| c.takes_pushes()).for_each(|c| c.send(&bytes));
+                }
                 // The flusher takes one batch at a time, and the core hands out one at a time.
                 Effect::Flush(batch) => drop(self.flusher.send(batch)),
             }

@@ -67,7 +67,7 @@ fn stop_on<T>(result: Result<T, fjall::Error>) -> T {
     match result {
         Ok(value) => value,
         Err(error) => {
-            tracing::error!(%error, "the metadata store cannot be used; stopping. Check the disk; if it is broken, start this master with an empty data directory");
+            tracing::error!(%error, "the metadata store cannot be used; stopping. Check the disk; docs/operations.md says how to go on without this master");
             std::process::abort();
         }
     }

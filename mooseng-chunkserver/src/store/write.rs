@@ -265,7 +265,9 @@ impl Chunk {
             return Ok(());
         }
         if self.disk.failed() {
-            return Ok(());
+            // It may come back with the copy on it: the leader must not take it for gone.
+            let source = std::io::Error::other("out of use since an earlier error");
+            return Err(StoreError::Disk { chunk: self.id(), path: self.disk.root().to_owned(), source });
         }
         let was_present = state.phase == Phase::Present;
         state.phase = Phase::Gone;

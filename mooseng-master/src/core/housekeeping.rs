@@ -12,6 +12,8 @@ use crate::raft::Role;
 
 /// How often the leader looks around.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// An order to delete that is not confirmed after this time is given again: the server may have been too busy for it.
+const REPEAT_ORDERS: Duration = Duration::from_secs(10);
 /// Unlinked files reaped by one command.
 const REAP_MAX: usize = 512;
 /// Unlinked files looked at in one round: more may be held open.
@@ -24,6 +26,7 @@ const DEAD_MAX: usize = 1024;
 pub(super) struct Housekeeping {
     last: Duration,
     dead_from: u64,
+    orders_repeated: Duration,
 }
 
 impl MasterCore {
@@ -44,6 +47,10 @@ impl MasterCore {
         }
         self.expire_sessions(now);
         self.reap_orphans();
+        if now.mono.saturating_sub(self.housekeeping.orders_repeated) >= REPEAT_ORDERS {
+            self.housekeeping.orders_repeated = now.mono;
+            self.registry.forget_orders();
+        }
         self.delete_dead_chunks(now);
     }
 

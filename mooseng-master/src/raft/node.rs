@@ -221,6 +221,11 @@ impl Node {
         if now < self.silent_until && asks_for_vote {
             return;
         }
+        // The group has a log and this voter has none: it is new, or was wiped. What it may have promised before is
+        // forgotten, so it elects nobody until a leader has brought it up to date.
+        if asks_for_vote && message.index > 0 && self.raw.store().last() == 0 {
+            return;
+        }
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(%error, "dropped a message of a peer");
         }

@@ -22,6 +22,7 @@ pub(super) struct Connection {
     output: BytesMut,
     role: Option<pb::Role>,
     name: String,
+    node: u64,
     may_write: bool,
     waits_to_write: bool,
     ending: bool,
@@ -38,6 +39,7 @@ impl Connection {
             output: BytesMut::new(),
             role: None,
             name: String::new(),
+            node: 0,
             may_write: true,
             waits_to_write: false,
             ending: false,
@@ -69,7 +71,13 @@ impl Connection {
     pub(super) fn greet(&mut self, hello: &pb::Hello) {
         self.role = Some(hello.role());
         self.name.clone_from(&hello.name);
+        self.node = hello.node_id;
         tracing::debug!(peer = %self.peer, name = self.name, "connected");
+    }
+
+    /// Whether this is the connection on which a client's session listens. Its others wait for answers only.
+    pub(super) fn takes_pushes(&self) -> bool {
+        self.role() == pb::Role::Client && self.node != 0
     }
 
     /// Reads what there is, by way of `scratch`; `false` if nothing more will come.

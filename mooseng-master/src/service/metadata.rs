@@ -245,8 +245,7 @@ fn open_session(core: &mut MasterCore, it: pb::OpenSessionRequest) -> Result<Ans
     let client = id16(&it.client_id, "client_id")?;
     let mut name = it.name;
     name.truncate(name.floor_char_boundary(CLIENT_NAME_MAX));
-    let same =
-        |row: &SessionRow| !name.is_empty() && row.name == name && !core.sessions.is_connected(row.session);
+    let same = |row: &SessionRow| it.replaces && row.name == name && !core.sessions.is_connected(row.session);
     let before: Vec<SessionId> =
         core.state.sessions().iter().filter(|row| same(row)).map(|row| row.session).collect();
     for session in before {

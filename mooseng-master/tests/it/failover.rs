@@ -1,10 +1,12 @@
 //! What a client sees when masters go away.
 
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc as _;
 use mooseng_protocol::status::CallError;
-use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::transport::{FrameStream, Mux};
 use mooseng_types::{FileKind, FsError};
 
 use crate::world::{Client, World, hello};
@@ -105,4 +107,51 @@ fn another_clusters_client_is_turned_away() {
     let hello = pb::Hello { cluster_id: vec![9; 16].into(), ..hello() };
     let error = FrameStream::connect(&world.address(1), &hello, Duration::from_secs(5)).unwrap_err();
     assert!(error.to_string().contains("another cluster"), "{error}");
+}
+
+#[test]
+fn a_listening_session_hears_of_the_new_leader() {
+    let mut world = World::new(3);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    let leader = client.leader();
+    let (heard, news) = sync_channel(16);
+    let second = Duration::from_secs(1);
+    let listen = |id: u64| {
+        let heard = heard.clone();
+        let hello = pb::Hello { node_id: session, ..hello() };
+        let on_push = move |kind, body| drop(heard.try_send((id, kind, body)));
+        Mux::connect(&world.address(id), &hello, second, on_push).unwrap().0
+    };
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let connections: Vec<_> = others.iter().map(|id| listen(*id)).collect();
+    world.stop(leader);
+    let (from, kind, body) = news.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(kind, pb::LeaderChanged::KIND);
+    let told = <pb::LeaderChanged as prost::Message>::decode(body).unwrap();
+    assert_eq!(told.leader_address, world.address(from));
+    drop(connections);
+}
+
+#[test]
+fn a_mount_that_is_back_ends_the_session_it_left_behind() {
+    let world = World::new(1);
+    let mut client = world.client();
+    let open = |id: u8, replaces| pb::OpenSessionRequest {
+        client_id: vec![id; 16].into(),
+        name: "host:/mnt".into(),
+        replaces,
+    };
+    let first = client.call(&open(1, true)).unwrap().session;
+    client.call(&mkdir(first, 1, "a")).unwrap();
+    // The connection of the first session goes as with the process.
+    client = world.client();
+    let stranger = client.call(&open(2, false)).unwrap().session;
+    client.call(&mkdir(first, 2, "b")).unwrap();
+    client = world.client();
+    client.call(&open(3, true)).unwrap();
+    for (session, seq) in [(first, 3), (stranger, 1)] {
+        let error = client.call(&mkdir(session, seq, "c")).unwrap_err();
+        assert!(matches!(error, CallError::Refused(FsError::SessionExpired)), "{error}");
+    }
 }

@@ -51,7 +51,8 @@ impl World {
             match effect {
                 Effect::Send(to, messages) => self.send(id, to.raw(), &messages),
                 Effect::Frame(conn, bytes) => self.send_frame(id, conn, bytes),
-                Effect::Persist(_) | Effect::Purge { .. } | Effect::Flush(_) => {}
+                // The client here finds a new leader by asking.
+                Effect::Announce(_) | Effect::Persist(_) | Effect::Purge { .. } | Effect::Flush(_) => {}
             }
         }
     }

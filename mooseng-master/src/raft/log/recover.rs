@@ -34,7 +34,7 @@ pub enum LogOpenError {
     },
     /// What was durable is broken.
     #[error(
-        "{} is damaged at byte {offset}, with synced records after it: move this master's data directory away and start it empty, so that it is filled from its peers",
+        "{} is damaged at byte {offset}, with synced records after it: do not start this master again with it; docs/operations.md says how to go on without it",
         path.display()
     )]
     Damaged {
@@ -45,7 +45,7 @@ pub enum LogOpenError {
     },
     /// A segment between the others is not there.
     #[error(
-        "log segment {0} is missing: move this master's data directory away and start it empty, so that it is filled from its peers"
+        "log segment {0} is missing: do not start this master again with it; docs/operations.md says how to go on without it"
     )]
     Missing(u64),
 }

@@ -76,7 +76,7 @@ impl Segments {
         };
         let capacity = current.len().map_err(io)?;
         let (hard_state, purged) = (recovered.hard_state, recovered.purged);
-        let spares = Vec::new();
+        let spares = spares(&*disk, &options.dir).map_err(io)?;
         let buffer = Vec::new();
         let segments = Self {
             disk,
@@ -209,6 +209,17 @@ fn make(
     disk.rename(&beside, &path)?;
     disk.sync_dir(&options.dir)?;
     Ok(file)
+}
+
+/// Purged segments that an earlier run has left; those beyond the limit are removed.
+fn spares(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let files = disk.list(dir)?.into_iter();
+    let mut spares: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|e| e == "spare")).collect();
+    for surplus in spares.drain(SPARES_MAX.min(spares.len())..) {
+        disk.remove(&surplus)?;
+    }
+    Ok(spares)
 }
 
 fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
