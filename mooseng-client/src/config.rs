@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_shipped_example_says_what_the_defaults_are() {
-        let example = include_str!("../examples/mooseng-mount.toml");
+        let example = include_str!("../../examples/mooseng-mount.toml");
         assert_eq!(ClientConfig::parse(example).unwrap(), ClientConfig::default());
     }
 

@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn settings_are_checked_without_mounting() {
-        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mooseng-mount.toml");
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/mooseng-mount.toml");
         assert_eq!(code(&["mooseng-mount", "--config", example, "--check-config"]), ExitCode::SUCCESS);
         assert_eq!(code(&["mooseng-mount", "--masters", "nowhere", "--check-config"]), ExitCode::from(2));
         assert_eq!(code(&["mooseng-mount", "--config", "/does/not/exist"]), ExitCode::from(2));
