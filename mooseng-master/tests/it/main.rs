@@ -1,5 +1,6 @@
-//! Masters as processes are: real sockets, real files, one thread each.
+//! Masters as they are used: real sockets, real files.
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
+mod facade;
 mod failover;
 mod world;
