@@ -69,7 +69,8 @@ impl Node {
 
 impl Model {
     pub(crate) fn new() -> Self {
-        Self { nodes: BTreeMap::from([(ROOT, Node::new(FileKind::Directory))]), created: 1 }
+        let root = Node { mode: 0o777, ..Node::new(FileKind::Directory) };
+        Self { nodes: BTreeMap::from([(ROOT, root)]), created: 1 }
     }
 
     fn names(&self, inode: u64) -> usize {

@@ -16,6 +16,10 @@ pub(crate) fn check() -> anyhow::Result<()> {
     if !Path::new("/dev/fuse").exists() {
         mend(root, "/dev/fuse is missing", "modprobe fuse || mknod -m 666 /dev/fuse c 10 229")?;
     }
+    let opened = fs::File::options().read(true).write(true).open("/dev/fuse");
+    if opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        mend(root, "/dev/fuse is not open to this user", "chmod 666 /dev/fuse")?;
+    }
     if !in_path("fusermount3") {
         let command = if in_path("apt-get") {
             "apt-get update -q && apt-get install -qy --no-install-recommends fuse3"

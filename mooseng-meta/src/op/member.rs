@@ -12,7 +12,8 @@ use crate::session::{SessionRecord, Window};
 use crate::settings::Settings;
 use crate::tables::Tables;
 
-const ROOT_MODE: u16 = 0o755;
+/// Open to everybody, as in MooseFS, so that whoever mounts a new cluster can begin.
+const ROOT_MODE: u16 = 0o777;
 
 /// Makes the root directory.
 pub(super) fn bootstrap(
