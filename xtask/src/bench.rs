@@ -163,6 +163,8 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     for target in &targets {
         let pids = target.pids();
         report.memory(target.name(), usage::rss_mib(&pids.servers), usage::rss_mib(&pids.clients));
+        let all: Vec<u32> = pids.servers.iter().chain(&pids.clients).copied().collect();
+        report.peaks(target.name(), usage::peaks_mib(&all));
     }
     report.print();
     write_json(args, &report)?;

@@ -34,11 +34,18 @@ pub(crate) struct Report {
     order: Vec<String>,
     samples: BTreeMap<(String, String), Series>,
     memory: BTreeMap<String, (f64, f64)>,
+    peaks: BTreeMap<String, Vec<(String, f64)>>,
 }
 
 impl Report {
     pub(crate) fn new(targets: Vec<(String, String)>) -> Report {
-        Report { targets, order: Vec::new(), samples: BTreeMap::new(), memory: BTreeMap::new() }
+        Report {
+            targets,
+            order: Vec::new(),
+            samples: BTreeMap::new(),
+            memory: BTreeMap::new(),
+            peaks: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, target: &str, figure: &str, mut done: Done, used: Used) {
@@ -64,6 +71,11 @@ impl Report {
         self.memory.insert(target.to_owned(), (servers_mib, clients_mib));
     }
 
+    /// The most memory that each process of a target had.
+    pub(crate) fn peaks(&mut self, target: &str, peaks: Vec<(String, f64)>) {
+        self.peaks.insert(target.to_owned(), peaks);
+    }
+
     pub(crate) fn print(&self) {
         println!();
         for (name, durability) in &self.targets {
@@ -82,6 +94,10 @@ impl Report {
         }
         for (name, (servers, clients)) in &self.memory {
             println!("{name}: resident memory at the end: servers {servers:.0} MiB, client {clients:.0} MiB");
+        }
+        for (name, peaks) in &self.peaks {
+            let each: Vec<String> = peaks.iter().map(|(part, mib)| format!("{part} {mib:.0}")).collect();
+            println!("{name}: most resident memory of each process, MiB: {}", each.join(", "));
         }
     }
 

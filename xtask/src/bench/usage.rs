@@ -83,8 +83,26 @@ pub(crate) fn rss_mib(pids: &[u32]) -> f64 {
         / 1024.0
 }
 
+/// The most memory that each process ever had resident, in MiB, by its name: of ours the part's, else the program's.
+pub(crate) fn peaks_mib(pids: &[u32]) -> Vec<(String, f64)> {
+    let peak = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let config = command.split('\0').find_map(|word| word.strip_suffix("/config.toml"));
+        let part = config.and_then(|path| path.rsplit('/').next());
+        let program = status.lines().next().and_then(|line| line.strip_prefix("Name:"));
+        let name = part.or(program.map(str::trim)).unwrap_or("?").to_owned();
+        Some((name, field_kib(&status, "VmHWM:") / 1024.0))
+    };
+    pids.iter().filter_map(peak).collect()
+}
+
 fn rss_kib(status: &str) -> f64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    field_kib(status, "VmRSS:")
+}
+
+fn field_kib(status: &str, field: &str) -> f64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0)
 }
 
@@ -103,5 +121,7 @@ mod tests {
     fn memory_is_read() {
         assert_eq!(rss_kib("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t1\n"), 2048.0);
         assert!(rss_mib(&[std::process::id()]) > 0.5);
+        let peaks = peaks_mib(&[std::process::id()]);
+        assert!(peaks[0].1 >= rss_mib(&[std::process::id()]) / 2.0 && !peaks[0].0.is_empty(), "{peaks:?}");
     }
 }
