@@ -163,7 +163,10 @@ fn announce(data: &Path, mount: &Path, layout: &Layout) {
     output::line(&format!("  mounted at {mount}"));
     output::line("try:");
     output::line(&format!("  cp -a /etc {mount}/ && ls -l {mount}/etc"));
-    output::line(&format!("  mooseng --data {data} cluster status"));
+    // This very program: it need not be in the PATH.
+    let program =
+        std::env::current_exe().map_or_else(|_| "mooseng".into(), |path| path.display().to_string());
+    output::line(&format!("  {program} --data {data} cluster status"));
     output::line(&format!("  kill -9 $(cat {data}/run/master-1.pid)   # the file system goes on"));
     output::line("ready: stop with Ctrl-C");
 }

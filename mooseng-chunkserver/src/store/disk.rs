@@ -205,7 +205,7 @@ impl ChunkDisk {
         }
         tracing::error!(
             %chunk, why, disk = %self.root.display(),
-            "copy is damaged, moved aside and reported lost; the cluster repairs it from another copy"
+            "copy is damaged, moved aside and reported lost; readers take another copy"
         );
         self.changes.note(chunk, Change::Lost);
     }

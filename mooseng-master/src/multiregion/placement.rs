@@ -19,7 +19,7 @@ pub struct Candidate {
 }
 
 /// Picks up to `copies` servers out of `candidates`, leaving out those without room. Fewer come back where there are
-/// fewer: a chunk with one copy now is better than an error, and its goal is met later. `seed` makes the choice
+/// fewer: a chunk with one copy is better than an error. `seed` makes the choice
 /// repeatable.
 #[must_use]
 pub fn place(candidates: &[Candidate], copies: usize, mut seed: u64) -> Vec<ServerId> {

@@ -35,8 +35,6 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
         inodes: totals.inodes,
         used_bytes: totals.used_bytes,
         chunks: totals.chunks,
-        under_goal_chunks: 0,
-        missing_chunks: 0,
         orphans: core.state.orphans(usize::MAX).len() as u64,
     })
 }
