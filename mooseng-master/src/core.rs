@@ -333,7 +333,8 @@ impl MasterCore {
         }
         let all_have = if self.node.role() == Role::Leader { self.node.all_have() } else { 0 };
         for (to, messages) in by_peer {
-            self.effects.push(Effect::Send(MasterId::from_raw(to), pb::RaftMessages { messages, all_have }));
+            let messages = pb::RaftMessages { messages, all_have, ..Default::default() };
+            self.effects.push(Effect::Send(MasterId::from_raw(to), messages));
         }
     }
 

@@ -66,6 +66,9 @@ rpcs! {
     0x0181 LeaderChanged => Empty,
 
     0x0201 RaftMessages => Empty,
+    0x0202 SnapshotBegin => Empty,
+    0x0203 SnapshotRows => Empty,
+    0x0204 SnapshotEnd => Empty,
 
     0x0301 RegisterServerRequest => RegisterServerReply,
     0x0302 HeartbeatRequest => HeartbeatReply,
@@ -80,6 +83,9 @@ rpcs! {
 
     0x0501 ClusterStatusRequest => ClusterStatusReply,
     0x0502 CheckRequest => CheckReply,
+    0x0503 AddMasterRequest => MembershipReply,
+    0x0504 RemoveMasterRequest => MembershipReply,
+    0x0505 TransferLeaderRequest => TransferLeaderReply,
 }
 
 #[cfg(test)]

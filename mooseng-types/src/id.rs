@@ -59,9 +59,24 @@ id!(
     SessionId(u64), "n"
 );
 id!(
-    /// A member of the masters' Raft group. Never 0.
+    /// A member of the masters' Raft group: the number that its configuration gives it, and which of its lives this is.
+    /// A master that has lost its disk has forgotten what it promised, so it comes back as another member. Never 0.
     MasterId(u64), "m"
 );
+
+impl MasterId {
+    /// The member with this configured number, in the life that it drew `life` for when its directory was made.
+    #[must_use]
+    pub const fn new(number: u16, life: u32) -> Self {
+        Self(number as u64 | (life as u64) << 16)
+    }
+
+    /// The number that its configuration gives it.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0 & 0xffff
+    }
+}
 
 impl InodeId {
     /// The root directory.

@@ -36,6 +36,7 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
         used_bytes: totals.used_bytes,
         chunks: totals.chunks,
         orphans: core.state.orphans(usize::MAX).len() as u64,
+        ..Default::default()
     })
 }
 

@@ -76,6 +76,9 @@ forward!(pb::metadata_server::Metadata {
 forward!(pb::admin_server::Admin {
     cluster_status(ClusterStatusRequest) -> ClusterStatusReply;
     check(CheckRequest) -> CheckReply;
+    add_master(AddMasterRequest) -> MembershipReply;
+    remove_master(RemoveMasterRequest) -> MembershipReply;
+    transfer_leader(TransferLeaderRequest) -> TransferLeaderReply;
 });
 
 /// Serves gRPC on an address that is bound already, until `stop` fires. Runs a runtime of its own on the calling
