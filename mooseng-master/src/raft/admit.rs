@@ -5,34 +5,19 @@
 //! beyond its end, another entry in a committed place) still ends the process, on purpose: then a log was lost or two
 //! leaders were elected, and a voter that carried on could lose what was acknowledged.
 
+use std::collections::BTreeSet;
+
 use mooseng_protocol::convert::BadMessage;
 use raft::eraftpb::{Message, MessageType};
 
 /// Terms and indexes are counted up one by one, so none comes near this; beyond it, sums of them could overflow.
 const COUNTER_MAX: u64 = 1 << 62;
 
-/// Says what is wrong with a message to `own` that claims to be from another voter.
-pub(super) fn check(
-    message: &Message,
-    own: u64,
-    is_voter: impl FnOnce(u64) -> bool,
-) -> Result<(), BadMessage> {
-    let bad = |field| Err(BadMessage { field });
-    if message.to != own {
-        return bad("to");
-    }
-    if message.from == own || !is_voter(message.from) {
-        return bad("from");
-    }
-    let counters = [message.term, message.log_term, message.index, message.commit, message.commit_term];
-    if message.term == 0 || counters.iter().any(|counter| *counter > COUNTER_MAX) {
-        return bad("counter");
-    }
-    // Nobody sets one, and refusing a vote for it in term 0 would end the process.
-    if message.priority < 0 {
-        return bad("priority");
-    }
-    // Everything that our peers send. Snapshots are not among it: the log is purged only behind every voter.
+/// Says what is wrong with a message to `own`. Whoever sends it need not be a member as far as this log knows: it may
+/// lack the entry that made the sender one, and the core counts members' answers only.
+pub(super) fn check(message: &Message, own: u64) -> Result<(), BadMessage> {
+    check_counters(message, own)?;
+    // Everything that our peers send here. A snapshot comes with its rows, on a way of its own.
     match message.msg_type {
         MessageType::MsgAppend => check_append(message),
         MessageType::MsgAppendResponse
@@ -46,11 +31,57 @@ pub(super) fn check(
             if message.entries.is_empty() {
                 Ok(())
             } else {
-                bad("entries")
+                Err(BadMessage { field: "entries" })
             }
         }
-        _ => bad("kind"),
+        _ => Err(BadMessage { field: "kind" }),
     }
+}
+
+/// Says what is wrong with the message of a snapshot.
+pub(super) fn check_snapshot(message: &Message, own: u64) -> Result<(), BadMessage> {
+    let bad = |field| Err(BadMessage { field });
+    check_counters(message, own)?;
+    if message.msg_type != MessageType::MsgSnapshot || !message.entries.is_empty() {
+        return bad("kind");
+    }
+    let metadata = message.get_snapshot().get_metadata();
+    let state = metadata.get_conf_state();
+    let counted = (1..=COUNTER_MAX).contains(&metadata.index) && (1..=message.term).contains(&metadata.term);
+    let members: BTreeSet<u64> = state.voters.iter().chain(&state.learners).copied().collect();
+    let distinct = members.len() == state.voters.len() + state.learners.len() && !members.contains(&0);
+    match () {
+        () if !counted => bad("snapshot"),
+        () if !distinct || state.voters.is_empty() || !members.contains(&own) => bad("voters"),
+        () => Ok(()),
+    }
+}
+
+fn check_counters(message: &Message, own: u64) -> Result<(), BadMessage> {
+    let bad = |field| Err(BadMessage { field });
+    if message.to != own {
+        return bad("to");
+    }
+    if message.from == own || message.from == 0 {
+        return bad("from");
+    }
+    let counters = [
+        message.term,
+        message.log_term,
+        message.index,
+        message.commit,
+        message.commit_term,
+        message.reject_hint,
+        message.request_snapshot,
+    ];
+    if message.term == 0 || counters.iter().any(|counter| *counter > COUNTER_MAX) {
+        return bad("counter");
+    }
+    // Nobody sets one, and refusing a vote for it in term 0 would end the process.
+    if message.priority < 0 {
+        return bad("priority");
+    }
+    Ok(())
 }
 
 /// Entries follow each other and the place that they are to be appended at; terms never fall.
@@ -77,7 +108,7 @@ mod tests {
     use crate::raft::convert::from_wire;
 
     fn verdict(message: pb::RaftMessage) -> Result<(), BadMessage> {
-        check(&from_wire(message).unwrap(), 1, |id| (1..=3).contains(&id))
+        check(&from_wire(message).unwrap(), 1)
     }
 
     fn append() -> pb::RaftMessage {
@@ -109,7 +140,7 @@ mod tests {
             |message: pb::RaftMessage, field| assert_eq!(verdict(message), Err(BadMessage { field }));
         refuse(pb::RaftMessage { to: 2, ..good.clone() }, "to");
         refuse(pb::RaftMessage { from: 1, ..good.clone() }, "from");
-        refuse(pb::RaftMessage { from: 9, ..good.clone() }, "from");
+        refuse(pb::RaftMessage { from: 0, ..good.clone() }, "from");
         refuse(pb::RaftMessage { term: 0, ..good.clone() }, "counter");
         refuse(pb::RaftMessage { commit: u64::MAX, ..good.clone() }, "counter");
         refuse(pb::RaftMessage { priority: -1, ..good.clone() }, "priority");
@@ -120,5 +151,23 @@ mod tests {
         for kind in [MessageType::MsgSnapshot, MessageType::MsgReadIndex, MessageType::MsgPropose] {
             refuse(pb::RaftMessage { kind: kind as u32, ..good.clone() }, "kind");
         }
+    }
+
+    #[test]
+    fn a_snapshot_knows_its_receiver_and_its_place() {
+        let snapshot = pb::RaftSnapshot { index: 9, term: 3, voters: vec![2, 3], learners: vec![1] };
+        let kind = MessageType::MsgSnapshot as u32;
+        let good = pb::RaftMessage { kind, entries: vec![], snapshot: Some(snapshot.clone()), ..append() };
+        let verdict = |snapshot: pb::RaftSnapshot| {
+            let message = pb::RaftMessage { snapshot: Some(snapshot), ..good.clone() };
+            check_snapshot(&from_wire(message).unwrap(), 1)
+        };
+        assert_eq!(verdict(snapshot.clone()), Ok(()));
+        let refuse = |snapshot, field| assert_eq!(verdict(snapshot), Err(BadMessage { field }));
+        refuse(pb::RaftSnapshot { index: 0, ..snapshot.clone() }, "snapshot");
+        refuse(pb::RaftSnapshot { term: 5, ..snapshot.clone() }, "snapshot");
+        refuse(pb::RaftSnapshot { learners: vec![], ..snapshot.clone() }, "voters");
+        refuse(pb::RaftSnapshot { voters: vec![], ..snapshot.clone() }, "voters");
+        refuse(pb::RaftSnapshot { voters: vec![1, 2], ..snapshot }, "voters");
     }
 }

@@ -1,10 +1,23 @@
-//! The log as the core reads it: in memory, from the last purge on. What is purged is in the store of every master
-//! that the leader knows of, so its size stays within what the slowest master lags behind plus one flush of the store.
+//! The log as the core reads it: in memory, from the last purge on. Its size is bounded: what the store has and every
+//! member has on disk goes, and of a member that lags far behind the store only; that one gets a snapshot.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+
+/// Bytes of commands kept for members that lag behind.
+const KEEP_BYTES: usize = 32 << 20;
+/// Bytes of commands kept for a member that is being sent a snapshot.
+const KEEP_BEHIND_SNAPSHOT_BYTES: usize = 256 << 20;
+
+/// The last entry in a snapshot that could be sent now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct SnapshotPoint {
+    pub(super) index: u64,
+    pub(super) term: u64,
+}
 
 pub(super) struct MemoryLog {
     pub(super) hard_state: HardState,
@@ -13,6 +26,12 @@ pub(super) struct MemoryLog {
     purged: (u64, u64),
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// `None` while no snapshot can be taken.
+    pub(super) snapshot_point: Option<SnapshotPoint>,
+    /// One was asked for in vain.
+    pub(super) snapshot_wanted: Cell<bool>,
+    /// The last entry that changed the group: a snapshot before it would not know its receiver.
+    pub(super) conf_index: u64,
 }
 
 impl MemoryLog {
@@ -23,7 +42,16 @@ impl MemoryLog {
         entries: Vec<Entry>,
     ) -> Self {
         let bytes = entries.iter().map(|entry| entry.data.len()).sum();
-        Self { hard_state, conf_state, purged, entries: entries.into(), bytes }
+        Self {
+            hard_state,
+            conf_state,
+            purged,
+            entries: entries.into(),
+            bytes,
+            snapshot_point: None,
+            snapshot_wanted: Cell::new(false),
+            conf_index: 0,
+        }
     }
 
     /// Appends `entries`, replacing those from the first one's index on.
@@ -43,12 +71,27 @@ impl MemoryLog {
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Forgets entries up to and with `index`.
-    pub(super) fn purge(&mut self, index: u64) {
-        while let Some(entry) = self.entries.pop_front_if(|entry| entry.index <= index) {
+    /// Forgets entries up to `durable`: those that all members have, and of the others as many as are too many.
+    /// `on_its_way`: the last entry of a snapshot that is being sent.
+    pub(super) fn purge(&mut self, durable: u64, all_have: u64, on_its_way: Option<u64>) {
+        loop {
+            let keep = if on_its_way.is_some() { KEEP_BEHIND_SNAPSHOT_BYTES } else { KEEP_BYTES };
+            let too_many = self.bytes > keep;
+            let goes = |entry: &mut Entry| entry.index <= durable && (entry.index <= all_have || too_many);
+            let Some(entry) = self.entries.pop_front_if(goes) else { return };
             self.purged = (entry.index, entry.term);
             self.bytes -= entry.data.len();
         }
+    }
+
+    /// A snapshot has taken the place of everything up to `purged`, and of whatever came after.
+    pub(super) fn restart_behind(&mut self, purged: (u64, u64), conf_state: ConfState) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.purged = purged;
+        self.conf_state = conf_state;
+        self.conf_index = purged.0;
+        self.snapshot_point = None;
     }
 
     pub(super) fn purged(&self) -> (u64, u64) {
@@ -111,8 +154,17 @@ impl Storage for MemoryLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // The log is purged only behind every voter, so no voter ever needs one.
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let needed = request_index.max(self.conf_index).max(self.purged.0);
+        let Some(point) = self.snapshot_point.filter(|point| point.index >= needed) else {
+            self.snapshot_wanted.set(true);
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = point.index;
+        metadata.term = point.term;
+        metadata.set_conf_state(self.conf_state.clone());
+        Ok(snapshot)
     }
 }

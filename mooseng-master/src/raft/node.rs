@@ -4,11 +4,13 @@
 //! tick, step, propose, persisted, applied  ->  Node  ->  Output { persist, messages, committed }
 //! ```
 //!
-//! Reads are served under a leader lease: with each heartbeat the leader asks its peers for a confirmation (the
-//! read-index protocol, Ongaro §6.4) that carries the time at which it asked. Once a majority has answered, no other
-//! leader can be elected before that time plus the shortest election time-out, because a voter refuses its vote for so
-//! long after it has heard from a leader, and a restarted voter is silent for the longest time-out (§6.2, §6.4.1). The
-//! lease ends a tenth of a time-out before that, for clocks that run at different speeds.
+//! What has a theory of its own is in `node/`: [`lease`] (when a leader may answer reads, and when a voter may help to
+//! replace one) and [`group`] (membership, and handing leadership over).
+
+mod group;
+mod lease;
+
+pub use group::{Change, ChangeError};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,12 +20,13 @@ use mooseng_env::Entropy;
 use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use raft::eraftpb::{self, MessageType};
-use raft::{Config, RawNode, StateRole};
+use raft::{Config, RawNode, SnapshotStatus, StateRole};
 
 use super::admit;
 use super::convert::{conf_state, from_log, from_wire, to_log, to_wire};
-use super::memory_log::MemoryLog;
+use super::memory_log::{MemoryLog, SnapshotPoint};
 use super::{HardState, LogEntry, Recovered};
+use lease::Lease;
 
 /// How long one tick of the core's clock is.
 const TICK: Duration = Duration::from_millis(10);
@@ -37,8 +40,10 @@ const MESSAGE_MAX: u64 = 1 << 20;
 pub struct NodeConfig {
     /// This master.
     pub id: MasterId,
-    /// All voters, this one included.
+    /// All voters as of the last entry applied. None of a master that is in no group yet.
     pub voters: Vec<MasterId>,
+    /// All learners as of then.
+    pub learners: Vec<MasterId>,
     /// Time between a leader's heartbeats.
     pub heartbeat: Duration,
     /// The shortest time without a leader after which a voter stands for election; the longest is twice that.
@@ -75,6 +80,8 @@ impl Role {
 pub struct Persist {
     /// Rises with every output that needs persisting.
     pub number: u64,
+    /// A snapshot has taken the place of all that the log held: it begins anew behind this index and term.
+    pub snapshot: Option<(u64, u64)>,
     /// To be appended, replacing what is there from the first one's index on.
     pub entries: Vec<LogEntry>,
     /// The voter's new state.
@@ -88,6 +95,11 @@ pub struct Output {
     pub persist: Option<Persist>,
     /// To peers, at once.
     pub messages: Vec<pb::RaftMessage>,
+    /// To peers that are too far behind for the log, with the rows of the state machine as of the snapshot's index;
+    /// [`Node::snapshot_sent`] follows.
+    pub snapshots: Vec<pb::RaftMessage>,
+    /// The snapshot at this index takes the place of the state machine, before anything committed is applied.
+    pub install: Option<u64>,
     /// To the state machine, in order; [`Node::applied`] follows.
     pub committed: Vec<LogEntry>,
 }
@@ -111,14 +123,18 @@ pub struct Node {
     election: Duration,
     last_tick: Duration,
     silent_until: Duration,
-    lease_until: Duration,
-    lease_asked: Duration,
-    lease_term: u64,
+    lease: Lease,
+    /// The term in which this leader has asked another master to take over.
+    handed_over: Option<u64>,
     election_timeout_ticks: usize,
     /// Number of the last output handed out for persisting, and of the last output at all.
     submitted: u64,
     last_number: u64,
     persisted: u64,
+    /// The first output that is not durable yet, and since when it is known to wait.
+    stalled: Option<(u64, Duration)>,
+    /// The term of the last output handed out for persisting, with that output's number.
+    term_submitted: (u64, u64),
     told_all_have: u64,
     /// Messages that wait for the output with this number to be durable.
     after_persist: VecDeque<(u64, Vec<eraftpb::Message>)>,
@@ -138,6 +154,7 @@ impl Node {
     /// the caller opened it with the store it belongs to.
     #[must_use]
     pub fn new(config: &NodeConfig, recovered: Recovered, now: Duration, entropy: Arc<dyn Entropy>) -> Self {
+        let alone = config.voters == [config.id];
         let restarted = recovered.hard_state != HardState::default();
         let last = recovered.entries.last().map_or(recovered.purged.0, |entry| entry.index);
         assert!(
@@ -154,9 +171,11 @@ impl Node {
         hard_state.term = recovered.hard_state.term;
         hard_state.vote = recovered.hard_state.vote;
         hard_state.commit = recovered.hard_state.commit.clamp(config.applied, last);
-        let voters = config.voters.iter().map(|voter| voter.raw()).collect();
-        let log = MemoryLog::new(hard_state, conf_state(voters, Vec::new()), recovered.purged, entries);
-        let raw = match RawNode::new(
+        let raw_ids = |ids: &[MasterId]| ids.iter().map(|id| id.raw()).collect();
+        let members = conf_state(raw_ids(&config.voters), raw_ids(&config.learners));
+        let log = MemoryLog::new(hard_state, members, recovered.purged, entries);
+        let term = log.hard_state.term;
+        let mut raw = match RawNode::new(
             &library_config(config),
             log,
             &slog::Logger::root(slog::Discard, slog::o!()),
@@ -164,7 +183,12 @@ impl Node {
             Ok(raw) => raw,
             Err(error) => panic!("the consensus core refuses its configuration: {error}"),
         };
-        let silence = if restarted { config.election * 2 } else { Duration::ZERO };
+        // A voter that has forgotten whom it heard from must let every lease run out that it has helped to renew.
+        let silence = if restarted && !alone { config.election * 2 } else { Duration::ZERO };
+        if alone {
+            // It needs nobody's vote, so it need not wait for anybody either.
+            drop(raw.campaign());
+        }
         Self {
             raw,
             entropy,
@@ -172,13 +196,14 @@ impl Node {
             election: config.election,
             last_tick: now,
             silent_until: now + silence,
-            lease_until: Duration::ZERO,
-            lease_asked: Duration::ZERO,
-            lease_term: 0,
+            lease: Lease::new(config.election),
+            handed_over: None,
             election_timeout_ticks: 0,
             submitted: 0,
             last_number: 0,
             persisted: 0,
+            stalled: None,
+            term_submitted: (term, 0),
             told_all_have: 0,
             after_persist: VecDeque::new(),
         }
@@ -201,6 +226,9 @@ impl Node {
             self.randomise();
             self.raw.tick();
         }
+        self.replace_lost_leader(now);
+        self.give_up_stalled_disk(now);
+        self.end_failed_handover();
         self.ask_for_lease(now);
     }
 
@@ -211,37 +239,65 @@ impl Node {
             tracing::warn!("dropped a malformed message of a peer");
             return;
         };
-        let is_voter = |id| self.raw.raft.prs().get(id).is_some();
-        if let Err(error) = admit::check(&message, self.raw.raft.id, is_voter) {
+        if let Err(error) = admit::check(&message, self.raw.raft.id) {
             tracing::warn!(%error, from = message.from, "dropped a message that no peer sends");
             return;
         }
-        let asks_for_vote =
-            matches!(message.msg_type, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        if now < self.silent_until && asks_for_vote {
-            return;
+        match message.msg_type {
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote if now < self.silent_until => return,
+            // Only whoever leads may ask to be replaced.
+            MessageType::MsgTimeoutNow
+                if message.from != self.raw.raft.leader_id || message.term != self.term() =>
+            {
+                return;
+            }
+            _ => {}
         }
-        // The group has a log and this voter has none: it is new, or was wiped. What it may have promised before is
-        // forgotten, so it elects nobody until a leader has brought it up to date.
-        if asks_for_vote && message.index > 0 && self.raw.store().last() == 0 {
-            return;
-        }
+        self.step_checked(now, message);
+    }
+
+    fn step_checked(&mut self, now: Duration, message: eraftpb::Message) {
+        let leads = matches!(
+            message.msg_type,
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+        );
+        let (from, term) = (message.from, message.term);
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(%error, "dropped a message of a peer");
         }
-    }
-
-    /// The connection to a peer is broken.
-    pub fn unreachable(&mut self, peer: MasterId) {
-        self.raw.report_unreachable(peer.raw());
-    }
-
-    /// Stands for election now, because the leader's connection broke: no need to wait for the time-out. The first
-    /// round only asks (pre-vote), so it disturbs no living leader.
-    pub fn leader_lost(&mut self, now: Duration) {
-        if now >= self.silent_until && self.role() == Role::Follower {
-            drop(self.raw.campaign());
+        if leads && from == self.raw.raft.leader_id && term == self.term() {
+            self.lease.heard_from_leader(now);
         }
+    }
+
+    /// All rows of the snapshot that `message` speaks of are there. [`Output::install`] follows if it is of use.
+    pub fn snapshot_received(&mut self, now: Duration, message: pb::RaftMessage) {
+        let message = from_wire(message).and_then(|message| {
+            admit::check_snapshot(&message, self.raw.raft.id)?;
+            Ok(message)
+        });
+        match message {
+            Ok(message) => self.step_checked(now, message),
+            Err(error) => tracing::warn!(%error, "dropped a snapshot that no peer sends"),
+        }
+    }
+
+    /// The rows that went with a snapshot have arrived at `peer`, or will not.
+    pub fn snapshot_sent(&mut self, peer: MasterId, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raw.report_snapshot(peer.raw(), status);
+    }
+
+    /// From which entry on a snapshot could be sent now: what the store has made durable. `None` while it is changing.
+    pub fn set_snapshot_point(&mut self, index: Option<u64>) {
+        let point = index.and_then(|index| Some(SnapshotPoint { index, term: self.term_of(index)? }));
+        self.raw.mut_store().snapshot_point = point;
+    }
+
+    /// Whether a peer needs a snapshot, and [`Node::set_snapshot_point`] has not been recent enough for it.
+    #[must_use]
+    pub fn wants_snapshot(&self) -> bool {
+        self.raw.store().snapshot_wanted.take()
     }
 
     /// Proposes a command; returns the index it will have if it is committed by this leader.
@@ -251,9 +307,7 @@ impl Node {
         }
         match self.raw.propose(Vec::new(), data) {
             Ok(()) => Ok(self.raw.raft.raft_log.last_index()),
-            Err(raft::Error::ProposalDropped) if self.raw.raft.lead_transferee.is_none() => {
-                Err(ProposeError::Overloaded)
-            }
+            Err(raft::Error::ProposalDropped) if !self.is_handing_over() => Err(ProposeError::Overloaded),
             Err(_) => Err(ProposeError::NotLeader),
         }
     }
@@ -268,9 +322,14 @@ impl Node {
         self.last_number = number;
         let mut output = Output::default();
         self.take_lease(&ready.take_read_states());
-        output.messages.extend(ready.take_messages().into_iter().map(to_wire));
+        for message in ready.take_messages() {
+            let snapshot = message.msg_type == MessageType::MsgSnapshot;
+            if snapshot { &mut output.snapshots } else { &mut output.messages }.push(to_wire(message));
+        }
         output.committed = ready.committed_entries().iter().map(to_log).collect();
-        let after = ready.take_persisted_messages();
+        let mut after = ready.take_persisted_messages();
+        let snapshot = self.take_snapshot(&ready);
+        output.install = snapshot.map(|(index, _)| index);
         let entries = ready.take_entries();
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().hard_state = hard_state.clone();
@@ -280,8 +339,17 @@ impl Node {
             self.submitted = number;
             let state = &self.raw.store().hard_state;
             let hard_state = HardState { term: state.term, vote: state.vote, commit: state.commit };
-            output.persist =
-                Some(Persist { number, entries: entries.iter().map(to_log).collect(), hard_state });
+            if state.term != self.term_submitted.0 {
+                self.term_submitted = (state.term, number);
+            }
+            let entries = entries.iter().map(to_log).collect();
+            output.persist = Some(Persist { number, snapshot, entries, hard_state });
+        }
+        // That it has heard a leader whose term it has on disk, a follower may say while the disk is busy: a heartbeat
+        // must not wait behind a slow disk.
+        if self.term_submitted.1 <= self.persisted {
+            let beats = after.extract_if(.., |m| m.msg_type == MessageType::MsgHeartbeatResponse);
+            output.messages.extend(beats.map(to_wire));
         }
         self.raw.advance_append_async(ready);
         if !after.is_empty() {
@@ -299,6 +367,16 @@ impl Node {
         // What came after the last thing to persist had nothing to persist itself.
         let settled = if self.is_persisting() { number } else { self.last_number };
         self.settle(settled)
+    }
+
+    /// Index and term of the snapshot in `ready`, which takes the place of the log.
+    fn take_snapshot(&mut self, ready: &raft::Ready) -> Option<(u64, u64)> {
+        if ready.snapshot().is_empty() {
+            return None;
+        }
+        let metadata = ready.snapshot().get_metadata();
+        self.raw.mut_store().restart_behind((metadata.index, metadata.term), metadata.get_conf_state().clone());
+        Some((metadata.index, metadata.term))
     }
 
     fn settle(&mut self, number: u64) -> Vec<pb::RaftMessage> {
@@ -322,15 +400,18 @@ impl Node {
         self.raw.advance_apply_to(index);
     }
 
-    /// Forgets entries up to `durable`, as far as no voter needs them any more; returns the last one forgotten, as
-    /// index and term.
+    /// Forgets entries up to `durable`, as far as no member needs them any more, or as far as there are too many of
+    /// them for one that lags behind: that one gets a snapshot. Returns the last one forgotten, as index and term.
     pub fn purge(&mut self, durable: u64) -> (u64, u64) {
         let all_have = self.all_have();
-        self.raw.mut_store().purge(durable.min(all_have));
+        // What follows a snapshot that is on its way is needed as soon as it has arrived.
+        let progress = self.raw.raft.prs().iter();
+        let on_its_way = progress.map(|(_, p)| p.pending_snapshot).filter(|index| *index > 0).min();
+        self.raw.mut_store().purge(durable, all_have, on_its_way);
         self.raw.store().purged()
     }
 
-    /// How far every voter has the log on disk, as far as this master knows. A follower may lead next and must then
+    /// How far every member has the log on disk, as far as this master knows. A follower may lead next and must then
     /// serve the slowest voter, so it goes by what its leader has told it.
     #[must_use]
     pub fn all_have(&self) -> u64 {
@@ -342,7 +423,7 @@ impl Node {
         }
     }
 
-    /// The leader says that every voter has the log on disk up to `index`.
+    /// The leader says that every member has the log on disk up to `index`.
     pub fn told_all_have(&mut self, index: u64) {
         self.told_all_have = self.told_all_have.max(index);
     }
@@ -351,16 +432,6 @@ impl Node {
     #[must_use]
     pub fn log_bytes(&self) -> usize {
         self.raw.store().bytes()
-    }
-
-    /// Whether this master leads, has applied everything of former leaders, and may be sure until some time after `now`
-    /// that nobody else leads: what it has applied is then the truth.
-    #[must_use]
-    pub fn may_serve_reads(&self, now: Duration) -> bool {
-        self.role() == Role::Leader
-            && self.lease_term == self.term()
-            && now < self.lease_until
-            && self.raw.raft.apply_to_current_term()
     }
 
     /// How far `peer` has the log on disk, as the leader knows it; 0 elsewhere.
@@ -407,27 +478,6 @@ impl Node {
     #[must_use]
     pub fn term_of(&self, index: u64) -> Option<u64> {
         self.raw.raft.raft_log.term(index).ok()
-    }
-
-    fn ask_for_lease(&mut self, now: Duration) {
-        if self.role() == Role::Leader && now.saturating_sub(self.lease_asked) >= self.heartbeat {
-            self.lease_asked = now;
-            let context =
-                [self.term().to_be_bytes(), u64::try_from(now.as_nanos()).unwrap_or(0).to_be_bytes()]
-                    .concat();
-            self.raw.read_index(context);
-        }
-    }
-
-    fn take_lease(&mut self, confirmed: &[raft::ReadState]) {
-        let Some(context) =
-            confirmed.last().and_then(|state| <[u8; 16]>::try_from(&state.request_ctx[..]).ok())
-        else {
-            return;
-        };
-        let number = |at: usize| context[at..at + 8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
-        self.lease_term = number(0);
-        self.lease_until = Duration::from_nanos(number(8)) + self.election * 9 / 10;
     }
 
     /// Draws the election time-out from our own entropy, so that a simulation repeats itself.

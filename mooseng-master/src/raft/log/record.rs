@@ -3,7 +3,8 @@
 //! ```text
 //! segment header, 64 bytes                     record, 24 bytes and the content, padded with zeros to 8
 //!   0  8 bytes "MNGRLOG1"                        0  u32  length of the content; 0 ends the segment
-//!   8  u64  segment number, from 1               4  u8   kind: 1 entry, 2 state of the voter, 3 mark
+//!   8  u64  segment number, from 1               4  u8   kind: 1 entry, 2 state of the voter, 3 mark,
+                                                        4 restart
 //!  16  16 bytes cluster id                       5  u8   1 in the last record of a batch, else 0; 2 zero bytes
 //!  32  u64  id of the master                     8  u64  batch: which sync made it durable
 //!  40  u32  chain: CRC of the record before     16  u32  chain: CRC of the record before
@@ -11,6 +12,7 @@
 //!  60  u32  CRC-32C of bytes 0..60                       of bytes 0..20 and the content
 //!
 //! entry: u64 term, u64 index, u8 kind, data     state: u64 term, u64 vote, u64 commit     mark: u64 index, u64 term
+//! restart: as a mark, and nothing of what came before counts, on neither side of that index: a snapshot has its place
 //! ```
 //!
 //! All little-endian. The chain makes a record worthless outside its place, the segment number in the CRC makes the
@@ -71,6 +73,11 @@ pub(super) enum Content {
     State(HardState),
     /// Entries up to this index (of this term) are purged.
     Mark {
+        index: u64,
+        term: u64,
+    },
+    /// The log begins anew behind this index (of this term).
+    Restart {
         index: u64,
         term: u64,
     },
@@ -151,6 +158,10 @@ pub(super) fn encode(out: &mut Vec<u8>, content: &Content, place: Place, chain: 
             out.extend([index, term].iter().flat_map(|n| n.to_le_bytes()));
             3
         }
+        Content::Restart { index, term } => {
+            out.extend([index, term].iter().flat_map(|n| n.to_le_bytes()));
+            4
+        }
     };
     let length = u32::try_from(out.len() - start - RECORD_HEAD).unwrap_or(u32::MAX);
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
@@ -197,6 +208,7 @@ pub(super) fn decode(bytes: &[u8], segment: u64) -> Option<Found> {
             commit: long(content, 16),
         }),
         (3, 16) => Content::Mark { index: long(content, 0), term: long(content, 8) },
+        (4, 16) => Content::Restart { index: long(content, 0), term: long(content, 8) },
         _ => return None,
     };
     let size = (RECORD_HEAD + length).next_multiple_of(8);

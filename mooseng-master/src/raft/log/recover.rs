@@ -177,6 +177,12 @@ impl Replay {
                     recovered.purged = (index, term);
                 }
             }
+            Content::Restart { index, term } => {
+                recovered.entries.clear();
+                recovered.purged = (index, term);
+                self.highest_index = index;
+                self.segments.iter_mut().for_each(|(_, highest)| *highest = 0);
+            }
         }
     }
 }

@@ -60,7 +60,7 @@ impl Segments {
         let io = |source| LogOpenError::Io { path: options.dir.clone(), source };
         let mut full: VecDeque<_> = replay.segments.into();
         let recovered = replay.recovered;
-        let highest_index = full.iter().map(|(_, highest)| *highest).max().unwrap_or(0);
+        let highest_index = full.back().map_or(0, |(_, highest)| *highest);
         let (current, tail) = match replay.tail {
             Some(tail) => {
                 full.pop_back();
@@ -98,16 +98,44 @@ impl Segments {
     /// again: what is on the disk is not known.
     pub fn append(&mut self, batches: &[Persist]) -> io::Result<()> {
         let Some(last) = batches.last() else { return Ok(()) };
+        let restart = batches.iter().rposition(|batch| batch.snapshot.is_some());
+        let batches = &batches[restart.unwrap_or(0)..];
+        let snapshot = batches.first().and_then(|batch| batch.snapshot);
+        let restart = snapshot.map(|(index, term)| Content::Restart { index, term });
         let entries = batches.iter().flat_map(|batch| batch.entries.iter().cloned().map(Content::Entry));
-        let contents = entries.chain([Content::State(last.hard_state)]).collect();
+        let contents = restart.into_iter().chain(entries).chain([Content::State(last.hard_state)]).collect();
         self.hard_state = last.hard_state;
+        self.purged = snapshot.unwrap_or(self.purged);
         self.write(contents)?;
+        if let Some((index, _)) = snapshot {
+            self.highest_index = index;
+            self.free_all_full()?;
+        }
         if let Some(highest) =
             batches.iter().flat_map(|batch| batch.entries.last()).map(|entry| entry.index).max()
         {
             self.highest_index = highest.max(self.highest_index);
         }
         Ok(())
+    }
+
+    /// The log begins anew behind `index`, without an entry; the voter's state stays, with a term not below `term`.
+    pub fn restart_behind(&mut self, index: u64, term: u64) -> io::Result<()> {
+        let hard_state =
+            HardState { term: self.hard_state.term.max(term), commit: index, ..self.hard_state };
+        let hard_state = if hard_state.term == self.hard_state.term {
+            hard_state
+        } else {
+            HardState { vote: 0, ..hard_state }
+        };
+        let snapshot = Some((index, term));
+        self.append(&[Persist { number: 0, snapshot, entries: Vec::new(), hard_state }])
+    }
+
+    /// Nothing before the newest segment counts any more.
+    fn free_all_full(&mut self) -> io::Result<()> {
+        self.full.iter_mut().for_each(|(_, highest)| *highest = 0);
+        self.free_full(0)
     }
 
     /// Notes, durably, that entries up to `index` (of `term`) are purged, and frees the segments that hold nothing else.
@@ -121,6 +149,11 @@ impl Segments {
         }
         // The mark must be durable before the entries it stands for are gone.
         self.write(vec![Content::Mark { index, term }])?;
+        self.free_full(index)
+    }
+
+    /// Frees the segments in which nothing is above `index`, oldest first.
+    fn free_full(&mut self, index: u64) -> io::Result<()> {
         while let Some((number, _)) = self.full.pop_front_if(|(_, last)| *last <= index) {
             let path = path_of(&self.options.dir, number);
             if self.spares.len() < SPARES_MAX {

@@ -37,7 +37,8 @@ fn entry(index: u64, term: u64, size: usize) -> LogEntry {
 }
 
 fn batch(number: u64, entries: Vec<LogEntry>) -> Persist {
-    Persist { number, entries, hard_state: HardState { term: 5, vote: 1, commit: 0 } }
+    let hard_state = HardState { term: 5, vote: 1, commit: 0 };
+    Persist { number, snapshot: None, entries, hard_state }
 }
 
 #[test]
@@ -72,6 +73,43 @@ fn an_entry_replaces_what_stood_from_its_index_on() {
     log.append(&[batch(2, vec![entry(3, 2, 20)])]).unwrap();
     let (_, recovered) = open(&disk).unwrap();
     assert_eq!(recovered.entries, [entry(1, 1, 10), entry(2, 1, 10), entry(3, 2, 20)]);
+}
+
+#[test]
+fn a_snapshot_takes_the_place_of_all_that_the_log_held() {
+    for (restart, written) in [(500, 100), (40, 100), (2, 3)] {
+        let disk = disk();
+        let (mut log, _) = open(&disk).unwrap();
+        (1..=written).for_each(|i| log.append(&[batch(i, vec![entry(i, 5, 200)])]).unwrap());
+        let snapshot = Persist { snapshot: Some((restart, 6)), ..batch(101, vec![entry(restart + 1, 7, 9)]) };
+        log.append(&[batch(written + 1, vec![entry(written + 1, 5, 9)]), snapshot]).unwrap();
+        for _ in 0..2 {
+            let (_, recovered) = open(&disk).unwrap();
+            assert_eq!(recovered.purged, (restart, 6));
+            assert_eq!(recovered.entries, [entry(restart + 1, 7, 9)]);
+        }
+        for index in restart + 2..restart + 60 {
+            log.append(&[batch(index, vec![entry(index, 7, 200)])]).unwrap();
+            log.purge(index - 1, 7).unwrap();
+        }
+        assert!(disk.list(Path::new("/log")).unwrap().len() < 6, "the segments before it are used again");
+        let (_, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.entries.last(), Some(&entry(restart + 59, 7, 200)));
+    }
+}
+
+#[test]
+fn a_log_that_is_told_to_begin_anew_keeps_what_its_voter_promised() {
+    let disk = disk();
+    let (mut log, _) = open(&disk).unwrap();
+    log.append(&[batch(1, vec![entry(1, 5, 9)])]).unwrap();
+    log.restart_behind(77, 5).unwrap();
+    let (mut log, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.hard_state, HardState { term: 5, vote: 1, commit: 77 });
+    assert_eq!((recovered.purged, recovered.entries.len()), ((77, 5), 0));
+    log.restart_behind(80, 9).unwrap();
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.hard_state, HardState { term: 9, vote: 0, commit: 80 });
 }
 
 #[test]

@@ -1,0 +1,195 @@
+//! The group: who is in it, who joins and leaves, and how leadership is handed over.
+//!
+//! Members change one at a time, each change an entry of the log that counts when it is applied (Ongaro §4.1): any
+//! majority of the old voters and any of the new ones then share a master. A new master is a learner first, and becomes
+//! a voter when it has caught up.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mooseng_protocol::pb;
+use mooseng_types::MasterId;
+use prost::Message as _;
+use raft::eraftpb::{self, ConfChangeType};
+
+use super::{Node, Role};
+use crate::raft::LogEntry;
+
+/// A leader whose disk has been busy with one batch for so many election time-outs gives up.
+const STALL_ELECTIONS: u32 = 2;
+/// Entries that a member may lack and still count as caught up.
+const NEARLY: u64 = 64;
+
+/// One change of the group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Becomes a voter.
+    Voter(MasterId),
+    /// Becomes a learner: has everything, decides nothing.
+    Learner(MasterId),
+    /// Leaves.
+    Remove(MasterId),
+}
+
+/// Why a change of the group was not proposed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Only the leader proposes.
+    #[error("not the leader")]
+    NotLeader,
+    /// One at a time.
+    #[error("another change of the group is under way")]
+    Busy,
+}
+
+impl Change {
+    /// Whom it is about.
+    #[must_use]
+    pub fn node(self) -> MasterId {
+        match self {
+            Self::Voter(id) | Self::Learner(id) | Self::Remove(id) => id,
+        }
+    }
+
+    fn kind(self) -> (ConfChangeType, u32) {
+        match self {
+            Self::Voter(_) => (ConfChangeType::AddNode, 0),
+            Self::Remove(_) => (ConfChangeType::RemoveNode, 1),
+            Self::Learner(_) => (ConfChangeType::AddLearnerNode, 2),
+        }
+    }
+
+    fn to_library(self) -> eraftpb::ConfChange {
+        let mut change = eraftpb::ConfChange::default();
+        change.set_change_type(self.kind().0);
+        change.node_id = self.node().raw();
+        change
+    }
+
+    /// The change that an entry carries, and what was sent along with it. `None` if it is none.
+    #[must_use]
+    pub fn of_entry(entry: &LogEntry) -> Option<(Self, Bytes)> {
+        let change = pb::MembershipChange::decode(entry.data.clone()).ok()?;
+        let id = MasterId::from_raw(change.node);
+        let it = match change.kind {
+            0 => Self::Voter(id),
+            1 => Self::Remove(id),
+            2 => Self::Learner(id),
+            _ => return None,
+        };
+        (change.node != 0).then_some((it, change.context))
+    }
+}
+
+impl Node {
+    /// Proposes a change of the group; returns the index it will have if it is committed by this leader. `context`
+    /// comes back from [`Change::of_entry`].
+    pub fn propose_change(&mut self, change: Change, context: &[u8]) -> Result<u64, ChangeError> {
+        if self.role() != Role::Leader || self.is_handing_over() {
+            return Err(ChangeError::NotLeader);
+        }
+        // The library would put an empty entry in the place of a second change.
+        if self.raw.raft.has_pending_conf() {
+            return Err(ChangeError::Busy);
+        }
+        let mut it = change.to_library();
+        it.context = Bytes::copy_from_slice(context);
+        match self.raw.propose_conf_change(Vec::new(), it) {
+            Ok(()) => Ok(self.raw.raft.raft_log.last_index()),
+            Err(_) => Err(ChangeError::Busy),
+        }
+    }
+
+    /// The committed change in the entry at `index` takes effect. Returns whether it did: one that would leave no voter does not.
+    pub fn apply_change(&mut self, index: u64, change: Change) -> bool {
+        match self.raw.apply_conf_change(&change.to_library()) {
+            Ok(state) => {
+                let log = self.raw.mut_store();
+                log.conf_state = state;
+                log.conf_index = index;
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, ?change, "a change of the group has no effect");
+                false
+            }
+        }
+    }
+
+    /// All voters, as of the last entry applied.
+    #[must_use]
+    pub fn voters(&self) -> Vec<MasterId> {
+        self.raw.store().conf_state.voters.iter().map(|id| MasterId::from_raw(*id)).collect()
+    }
+
+    /// Whether this master is in the group, as far as it knows.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.raw.raft.prs().get(self.raw.raft.id).is_some()
+    }
+
+    /// Whether `peer` has nearly all that the leader has, and answers. Always false elsewhere.
+    #[must_use]
+    pub fn has_caught_up(&self, peer: MasterId) -> bool {
+        self.role() == Role::Leader
+            && self.is_active(peer)
+            && self.matched(peer) + NEARLY >= self.raw.raft.raft_log.last_index()
+    }
+
+    /// The voter that is best prepared to lead instead of this master: one that answers and has the whole log.
+    #[must_use]
+    pub fn successor(&self) -> Option<MasterId> {
+        let ready = |id: &MasterId| id.raw() != self.raw.raft.id && self.is_active(*id);
+        self.voters().into_iter().filter(ready).max_by_key(|id| (self.matched(*id), u64::MAX - id.raw()))
+    }
+
+    /// Asks `peer` to take over. Nothing is proposed meanwhile; within an election time-out either another leads, or
+    /// this master stands for election anew.
+    pub fn hand_over(&mut self, peer: MasterId) {
+        if self.role() == Role::Leader && self.voters().contains(&peer) && !self.is_handing_over() {
+            self.handed_over = Some(self.term());
+            self.raw.transfer_leader(peer.raw());
+        }
+    }
+
+    /// Whether this leader waits for another to take over.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.role() == Role::Leader && self.handed_over == Some(self.term())
+    }
+
+    /// The order to take over may still be on its way, and whoever gets it is elected without regard to leases; so in
+    /// this term there is no lease any more, and a new term makes that order void.
+    pub(super) fn end_failed_handover(&mut self) {
+        if self.is_handing_over() && self.raw.raft.lead_transferee.is_none() {
+            tracing::warn!("nobody took over in time; a new election");
+            let term = self.term();
+            self.raw.raft.become_follower(term, 0);
+        }
+    }
+
+    /// A leader whose disk does not answer hands over to one that has all it has proposed.
+    pub(super) fn give_up_stalled_disk(&mut self, now: Duration) {
+        if !self.is_persisting() {
+            self.stalled = None;
+            return;
+        }
+        let first = self.persisted + 1;
+        let since = match self.stalled {
+            Some((number, since)) if number == first => since,
+            _ => {
+                self.stalled = Some((first, now));
+                now
+            }
+        };
+        if self.role() != Role::Leader || now.saturating_sub(since) < self.election * STALL_ELECTIONS {
+            return;
+        }
+        let last = self.raw.raft.raft_log.last_index();
+        if let Some(peer) = self.successor().filter(|peer| self.matched(*peer) >= last) {
+            tracing::warn!(to = %peer, "the log's disk does not answer; another master is to lead");
+            self.stalled = None;
+            self.hand_over(peer);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Leader leases, and what they ask of voters.
+//!
+//! With each heartbeat the leader asks its peers for a confirmation (the read-index protocol, Ongaro §6.4) that carries
+//! the time at which it asked. Once a majority has answered, no other leader can be elected before that time plus the
+//! lease's length, because
+//! - a voter gives no vote for so long after it has heard from a leader: for the shortest election time-out (§6.4.1),
+//!   or for the length of a lease if its connection to the leader broke, which alone says nothing about the leader;
+//! - a restarted voter is silent for the longest election time-out;
+//! - a leader that asks another to take over, whose election no voter refuses, gives up its lease for good in that term.
+//!
+//! The leader takes its lease for over a tenth before it is, for clocks that run at different speeds.
+
+use std::time::Duration;
+
+use mooseng_types::MasterId;
+
+use super::{Node, Role};
+
+/// After a leader was lost, those who might follow it stand for election one after the other.
+const STAGGER: Duration = Duration::from_millis(20);
+/// A round of that which has elected nobody is repeated after this time.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// What a master knows about the present leader's right to answer reads, its own or another's.
+#[derive(Debug)]
+pub(super) struct Lease {
+    length: Duration,
+    /// As leader: good until then, in this term.
+    until: Duration,
+    term: u64,
+    asked: Duration,
+    /// As voter: when the leader was last heard.
+    heard: Duration,
+    lost: Option<Lost>,
+}
+
+/// A leader whose connection broke.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    leader: u64,
+    term: u64,
+    at: Duration,
+    /// When to stand for election next, once its lease is over.
+    stand_at: Option<Duration>,
+}
+
+impl Lease {
+    pub(super) fn new(election: Duration) -> Self {
+        Self {
+            length: election * 4 / 5,
+            until: Duration::ZERO,
+            term: 0,
+            asked: Duration::ZERO,
+            heard: Duration::ZERO,
+            lost: None,
+        }
+    }
+
+    pub(super) fn heard_from_leader(&mut self, now: Duration) {
+        self.heard = now;
+        self.lost = None;
+    }
+}
+
+impl Node {
+    /// Whether this master leads, has applied everything of former leaders, and may be sure until some time after `now`
+    /// that nobody else leads: what it has applied is then the truth.
+    #[must_use]
+    pub fn may_serve_reads(&self, now: Duration) -> bool {
+        self.role() == Role::Leader
+            && self.lease.term == self.term()
+            && now < self.lease.until
+            && self.handed_over != Some(self.term())
+            && self.raw.raft.apply_to_current_term()
+    }
+
+    /// The connection to `peer` broke. If that one leads, a new leader is sought as soon as its lease is over: there is
+    /// no need to wait for the election time-out. The first round only asks (pre-vote), so it disturbs no leader whom
+    /// the others still hear.
+    pub fn peer_lost(&mut self, now: Duration, peer: MasterId) {
+        self.raw.report_unreachable(peer.raw());
+        let leads = self.raw.raft.leader_id == peer.raw() && self.role() == Role::Follower;
+        if leads && self.lease.lost.is_none() {
+            self.lease.lost =
+                Some(Lost { leader: peer.raw(), term: self.term(), at: now, stand_at: None });
+        }
+    }
+
+    pub(super) fn replace_lost_leader(&mut self, now: Duration) {
+        let Some(mut lost) = self.lease.lost else { return };
+        let replaced = self.raw.raft.leader_id != 0 && self.raw.raft.leader_id != lost.leader;
+        // After that time the usual way has taken over.
+        let late = now.saturating_sub(lost.at) > self.election * 4;
+        if replaced || late || self.role() == Role::Leader {
+            self.lease.lost = None;
+            return;
+        }
+        if now < self.silent_until || now < self.lease.heard + self.lease.length {
+            return;
+        }
+        let stand_at = match lost.stand_at {
+            None => {
+                // Its lease is over. Forgetting it makes this voter listen to others who want to replace it.
+                if self.term() == lost.term && self.role() == Role::Follower {
+                    self.raw.raft.become_follower(lost.term, 0);
+                }
+                now + self.place_after(lost.leader)
+            }
+            Some(at) if now >= at => {
+                drop(self.raw.campaign());
+                now + ROUND
+            }
+            Some(at) => at,
+        };
+        lost.stand_at = Some(stand_at);
+        self.lease.lost = Some(lost);
+    }
+
+    /// How long this voter lets others go first.
+    fn place_after(&self, lost: u64) -> Duration {
+        let own = self.raw.raft.id;
+        let voters = &self.raw.store().conf_state.voters;
+        let before = voters.iter().filter(|voter| **voter != lost && **voter < own).count();
+        STAGGER * u32::try_from(before).unwrap_or(0)
+    }
+
+    pub(super) fn ask_for_lease(&mut self, now: Duration) {
+        if self.role() == Role::Leader && now.saturating_sub(self.lease.asked) >= self.heartbeat {
+            self.lease.asked = now;
+            let context =
+                [self.term().to_be_bytes(), u64::try_from(now.as_nanos()).unwrap_or(0).to_be_bytes()]
+                    .concat();
+            self.raw.read_index(context);
+        }
+    }
+
+    pub(super) fn take_lease(&mut self, confirmed: &[raft::ReadState]) {
+        let Some(context) =
+            confirmed.last().and_then(|state| <[u8; 16]>::try_from(&state.request_ctx[..]).ok())
+        else {
+            return;
+        };
+        let number = |at: usize| context[at..at + 8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+        self.lease.term = number(0);
+        self.lease.until = Duration::from_nanos(number(8)) + self.lease.length * 9 / 10;
+    }
+}
