@@ -35,6 +35,10 @@ impl Overlay {
         Self { store, frozen: None, active: Rows::new(), active_bytes: 0 }
     }
 
+    pub(crate) fn store(&self) -> &Arc<dyn MetaStore> {
+        &self.store
+    }
+
     /// Bytes that the rows changed since the last freeze take, about.
     pub(crate) fn active_bytes(&self) -> usize {
         self.active_bytes

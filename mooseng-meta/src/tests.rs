@@ -2,6 +2,7 @@
 
 mod content;
 mod lease;
+mod membership;
 mod model;
 mod names;
 mod once;
