@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod codec;
 pub mod command;
 mod counters;
+mod digest;
 mod inode;
 pub mod key;
 pub mod membership;

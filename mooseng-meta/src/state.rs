@@ -11,9 +11,10 @@ use mooseng_types::FsError;
 
 use crate::codec::CodecError;
 use crate::codec::v1;
-use crate::codec::v1::row::{Base, Number, RowValue};
+use crate::codec::v1::row::{Base, Digest, Number, RowValue};
 use crate::command::{Command, Entry, Request};
 use crate::counters::Counters;
+use crate::digest::Rolling;
 use crate::key;
 use crate::membership::Membership;
 use crate::op;
@@ -80,8 +81,9 @@ impl MetaState {
             empty = false;
             false
         });
-        let rows = Overlay::new(store);
+        let mut rows = Overlay::new(store);
         if empty {
+            rows.digest = Rolling::START;
             let tables =
                 Tables { rows, counters: Counters::default(), windows: BTreeMap::new(), settings: None };
             let membership = Membership::default();
@@ -95,6 +97,8 @@ impl MetaState {
         let counters = needed(&rows, &key::COUNTERS)?;
         let settings = stored(&rows, &key::SETTINGS)?;
         let membership = stored(&rows, &key::MEMBERSHIP)?.unwrap_or_default();
+        rows.digest =
+            stored(&rows, &key::DIGEST)?.map_or(Rolling::UNKNOWN, |Digest(hash)| Rolling::from_raw(hash));
         // Read when asked for, so it is only looked at here.
         stored::<Base>(&rows, &key::BASE)?;
         let windows = rows
@@ -120,20 +124,31 @@ impl MetaState {
     /// that cannot be done is [refused](Response::Refused) and changes nothing.
     pub fn apply(&mut self, index: u64, entry: &Entry) -> Response {
         self.advance(index);
-        match entry.request {
+        let response = match entry.request {
             None => self.run(entry),
             Some(request) => self.run_once(request, entry),
-        }
+        };
+        self.tables.rows.digest.entry(index, &self.tables.counters);
+        response
     }
 
     /// Passes over an entry without a command, such as a new leader's empty one.
     pub fn skip(&mut self, index: u64) {
         self.advance(index);
+        self.tables.rows.digest.entry(index, &self.tables.counters);
     }
 
     fn advance(&mut self, index: u64) {
         assert!(index > self.applied_index, "entry {index} comes after entry {}", self.applied_index);
         self.applied_index = index;
+    }
+
+    /// The rolling hash of all changes that entries up to the applied index have made: the same on every replica that
+    /// has applied the same entries, whenever it flushed and however often it was restarted. 0 if it is not known,
+    /// because the store is from a release that did not keep it.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.tables.rows.digest.known().unwrap_or(0)
     }
 
     /// The group of masters as of the applied index.
@@ -146,14 +161,16 @@ impl MetaState {
     pub fn set_membership(&mut self, index: u64, membership: Membership) {
         self.advance(index);
         self.put_membership(membership);
+        self.tables.rows.digest.entry(index, &self.tables.counters);
     }
 
     /// Makes an empty state that of a newly founded group, whose log goes on after this entry.
     pub fn found(&mut self, index: u64, term: u64, membership: Membership) {
         assert_eq!(self.applied_index, 0, "a group is founded once");
         self.advance(index);
-        self.tables.rows.put(&key::BASE, Base { index, term }.encode().into());
+        self.tables.rows.put_own(&key::BASE, Base { index, term }.encode().into());
         self.put_membership(membership);
+        self.tables.rows.digest.entry(index, &self.tables.counters);
     }
 
     /// Index and term of the entry that the store began with, at the group's founding or by a snapshot: what the log
@@ -184,12 +201,15 @@ impl MetaState {
         }
         let Tables { rows, counters, windows, .. } = &mut self.tables;
         for (&session, window) in windows.iter_mut().filter(|(_, window)| window.dirty) {
-            rows.put(&key::window(session), window.encode().into());
+            rows.put_own(&key::window(session), window.encode().into());
             window.dirty = false;
         }
-        rows.put(&key::FORMAT, Number(v1::FORMAT.into()).encode().into());
-        rows.put(&key::APPLIED, Number(self.applied_index).encode().into());
-        rows.put(&key::COUNTERS, counters.encode().into());
+        rows.put_own(&key::FORMAT, Number(v1::FORMAT.into()).encode().into());
+        rows.put_own(&key::APPLIED, Number(self.applied_index).encode().into());
+        rows.put_own(&key::COUNTERS, counters.encode().into());
+        if let Some(hash) = rows.digest.known() {
+            rows.put_own(&key::DIGEST, Digest(hash).encode().into());
+        }
         self.frozen_index = self.applied_index;
         rows.freeze(self.applied_index)
     }

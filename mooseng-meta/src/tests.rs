@@ -1,6 +1,7 @@
 //! Tests of the whole machine.
 
 mod content;
+mod digest;
 mod lease;
 mod membership;
 mod model;

@@ -36,7 +36,7 @@ fn a_founded_group_is_there_after_a_restart_with_the_entry_it_was_founded_at() {
     state.found(7, 2, group(1, &[1, 2]));
     let batch = state.freeze().unwrap();
     let keys: Vec<&[u8]> = batch.rows.keys().map(Vec::as_slice).collect();
-    assert_eq!(keys, [b"ma", b"mb", b"mc", b"mf", b"mm"]);
+    assert_eq!(keys, [b"ma", b"mb", b"mc", b"md", b"mf", b"mm"]);
     state.store().write(&batch);
     let state = open(&store);
     assert_eq!(state.membership(), &group(1, &[1, 2]));
@@ -63,7 +63,7 @@ fn a_state_that_has_entries_is_not_founded() {
 
 #[test]
 fn a_damaged_group_is_found_when_the_store_is_opened() {
-    for (key, name) in [(b"mm", "mm"), (b"mb", "mb")] {
+    for (key, name) in [(b"mm", "mm"), (b"mb", "mb"), (b"md", "md")] {
         let mut world = World::new();
         world.flush();
         let rows = [(key.to_vec(), Some(bytes::Bytes::from_static(&[1])))].into();
