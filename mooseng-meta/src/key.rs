@@ -1,7 +1,8 @@
 //! The key space: one prefix byte per table, then big-endian ids, so that byte order is the order of the ids.
 //!
 //! ```text
-//! m  what                    format version (f), applied index (a), counters (c), settings (s)
+//! m  what                    format version (f), applied index (a), counters (c), settings (s), the masters' group (m),
+//!                            where the store began (b), rolling hash of all changes (d)
 //! i  inode                   the object
 //! d  parent hash name        directory entry; hash is the readdir cookie
 //! f  inode index             chunk of a file
@@ -24,6 +25,9 @@ pub(crate) const FORMAT: [u8; 2] = *b"mf";
 pub(crate) const APPLIED: [u8; 2] = *b"ma";
 pub(crate) const COUNTERS: [u8; 2] = *b"mc";
 pub(crate) const SETTINGS: [u8; 2] = *b"ms";
+pub(crate) const MEMBERSHIP: [u8; 2] = *b"mm";
+pub(crate) const BASE: [u8; 2] = *b"mb";
+pub(crate) const DIGEST: [u8; 2] = *b"md";
 
 /// `.` and `..` have the cookies 1 and 2, and 0 is the start of a directory.
 const FIRST_HASH: u64 = 3;

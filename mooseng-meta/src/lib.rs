@@ -10,8 +10,10 @@ pub mod chunk;
 pub mod codec;
 pub mod command;
 mod counters;
+mod digest;
 mod inode;
 pub mod key;
+pub mod membership;
 #[cfg(test)]
 mod model;
 mod op;
@@ -33,6 +35,7 @@ pub use check::{Violation, check};
 pub use chunk::ChunkRow;
 pub use codec::CodecError;
 pub use command::{Command, CommittedChunk, Entry, RenameMode, Request, XattrMode};
+pub use membership::{Member, Membership};
 pub use query::{DirEntry, Listing};
 pub use response::{Grant, Response};
 pub use server::ServerRow;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::digest::Rolling;
 use crate::store::{Batch, MetaStore};
 
 /// Changed rows; `None` says the row is gone.
@@ -24,6 +25,8 @@ pub(crate) struct Overlay {
     frozen: Option<Arc<Batch>>,
     active: Rows,
     active_bytes: usize,
+    /// Over every change that entries make.
+    pub(crate) digest: Rolling,
 }
 
 fn size(key: &[u8], value: Option<&Bytes>) -> usize {
@@ -32,7 +35,11 @@ fn size(key: &[u8], value: Option<&Bytes>) -> usize {
 
 impl Overlay {
     pub(crate) fn new(store: Arc<dyn MetaStore>) -> Self {
-        Self { store, frozen: None, active: Rows::new(), active_bytes: 0 }
+        Self { store, frozen: None, active: Rows::new(), active_bytes: 0, digest: Rolling::UNKNOWN }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn MetaStore> {
+        &self.store
     }
 
     /// Bytes that the rows changed since the last freeze take, about.
@@ -66,6 +73,11 @@ impl Overlay {
         self.read(key, |_| ()).is_some()
     }
 
+    /// Sets a row that says where this replica stands: not part of what replicas must have alike.
+    pub(crate) fn put_own(&mut self, key: &[u8], value: Bytes) {
+        self.set(key, Some(value));
+    }
+
     fn set(&mut self, key: &[u8], value: Option<Bytes>) {
         self.active_bytes += size(key, value.as_ref());
         if let Some(old) = self.active.insert(key.to_vec(), value) {
@@ -74,23 +86,27 @@ impl Overlay {
     }
 
     pub(crate) fn put(&mut self, key: &[u8], value: Bytes) {
+        self.digest.change(key, Some(&value));
         self.set(key, Some(value));
     }
 
     pub(crate) fn delete(&mut self, key: &[u8]) {
+        self.digest.change(key, None);
         self.set(key, None);
     }
 
     /// Deletes a row of a kind that is written once in its life and never again after its deletion: if it is among
-    /// the active rows it is nowhere below, and leaves no trace.
+    /// the active rows it is nowhere below, and leaves no trace. Which of the two depends on when this replica flushed,
+    /// so the digest takes it for a deletion either way.
     pub(crate) fn delete_written_once(&mut self, key: &[u8]) {
+        self.digest.change(key, None);
         match self.active.get(key) {
             Some(Some(value)) => {
                 self.active_bytes -= size(key, Some(value));
                 self.active.remove(key);
             }
             Some(None) => {}
-            None => self.delete(key),
+            None => self.set(key, None),
         }
     }
 

@@ -11,10 +11,12 @@ use mooseng_types::FsError;
 
 use crate::codec::CodecError;
 use crate::codec::v1;
-use crate::codec::v1::row::{Number, RowValue};
+use crate::codec::v1::row::{Base, Digest, Number, RowValue};
 use crate::command::{Command, Entry, Request};
 use crate::counters::Counters;
+use crate::digest::Rolling;
 use crate::key;
+use crate::membership::Membership;
 use crate::op;
 use crate::overlay::Overlay;
 use crate::response::Response;
@@ -58,6 +60,7 @@ pub struct MetaState {
     applied_index: u64,
     /// The applied index of the last freeze.
     frozen_index: u64,
+    membership: Membership,
 }
 
 fn stored<T: RowValue>(rows: &Overlay, key: &[u8]) -> Result<Option<T>, FormatError> {
@@ -78,11 +81,13 @@ impl MetaState {
             empty = false;
             false
         });
-        let rows = Overlay::new(store);
+        let mut rows = Overlay::new(store);
         if empty {
+            rows.digest = Rolling::START;
             let tables =
                 Tables { rows, counters: Counters::default(), windows: BTreeMap::new(), settings: None };
-            return Ok(Self { tables, applied_index: 0, frozen_index: 0 });
+            let membership = Membership::default();
+            return Ok(Self { tables, applied_index: 0, frozen_index: 0, membership });
         }
         let Number(found) = stored(&rows, &key::FORMAT)?.ok_or(FormatError::Foreign)?;
         if found != u64::from(v1::FORMAT) {
@@ -91,6 +96,11 @@ impl MetaState {
         let Number(applied_index) = needed(&rows, &key::APPLIED)?;
         let counters = needed(&rows, &key::COUNTERS)?;
         let settings = stored(&rows, &key::SETTINGS)?;
+        let membership = stored(&rows, &key::MEMBERSHIP)?.unwrap_or_default();
+        rows.digest =
+            stored(&rows, &key::DIGEST)?.map_or(Rolling::UNKNOWN, |Digest(hash)| Rolling::from_raw(hash));
+        // Read when asked for, so it is only looked at here.
+        stored::<Base>(&rows, &key::BASE)?;
         let windows = rows
             .collect(b"a", &[], usize::MAX, |key, value| {
                 let session = Number(key::number_at(key, 1)).session();
@@ -101,7 +111,7 @@ impl MetaState {
             .into_iter()
             .collect::<Result<_, _>>()?;
         let tables = Tables { rows, counters, windows, settings };
-        Ok(Self { tables, applied_index, frozen_index: applied_index })
+        Ok(Self { tables, applied_index, frozen_index: applied_index, membership })
     }
 
     /// The last entry applied; 0: none.
@@ -113,17 +123,67 @@ impl MetaState {
     /// Applies the entry with this index, which must be above [`MetaState::applied_index`]. Never fails: a command
     /// that cannot be done is [refused](Response::Refused) and changes nothing.
     pub fn apply(&mut self, index: u64, entry: &Entry) -> Response {
-        self.skip(index);
-        match entry.request {
+        self.advance(index);
+        let response = match entry.request {
             None => self.run(entry),
             Some(request) => self.run_once(request, entry),
-        }
+        };
+        self.tables.rows.digest.entry(index, &self.tables.counters);
+        response
     }
 
-    /// Passes over an entry without a command: a new leader's empty one, a change of membership.
+    /// Passes over an entry without a command, such as a new leader's empty one.
     pub fn skip(&mut self, index: u64) {
+        self.advance(index);
+        self.tables.rows.digest.entry(index, &self.tables.counters);
+    }
+
+    fn advance(&mut self, index: u64) {
         assert!(index > self.applied_index, "entry {index} comes after entry {}", self.applied_index);
         self.applied_index = index;
+    }
+
+    /// The rolling hash of all changes that entries up to the applied index have made: the same on every replica that
+    /// has applied the same entries, whenever it flushed and however often it was restarted. 0 if it is not known,
+    /// because the store is from a release that did not keep it.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.tables.rows.digest.known().unwrap_or(0)
+    }
+
+    /// The group of masters as of the applied index.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Applies an entry that changes the group: as [`MetaState::skip`], and the group is `membership` from here on.
+    pub fn set_membership(&mut self, index: u64, membership: Membership) {
+        self.advance(index);
+        self.put_membership(membership);
+        self.tables.rows.digest.entry(index, &self.tables.counters);
+    }
+
+    /// Makes an empty state that of a newly founded group, whose log goes on after this entry.
+    pub fn found(&mut self, index: u64, term: u64, membership: Membership) {
+        assert_eq!(self.applied_index, 0, "a group is founded once");
+        self.advance(index);
+        self.tables.rows.put_own(&key::BASE, Base { index, term }.encode().into());
+        self.put_membership(membership);
+        self.tables.rows.digest.entry(index, &self.tables.counters);
+    }
+
+    /// Index and term of the entry that the store began with, at the group's founding or by a snapshot: what the log
+    /// begins after. (0, 0) if it began empty.
+    #[must_use]
+    pub fn base(&self) -> (u64, u64) {
+        self.tables.row(&key::BASE).map_or((0, 0), |Base { index, term }| (index, term))
+    }
+
+    /// The store below. Changes since the last flush are not in it.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn MetaStore> {
+        self.tables.rows.store()
     }
 
     /// Bytes of rows changed since the last freeze, about.
@@ -141,12 +201,15 @@ impl MetaState {
         }
         let Tables { rows, counters, windows, .. } = &mut self.tables;
         for (&session, window) in windows.iter_mut().filter(|(_, window)| window.dirty) {
-            rows.put(&key::window(session), window.encode().into());
+            rows.put_own(&key::window(session), window.encode().into());
             window.dirty = false;
         }
-        rows.put(&key::FORMAT, Number(v1::FORMAT.into()).encode().into());
-        rows.put(&key::APPLIED, Number(self.applied_index).encode().into());
-        rows.put(&key::COUNTERS, counters.encode().into());
+        rows.put_own(&key::FORMAT, Number(v1::FORMAT.into()).encode().into());
+        rows.put_own(&key::APPLIED, Number(self.applied_index).encode().into());
+        rows.put_own(&key::COUNTERS, counters.encode().into());
+        if let Some(hash) = rows.digest.known() {
+            rows.put_own(&key::DIGEST, Digest(hash).encode().into());
+        }
         self.frozen_index = self.applied_index;
         rows.freeze(self.applied_index)
     }
@@ -154,6 +217,11 @@ impl MetaState {
     /// The frozen rows are durable in the store.
     pub fn flushed(&mut self) {
         self.tables.rows.flushed();
+    }
+
+    fn put_membership(&mut self, membership: Membership) {
+        self.tables.rows.put(&key::MEMBERSHIP, membership.encode().into());
+        self.membership = membership;
     }
 
     fn run(&mut self, entry: &Entry) -> Response {

@@ -8,14 +8,15 @@
 //! ```
 
 use mooseng_types::{
-    ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, InodeId, ServerId, SessionId, TimeNs,
+    ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, InodeId, MasterId, ServerId, SessionId, TimeNs,
 };
 
 use super::{FORMAT, inode, kind, open, put_servers, server, session};
 use crate::chunk::ChunkRow;
-use crate::codec::{CodecError, Writer};
+use crate::codec::{CodecError, Reader, Writer};
 use crate::counters::Counters;
 use crate::inode::{Dentry, InodeRow};
+use crate::membership::{Member, Membership};
 use crate::server::ServerRow;
 use crate::session::{SessionRecord, Window};
 use crate::settings::{Settings, Totals};
@@ -238,6 +239,88 @@ impl RowValue for DeadChunk {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = open(bytes)?;
         let row = Self(r.list(server)?);
+        r.finish(row)
+    }
+}
+
+fn member(r: &mut Reader<'_>) -> Result<Member, CodecError> {
+    Ok(Member {
+        id: MasterId::from_raw(r.var()?),
+        name: r.text()?,
+        address: r.text()?,
+        voter: r.bool()?,
+        wants_vote: r.bool()?,
+    })
+}
+
+impl Membership {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 12 + 48 * self.members.len());
+        w.var(self.epoch);
+        w.var(self.members.len() as u64);
+        for member in &self.members {
+            w.var(member.id.raw());
+            w.bytes(member.name.as_bytes());
+            w.bytes(member.address.as_bytes());
+            w.u8(member.voter.into());
+            w.u8(member.wants_vote.into());
+        }
+        w.finish()
+    }
+}
+
+impl RowValue for Membership {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self { epoch: r.var()?, members: r.list(member)? };
+        // Looked up by halving, so the order counts.
+        if !row.members.is_sorted_by(|one, next| one.id < next.id) {
+            return Err(CodecError::Value("order of members"));
+        }
+        r.finish(row)
+    }
+}
+
+/// Index and term of the entry that a store began with: the group's founding, or that of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Base {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+}
+
+impl Base {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 21);
+        w.var(self.index);
+        w.var(self.term);
+        w.finish()
+    }
+}
+
+impl RowValue for Base {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self { index: r.var()?, term: r.var()? };
+        r.finish(row)
+    }
+}
+
+/// The rolling hash of all changes up to the applied index; of fixed width, as a hash is large.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Digest(pub(crate) u64);
+
+impl Digest {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 9);
+        w.raw(&self.0.to_le_bytes());
+        w.finish()
+    }
+}
+
+impl RowValue for Digest {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self(u64::from_le_bytes(r.array()?));
         r.finish(row)
     }
 }

@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use mooseng_types::{
-    Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, RequestId,
-    ServerId, SessionId, SetAttr, SetTime, TimeNs,
+    Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, MasterId,
+    RequestId, ServerId, SessionId, SetAttr, SetTime, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 use crate::command::{Command, CommittedChunk, Entry, RenameMode, Request, XattrMode};
+use crate::membership::{Member, Membership};
 use crate::response::{Grant, Response};
 
 pub(crate) fn inodes() -> impl Strategy<Value = InodeId> {
@@ -38,6 +39,20 @@ pub(crate) fn times() -> impl Strategy<Value = TimeNs> {
 
 pub(crate) fn kinds() -> impl Strategy<Value = FileKind> {
     (0u8..16).prop_filter_map("no kind", FileKind::from_raw)
+}
+
+pub(crate) fn memberships() -> impl Strategy<Value = Membership> {
+    let member = (any::<u16>(), any::<u32>(), ".{0,12}", ".{0,20}", any::<bool>(), any::<bool>()).prop_map(
+        |(number, life, name, address, voter, wants_vote)| {
+            let id = MasterId::new(number, life);
+            Member { id, name, address, voter, wants_vote }
+        },
+    );
+    (any::<u64>(), vec(member, 0..9)).prop_map(|(epoch, members)| {
+        let mut group = Membership { epoch, members: Vec::new() };
+        members.into_iter().for_each(|member| group.put(member));
+        group
+    })
 }
 
 fn chunks() -> impl Strategy<Value = ChunkId> {

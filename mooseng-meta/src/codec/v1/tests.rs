@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use mooseng_types::{
-    ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, ServerId, SessionId,
-    TimeNs,
+    ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, MasterId, ServerId,
+    SessionId, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::row::{DeadChunk, Number, RowValue};
+use super::row::{Base, DeadChunk, Digest, Number, RowValue};
 use super::samples;
 use crate::chunk::ChunkRow;
 use crate::codec::CodecError;
@@ -16,6 +16,7 @@ use crate::command::Entry;
 use crate::counters::Counters;
 use crate::inode::{Dentry, InodeRow};
 use crate::key;
+use crate::membership::{Member, Membership};
 use crate::response::{Grant, Response};
 use crate::server::ServerRow;
 use crate::session::{SessionRecord, Window};
@@ -55,6 +56,17 @@ fn chunk_row() -> ChunkRow {
     }
 }
 
+fn membership() -> Membership {
+    let member = |number, life, voter, wants_vote| Member {
+        id: MasterId::new(number, life),
+        name: format!("m{number}"),
+        address: format!("h{number}:9420"),
+        voter,
+        wants_vote,
+    };
+    Membership { epoch: 300, members: vec![member(1, 0, true, true), member(2, 7, false, true)] }
+}
+
 /// Encodes and reads back.
 fn row<T: RowValue + PartialEq + std::fmt::Debug>(row: T, encode: impl Fn(&T) -> Vec<u8>) -> Vec<u8> {
     let bytes = encode(&row);
@@ -88,6 +100,9 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("counters", row(counters, Counters::encode)),
         ("dead chunk", row(DeadChunk(vec![ServerId::from_raw(1)]), DeadChunk::encode)),
         ("number", row(Number(u64::MAX), |row| row.encode())),
+        ("membership", row(membership(), Membership::encode)),
+        ("base", row(Base { index: 300, term: 2 }, |row| row.encode())),
+        ("digest", row(Digest(0x0102_0304_0506_0708), |row| row.encode())),
     ]
 }
 
@@ -135,6 +150,9 @@ fn keys() -> Vec<(&'static str, Vec<u8>)> {
         ("orphan", key::orphan(inode).to_vec()),
         ("dead chunk", key::dead_chunk(chunk).to_vec()),
         ("server", key::server(ServerId::from_raw(0x44)).to_vec()),
+        ("membership", key::MEMBERSHIP.to_vec()),
+        ("base", key::BASE.to_vec()),
+        ("digest", key::DIGEST.to_vec()),
     ]
 }
 
@@ -171,6 +189,16 @@ fn a_count_above_what_is_there_is_refused_before_it_allocates() {
 }
 
 #[test]
+fn members_out_of_order_or_twice_are_refused() {
+    let group = membership();
+    for wrong in [[1, 0], [0, 0]] {
+        let members = wrong.map(|at: usize| group.members[at].clone()).to_vec();
+        let bytes = Membership { epoch: 1, members }.encode();
+        assert_eq!(Membership::decode(&bytes), Err(CodecError::Value("order of members")));
+    }
+}
+
+#[test]
 fn a_name_that_is_none_is_refused() {
     let bytes = samples::sample_entries()[7].encode();
     let at = bytes.windows(4).position(|window| window == b"name").unwrap();
@@ -194,6 +222,9 @@ fn decode_all(bytes: &[u8]) {
     row::<Counters>(bytes);
     row::<DeadChunk>(bytes);
     row::<Number>(bytes);
+    row::<Membership>(bytes);
+    row::<Base>(bytes);
+    row::<Digest>(bytes);
 }
 
 proptest! {
@@ -213,6 +244,11 @@ proptest! {
     fn any_number_is_read_back(number in any::<u64>(), shift in 0u32..64) {
         let row = Number(number >> shift);
         prop_assert_eq!(Number::decode(&row.encode()), Ok(row));
+    }
+
+    #[test]
+    fn any_membership_is_read_back(group in samples::memberships()) {
+        prop_assert_eq!(Membership::decode(&group.encode()), Ok(group));
     }
 
     #[test]
