@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use mooseng_types::{ClusterId, MasterId};
+use mooseng_types::ClusterId;
 use serde::Deserialize;
 
 /// The file as it is written. Every key may be left out; `examples/mooseng-master.toml` shows the defaults.
@@ -13,7 +13,7 @@ use serde::Deserialize;
 pub struct ConfigFile {
     /// For logs and status.
     pub name: String,
-    /// This master's number in `peers`.
+    /// This master's number in `peers`, from 1 to 65535.
     pub id: u64,
     /// Directory of the log and the store.
     pub data: PathBuf,
@@ -25,7 +25,8 @@ pub struct ConfigFile {
     pub cluster_id: String,
     /// File with the secret that masters and chunkservers share: 64 hexadecimal digits.
     pub key_file: PathBuf,
-    /// All masters, this one included.
+    /// In a new cluster: all its masters, this one included; they found the group together. Later: where to look for
+    /// the group; who is in it, the group itself knows.
     pub peers: Vec<Peer>,
     /// Copies of a chunk.
     pub copies: u8,
@@ -79,8 +80,8 @@ impl Default for ConfigFile {
 pub struct Config {
     /// For logs and status.
     pub name: String,
-    /// This master.
-    pub id: MasterId,
+    /// This master's number.
+    pub number: u16,
     /// Directory of the log and the store.
     pub data: PathBuf,
     /// Where clients, chunkservers and the other masters connect.
@@ -91,7 +92,7 @@ pub struct Config {
     pub cluster: ClusterId,
     /// The secret that masters and chunkservers share.
     pub secret: [u8; 32],
-    /// All masters, this one included, by number.
+    /// Masters of a new cluster, or where to look for the group; this one included, by number.
     pub peers: Vec<Peer>,
     /// Copies of a chunk.
     pub copies: u8,
@@ -131,14 +132,15 @@ impl ConfigFile {
             self.peers.push(Peer { id: self.id, name: self.name.clone(), address: self.listen.clone() });
         }
         self.peers.sort_by_key(|peer| peer.id);
-        ensure!(self.id != 0, "id must be at least 1");
+        let number = u16::try_from(self.id).ok().filter(|number| *number > 0);
+        let Some(number) = number else { bail!("id must be 1 to 65535") };
         ensure!(
             self.peers.iter().any(|peer| peer.id == self.id),
             "peers must list this master, id {}",
             self.id
         );
         ensure!(self.peers.windows(2).all(|two| two[0].id != two[1].id), "two peers have the same id");
-        ensure!(self.peers.len() % 2 == 1 && self.peers.len() <= 7, "peers must be 1, 3, 5 or 7 masters");
+        ensure!(self.peers.len() <= 16, "peers must be 16 masters at most");
         ensure!((1..=9).contains(&self.copies), "copies must be 1 to 9");
         ensure!(self.heartbeat_ms >= 10, "heartbeat_ms must be at least 10");
         ensure!(
@@ -152,7 +154,7 @@ impl ConfigFile {
         Ok(Config {
             secret: read_secret(&self.key_file)?,
             name: self.name,
-            id: MasterId::from_raw(self.id),
+            number,
             data: self.data,
             listen: self.listen,
             grpc_listen: Some(self.grpc_listen).filter(|address| !address.is_empty()),
@@ -200,8 +202,7 @@ mod tests {
         let check = |file: ConfigFile| file.check().unwrap_err().to_string();
         assert!(check(ConfigFile::default()).contains("cluster_id"));
         assert!(check(ConfigFile { copies: 0, ..ConfigFile::default() }).contains("copies"));
-        let two = vec![Peer { id: 1, ..Peer::default() }, Peer { id: 2, ..Peer::default() }];
-        assert!(check(ConfigFile { peers: two, ..ConfigFile::default() }).contains("1, 3, 5 or 7"));
+        assert!(check(ConfigFile { id: 65_536, ..ConfigFile::default() }).contains("65535"));
         let other = vec![Peer { id: 2, ..Peer::default() }];
         assert!(check(ConfigFile { peers: other, ..ConfigFile::default() }).contains("this master"));
     }

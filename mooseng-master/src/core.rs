@@ -6,6 +6,7 @@
 //! peer.
 
 mod apply;
+mod group;
 mod housekeeping;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_env::Entropy;
-use mooseng_meta::{Batch, Command, Entry, MetaState, Request};
+use mooseng_meta::{Batch, Command, Entry, Member, Membership, MetaState, MetaStore, Request};
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_PUSH, FLAG_REPLY, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
@@ -24,7 +25,7 @@ use mooseng_types::{ClusterId, MasterId, TimeNs};
 use prost::Message;
 
 use crate::config::Peer;
-use crate::raft::{HardState, Node, NodeConfig, Output, Persist, ProposeError, Recovered, Role};
+use crate::raft::{HardState, Node, Output, Persist, ProposeError, Recovered, Role};
 use crate::registry::Registry;
 use crate::service;
 use crate::sessions::Sessions;
@@ -52,9 +53,13 @@ pub struct Now {
 /// What the core knows of itself.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
-    /// This master.
+    /// This master: its number and life.
     pub id: MasterId,
-    /// All masters.
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it.
+    pub address: String,
+    /// The masters that found the group, or that know it: this one and where it looks for the others.
     pub peers: Vec<Peer>,
     /// The cluster.
     pub cluster: ClusterId,
@@ -84,10 +89,17 @@ pub enum Effect {
     Send(MasterId, pb::RaftMessages),
     /// Bytes for a connection: a reply or a push.
     Frame(ConnId, Vec<u8>),
+    /// To another master, with the rows of this one's store: they must be of the entry that the message names.
+    /// [`MasterCore::snapshot_sent`] follows.
+    SendSnapshot(MasterId, pb::RaftMessage),
+    /// These masters are to be reached from now on, at these addresses, and no others.
+    Link(BTreeMap<MasterId, String>),
+    /// This master's state is not what the others have: it must not serve any more, nor be started again as it is.
+    OutOfService(String),
     /// To every client connected: this master leads now.
     Announce(Vec<u8>),
-    /// To the store; [`MasterCore::flushed`] follows.
-    Flush(Arc<Batch>),
+    /// To this store; [`MasterCore::flushed`] follows.
+    Flush(Arc<dyn MetaStore>, Arc<Batch>),
 }
 
 /// Who waits for an entry to be applied.
@@ -105,10 +117,22 @@ struct Gathered {
     waiter: Waiter,
 }
 
+/// A snapshot that another master has sent.
+#[derive(Debug)]
+enum Received {
+    /// Until the store that it replaces is at rest.
+    Waiting(pb::RaftMessage, Arc<dyn MetaStore>),
+    /// Offered to the consensus core.
+    Ready(MetaState),
+}
+
 /// The master without its edges.
 #[derive(Debug)]
 pub struct MasterCore {
     pub(crate) config: CoreConfig,
+    /// Who is in the group, as of the last entry applied.
+    pub(crate) group: Membership,
+    pub(crate) door: group::Door,
     pub(crate) node: Node,
     pub(crate) state: MetaState,
     pub(crate) key: TokenKey,
@@ -124,8 +148,11 @@ pub struct MasterCore {
     led_term: Option<u64>,
     last_flush: Duration,
     flushing: Option<u64>,
+    received: Option<Received>,
     durable: u64,
     purged: u64,
+    /// Until then a new leader is expected to make itself known, and requests wait for it.
+    successor_until: Duration,
 }
 
 impl MasterCore {
@@ -140,19 +167,15 @@ impl MasterCore {
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let applied = state.applied_index();
-        let voters = config.peers.iter().map(|peer| MasterId::from_raw(peer.id)).collect();
-        let (heartbeat, election) = (config.heartbeat, config.election);
-        let node_config = NodeConfig { id: config.id, voters, heartbeat, election, applied };
         let purged = recovered.purged.0;
-        let fresh = recovered.hard_state == HardState::default();
-        let mut node = Node::new(&node_config, recovered, now, Arc::clone(&entropy));
-        if config.peers.len() == 1 && fresh {
-            node.leader_lost(now);
-        }
-        let mut registry = Registry::default();
-        state.servers().iter().for_each(|row| registry.know(row));
-        Self {
+        let group = group_of(&config, &state, &recovered);
+        let mut node = group::node(&config, &group, applied, recovered, now, &entropy);
+        node.set_snapshot_point(Some(applied).filter(|applied| *applied > 0));
+        let registry = known_servers(&state);
+        let mut core = Self {
             config,
+            group,
+            door: group::Door::default(),
             node,
             state,
             key,
@@ -166,15 +189,26 @@ impl MasterCore {
             led_term: None,
             last_flush: now,
             flushing: None,
+            received: None,
             durable: applied,
             purged,
-        }
+            successor_until: Duration::ZERO,
+        };
+        core.relink();
+        core
     }
 
     /// Lets time pass; to be called at least every 10 ms.
     pub fn tick(&mut self, now: Now) {
+        if self.door.removed {
+            return;
+        }
         self.node.tick(now.mono);
+        self.keep_group(now);
         self.keep_house(now);
+        if self.node.wants_snapshot() {
+            self.flush(now.mono);
+        }
         let due = now.mono.saturating_sub(self.last_flush) >= FLUSH_INTERVAL;
         if self.state.unflushed_bytes() >= FLUSH_BYTES || (due && self.state.unflushed_bytes() > 0) {
             self.flush(now.mono);
@@ -188,15 +222,19 @@ impl MasterCore {
         {
             self.flushing = Some(batch.applied_index);
             self.last_flush = now;
-            self.effects.push(Effect::Flush(batch));
+            self.node.set_snapshot_point(None);
+            self.effects.push(Effect::Flush(Arc::clone(self.state.store()), batch));
         }
     }
 
     /// The rows last handed out are durable in the store.
-    pub fn flushed(&mut self) {
+    pub fn flushed(&mut self, now: Now) {
         self.state.flushed();
         self.durable = self.flushing.take().unwrap_or(self.durable);
+        self.founded(now.mono);
+        self.node.set_snapshot_point(Some(self.durable));
         self.purge();
+        self.retry_received(now);
     }
 
     fn purge(&mut self) {
@@ -208,7 +246,11 @@ impl MasterCore {
     }
 
     /// Messages of another master.
-    pub fn peer_messages(&mut self, now: Now, messages: pb::RaftMessages) {
+    pub fn peer_messages(&mut self, now: Now, mut messages: pb::RaftMessages) {
+        self.hear_of_group(now.mono, &mut messages);
+        if self.door.removed {
+            return;
+        }
         self.node.told_all_have(messages.all_have);
         for message in messages.messages {
             self.node.step(now.mono, message);
@@ -217,10 +259,26 @@ impl MasterCore {
 
     /// The connection to another master broke.
     pub fn peer_lost(&mut self, now: Now, peer: MasterId) {
-        self.node.unreachable(peer);
-        if self.node.leader() == Some(peer) {
-            self.node.leader_lost(now.mono);
-        }
+        self.node.peer_lost(now.mono, peer);
+    }
+
+    /// Asks the voter that is best prepared to lead instead of this master, before this one stops. Returns whom; `None`
+    /// if this master does not lead, or nobody could.
+    pub fn hand_over(&mut self, now: Now) -> Option<MasterId> {
+        let to = self.node.successor()?;
+        self.hand_over_to(now, to);
+        self.node.is_handing_over().then_some(to)
+    }
+
+    /// Asks `to` to lead instead of this master.
+    pub(crate) fn hand_over_to(&mut self, now: Now, to: MasterId) {
+        self.node.hand_over(to);
+        self.successor_until = now.mono + self.config.election;
+    }
+
+    /// Whether it is soon known who leads, so that asking again elsewhere is too early.
+    fn awaits_successor(&self, now: Now) -> bool {
+        self.node.is_handing_over() || (self.node.leader().is_none() && now.mono < self.successor_until)
     }
 
     /// The log is durable up to this batch.
@@ -249,7 +307,8 @@ impl MasterCore {
 
     /// Proposes what has gathered, once the log is free.
     fn propose_gathered(&mut self, now: Now) {
-        if self.gathered.is_empty() || self.node.is_persisting() {
+        let busy = self.node.role() == Role::Leader && self.node.is_persisting();
+        if self.gathered.is_empty() || busy || self.awaits_successor(now) {
             return;
         }
         for Gathered { request, command, waiter } in std::mem::take(&mut self.gathered) {
@@ -283,8 +342,14 @@ impl MasterCore {
     pub fn settle(&mut self, now: Now) {
         self.propose_gathered(now);
         while let Some(output) = self.node.output() {
-            let Output { persist, messages, committed } = output;
+            let Output { persist, messages, snapshots, install, committed } = output;
             self.send(messages);
+            for message in snapshots {
+                self.effects.push(Effect::SendSnapshot(MasterId::from_raw(message.to), message));
+            }
+            if let Some(index) = install {
+                self.install(index);
+            }
             if let Some(persist) = persist {
                 self.effects.push(Effect::Persist(persist));
             }
@@ -320,8 +385,7 @@ impl MasterCore {
             self.registry.forget_reports();
             self.sessions.begin(now.mono, self.state.sessions().iter().map(|row| row.session));
             self.housekeeping = housekeeping::Housekeeping::default();
-            let me = self.config.peers.iter().find(|peer| peer.id == self.config.id.raw());
-            let leader_address = me.map_or_else(String::new, |peer| peer.address.clone());
+            let leader_address = self.config.address.clone();
             self.effects.push(Effect::Announce(push_frame(&pb::LeaderChanged { leader_address })));
         }
     }
@@ -341,8 +405,8 @@ impl MasterCore {
     /// The refusal of everything but the leader.
     pub(crate) fn not_leader(&self) -> CallError {
         let leader = self.node.leader().filter(|id| *id != self.config.id);
-        let peer = leader.and_then(|id| self.config.peers.iter().find(|peer| peer.id == id.raw()));
-        CallError::NotLeader { leader: peer.map(|peer| peer.address.clone()) }
+        let member = leader.and_then(|id| self.group.get(id));
+        CallError::NotLeader { leader: member.map(|member| member.address.clone()) }
     }
 
     pub(crate) fn reply(&mut self, conn: ConnId, to: Header, flags: u16, body: &[u8]) {
@@ -377,6 +441,31 @@ impl MasterCore {
     pub fn next_tick() -> Duration {
         Duration::from_millis(10)
     }
+}
+
+/// The group as of what is applied. A master of a cluster that was made before the group was part of the state has the
+/// one of its configuration.
+fn group_of(config: &CoreConfig, state: &MetaState, recovered: &Recovered) -> Membership {
+    let group = state.membership().clone();
+    let blank = state.applied_index() == 0 && recovered.hard_state == HardState::default();
+    if !group.members.is_empty() || blank {
+        return group;
+    }
+    let member = |peer: &Peer| Member {
+        id: MasterId::from_raw(peer.id),
+        name: peer.name.clone(),
+        address: peer.address.clone(),
+        voter: true,
+        wants_vote: true,
+    };
+    Membership { epoch: 1, members: config.peers.iter().map(member).collect() }
+}
+
+/// The chunkservers that the state knows.
+fn known_servers(state: &MetaState) -> Registry {
+    let mut registry = Registry::default();
+    state.servers().iter().for_each(|row| registry.know(row));
+    registry
 }
 
 fn push_frame<R: Rpc>(message: &R) -> Vec<u8> {

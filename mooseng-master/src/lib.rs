@@ -16,6 +16,7 @@ pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod multiregion;
+mod open;
 pub mod raft;
 pub mod registry;
 pub mod server;

@@ -13,7 +13,7 @@ pub mod log;
 mod memory_log;
 pub mod node;
 
-pub use node::{Node, NodeConfig, Output, Persist, ProposeError, Role};
+pub use node::{Change, ChangeError, Node, NodeConfig, Output, Persist, ProposeError, Role};
 
 use bytes::Bytes;
 

@@ -7,10 +7,12 @@
 mod connection;
 mod inbox;
 mod peers;
+mod snapshots;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -18,22 +20,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
-use mooseng_env::{Clock, Threads};
-use mooseng_meta::{Batch, MetaStore};
+use mooseng_env::{Clock, SystemEntropy, Threads};
+use mooseng_meta::{Batch, MetaStore, applied_index_of};
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Frame, Header};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
+use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::greet;
 use mooseng_protocol::{PROTOCOL_VERSION, frame, pb};
+use mooseng_types::MasterId;
 use prost::Message;
 
 pub use self::inbox::{FacadeReply, Inbox};
 
 use self::connection::Connection;
 use self::peers::Peers;
+use self::snapshots::{Incoming, Snapshots};
 use crate::config::Config;
-use crate::core::{ConnId, Effect, MasterCore, Now};
-use crate::raft::log::{LogWriter, Segments, Work};
+use crate::core::{ConnId, CoreConfig, Effect, MasterCore, Now};
+use crate::open::{Opened, take_out_of_service};
+use crate::raft::{Persist, Role};
+use crate::raft::log::{LogWriter, Work};
+use crate::store::StorePlace;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -43,6 +51,11 @@ const CONNECTIONS_MAX: usize = 4096;
 const SCRATCH: usize = 64 << 10;
 /// First number of the facade's requests among the connections'.
 const FACADE_FIRST: u64 = 1 << 62;
+/// How long a master that is told to stop waits for another to lead.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
+/// A batch of rows, and the store it is for.
+type Flush = (Arc<dyn MetaStore>, Arc<Batch>);
 
 /// The master at work.
 pub struct Server {
@@ -55,7 +68,12 @@ pub struct Server {
     peers: Peers,
     hello: pb::HelloReply,
     log: LogWriter,
-    flusher: SyncSender<Arc<Batch>>,
+    flusher: SyncSender<Flush>,
+    snapshots: Snapshots,
+    place: StorePlace,
+    data: PathBuf,
+    /// The store of a snapshot that has come and is not in its place yet.
+    incoming: Option<PathBuf>,
     inbox: Arc<Inbox>,
     facade: HashMap<ConnId, FacadeReply>,
     next_facade: u64,
@@ -71,14 +89,13 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Binds the listener and starts the writer and flusher threads in `threads`.
-    pub fn start(
+    pub(crate) fn start(
         config: &Config,
-        core: MasterCore,
-        segments: Segments,
-        store: Arc<dyn MetaStore>,
+        opened: Opened,
         clock: Arc<dyn Clock>,
-        threads: &Threads,
+        threads: &Arc<Threads>,
     ) -> io::Result<Self> {
+        let Opened { id, state, segments, recovered, place } = opened;
         let poll = Poll::new()?;
         let address: SocketAddr = config.listen.parse().map_err(io::Error::other)?;
         let mut listener = TcpListener::bind(address)?;
@@ -86,14 +103,20 @@ impl Server {
         let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), WAKER)?));
         let done = Arc::clone(&inbox);
         let log = LogWriter::start(threads, segments, move |number| done.persisted(number))?;
-        let (flusher, batches) = sync_channel::<Arc<Batch>>(1);
+        let (flusher, batches) = sync_channel::<Flush>(1);
         let done = Arc::clone(&inbox);
         threads.spawn("flusher", move || {
-            for batch in batches {
+            for (store, batch) in batches {
                 store.write(&batch);
                 done.flushed();
             }
         })?;
+        let to_peer = hello_to_peer(config, id);
+        let incoming = Incoming { place: place.clone(), cache_bytes: config.cache_bytes };
+        let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
+        let key = TokenKey::new(&config.secret);
+        let now = clock.monotonic();
+        let core = MasterCore::new(core_config(config, id), key, state, recovered, now, Arc::new(SystemEntropy));
         let hello = pb::HelloReply {
             cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
             protocol_version: PROTOCOL_VERSION,
@@ -101,7 +124,6 @@ impl Server {
             epoch: 0,
             leader_address: String::new(),
         };
-        let last_tick = clock.monotonic();
         Ok(Self {
             core,
             clock,
@@ -109,14 +131,18 @@ impl Server {
             listener,
             connections: HashMap::new(),
             next_token: 2,
-            peers: Peers::new(config),
+            peers: Peers::new(to_peer),
             hello,
             log,
             flusher,
+            snapshots,
+            place,
+            data: config.data.clone(),
+            incoming: None,
             inbox,
             facade: HashMap::new(),
             next_facade: FACADE_FIRST,
-            last_tick,
+            last_tick: now,
             scratch: vec![0; SCRATCH],
         })
     }
@@ -132,11 +158,20 @@ impl Server {
         Arc::clone(&self.inbox)
     }
 
-    /// Serves until told to stop, then writes to the store what is not there yet.
+    /// Serves until told to stop; then lets another master lead, and writes to the store what is not there yet.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         while !self.inbox.stopping() {
             self.turn(&mut events)?;
+        }
+        let begun = self.now();
+        if let Some(to) = self.core.hand_over(begun) {
+            tracing::info!(%to, "another master is to lead");
+            while self.core.node().role() == Role::Leader
+                && self.clock.monotonic().saturating_sub(begun.mono) < HAND_OVER_MAX
+            {
+                self.turn(&mut events)?;
+            }
         }
         let now = self.now();
         self.core.flush(now.mono);
@@ -223,6 +258,12 @@ impl Server {
         }
         let header = frame.header;
         let conn = ConnId(token.0 as u64);
+        if Snapshots::takes(header.kind) && connection.role() == pb::Role::Master {
+            if let Err(error) = self.snapshots.take(token, header, frame.body) {
+                self.inbox.answer(token, header, Err(error));
+            }
+            return;
+        }
         if header.kind != pb::RaftMessages::KIND {
             return self.core.request(now, conn, header, frame.body);
         }
@@ -272,7 +313,18 @@ impl Server {
             self.core.persisted(number);
         }
         if self.inbox.take_flushed() {
-            self.core.flushed();
+            self.core.flushed(now);
+        }
+        let news = self.inbox.take_snapshot_news();
+        for (token, header, done) in news.answers {
+            self.send(token, &answer_frame(header, done));
+        }
+        for (peer, arrived) in news.sent {
+            self.core.snapshot_sent(peer, arrived);
+        }
+        if let Some(arrived) = news.arrived {
+            self.incoming = Some(arrived.dir);
+            self.core.snapshot_received(now, arrived.message, arrived.store);
         }
         while let Some((kind, body, reply)) = self.inbox.take_request() {
             let conn = ConnId(self.next_facade);
@@ -285,7 +337,13 @@ impl Server {
     fn perform(&mut self) -> io::Result<()> {
         for effect in self.core.take_effects() {
             match effect {
-                Effect::Persist(batch) => self.log.submit(Work::Append(batch)),
+                Effect::Persist(batch) => self.persist(batch),
+                Effect::SendSnapshot(to, message) => self.send_snapshot(to, message),
+                Effect::Link(masters) => self.peers.relink(&masters, self.poll.registry()),
+                Effect::OutOfService(why) => {
+                    take_out_of_service(&self.data, &why)?;
+                    return Err(io::Error::other(why));
+                }
                 Effect::Purge { index, term } => self.log.submit(Work::Purge { index, term }),
                 Effect::Send(peer, messages) => self.peers.send(peer, &messages),
                 Effect::Frame(conn, bytes) if conn.0 >= FACADE_FIRST => {
@@ -301,12 +359,35 @@ impl Server {
                     self.connections.values_mut().filter(|c| c.takes_pushes()).for_each(|c| c.send(&bytes));
                 }
                 // The flusher takes one batch at a time, and the core hands out one at a time.
-                Effect::Flush(batch) => drop(self.flusher.send(batch)),
+                Effect::Flush(store, batch) => drop(self.flusher.send((store, batch))),
             }
         }
         self.peers.flush(self.poll.registry());
         self.flush_connections();
         Ok(())
+    }
+
+    fn persist(&mut self, batch: Persist) {
+        let work = match self.incoming.take_if(|_| batch.snapshot.is_some()) {
+            Some(dir) => {
+                let place = self.place.clone();
+                Work::Install(Box::new(move || place.switch(&dir)), batch)
+            }
+            None => Work::Append(batch),
+        };
+        self.log.submit(work);
+    }
+
+    fn send_snapshot(&mut self, to: MasterId, message: pb::RaftMessage) {
+        let view = self.core.state().store().view();
+        let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        match self.core.links().remove(&to) {
+            // The store may have gone on since the core chose the entry.
+            Some(address) if applied_index_of(&*view) == index => {
+                self.snapshots.send(to, address, view, message);
+            }
+            _ => self.core.snapshot_sent(to, false),
+        }
     }
 
     fn send(&mut self, token: Token, bytes: &[u8]) {
@@ -329,19 +410,48 @@ impl Server {
     fn close(&mut self, token: Token) {
         if let Some(mut connection) = self.connections.remove(&token) {
             connection.deregister(self.poll.registry());
+            if connection.role() == pb::Role::Master {
+                self.snapshots.closed(token);
+            }
             self.core.closed(ConnId(token.0 as u64));
         }
     }
 }
 
 /// The hello that a master sends to another.
-fn hello_to_peer(config: &Config) -> pb::Hello {
+fn hello_to_peer(config: &Config, id: MasterId) -> pb::Hello {
     pb::Hello {
         cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
         protocol_version: PROTOCOL_VERSION,
         role: pb::Role::Master.into(),
         name: config.name.clone(),
         epoch: 0,
-        node_id: config.id.raw(),
+        node_id: id.raw(),
+    }
+}
+
+fn core_config(config: &Config, id: MasterId) -> CoreConfig {
+    let own = config.peers.iter().find(|peer| peer.id == id.number());
+    CoreConfig {
+        id,
+        name: config.name.clone(),
+        address: own.map_or_else(|| config.listen.clone(), |peer| peer.address.clone()),
+        peers: config.peers.clone(),
+        cluster: config.cluster,
+        copies: config.copies,
+        heartbeat: config.heartbeat,
+        election: config.election,
+        session_timeout: config.session_timeout,
+    }
+}
+
+/// The answer to a frame of a snapshot.
+fn answer_frame(header: Header, done: Result<(), CallError>) -> Vec<u8> {
+    match done {
+        Ok(()) => frame::encode(Header { flags: FLAG_REPLY, deadline_ms: 0, ..header }, &[], 0),
+        Err(error) => {
+            let header = Header { flags: FLAG_REPLY | FLAG_ERROR, deadline_ms: 0, ..header };
+            frame::encode(header, &error.to_reply().encode_to_vec(), 0)
+        }
     }
 }

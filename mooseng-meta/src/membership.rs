@@ -20,7 +20,7 @@ pub struct Member {
 /// The group of masters.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Membership {
-    /// Rises with every change; 0 before the group is founded.
+    /// From 1; rises when a majority was lost for good and the group was made anew. 0: not founded.
     pub epoch: u64,
     /// Its members by rising id, each once.
     pub members: Vec<Member>,

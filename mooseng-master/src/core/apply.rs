@@ -8,13 +8,21 @@ use super::{MasterCore, Now, Waiter};
 use crate::raft::LogEntry;
 use crate::service;
 
+/// The kind of an entry that carries a command; the others change the group.
+const COMMAND: u8 = 0;
+
 impl MasterCore {
     pub(super) fn apply(&mut self, now: Now, logged: &LogEntry) {
-        let response = if logged.data.is_empty() {
-            self.state.skip(logged.index);
-            Response::Done
-        } else {
-            self.apply_command(logged)
+        let response = match logged.kind {
+            COMMAND if logged.data.is_empty() => {
+                self.state.skip(logged.index);
+                Response::Done
+            }
+            COMMAND => self.apply_command(logged),
+            _ => {
+                self.apply_change(logged);
+                Response::Done
+            }
         };
         self.node.applied(logged.index);
         let Some((term, waiter)) = self.waiting.remove(&logged.index) else { return };

@@ -40,7 +40,13 @@ impl MasterCore {
         if !self.node.may_serve_reads(now.mono) || self.has_own_commands_under_way() {
             return;
         }
+        if !self.mend_group(now) {
+            return;
+        }
         if self.state.settings().is_none() {
+            if !self.is_group_complete() {
+                return;
+            }
             let command = Command::Bootstrap { cluster: self.config.cluster, copies: self.config.copies };
             self.propose_internal(command);
             return;

@@ -1,15 +1,19 @@
-//! How other threads reach the loop: what is durable as of now, requests of the gRPC facade, the order to stop.
+//! How other threads reach the loop: what is durable as of now, requests of the gRPC facade, snapshots that have come
+//! or gone, the order to stop.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use mio::Waker;
-use mooseng_protocol::frame::{self, FLAG_ERROR};
+use mio::{Token, Waker};
+use mooseng_protocol::frame::{self, FLAG_ERROR, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
+use mooseng_types::MasterId;
 use prost::Message;
+
+use super::snapshots::Arrived;
 
 /// Facade requests that may wait for the loop.
 const REQUESTS_MAX: usize = 1024;
@@ -28,6 +32,18 @@ pub struct Inbox {
     stop: AtomicBool,
     requests: SyncSender<FacadeRequest>,
     taken: Mutex<Receiver<FacadeRequest>>,
+    snapshots: Mutex<SnapshotNews>,
+}
+
+/// What the snapshots' threads have to say. Bounded by what is under way: one frame a connection, one sender a peer.
+#[derive(Debug, Default)]
+pub(super) struct SnapshotNews {
+    /// Frames that are taken, or not.
+    pub(super) answers: Vec<(Token, Header, Result<(), CallError>)>,
+    /// To whom one was sent, and whether it arrived.
+    pub(super) sent: Vec<(MasterId, bool)>,
+    /// The last one that came.
+    pub(super) arrived: Option<Arrived>,
 }
 
 impl Inbox {
@@ -40,6 +56,7 @@ impl Inbox {
             stop: AtomicBool::new(false),
             requests,
             taken: Mutex::new(taken),
+            snapshots: Mutex::default(),
         }
     }
 
@@ -71,6 +88,27 @@ impl Inbox {
         self.requests.try_send((kind, body, reply)).map_err(busy)?;
         self.wake();
         Ok(())
+    }
+
+    fn snapshot_news(&self, tell: impl FnOnce(&mut SnapshotNews)) {
+        tell(&mut self.snapshots.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake();
+    }
+
+    pub(super) fn answer(&self, token: Token, header: Header, done: Result<(), CallError>) {
+        self.snapshot_news(|news| news.answers.push((token, header, done)));
+    }
+
+    pub(super) fn snapshot_sent(&self, to: MasterId, arrived: bool) {
+        self.snapshot_news(|news| news.sent.push((to, arrived)));
+    }
+
+    pub(super) fn snapshot_arrived(&self, arrived: Arrived) {
+        self.snapshot_news(|news| news.arrived = Some(arrived));
+    }
+
+    pub(super) fn take_snapshot_news(&self) -> SnapshotNews {
+        std::mem::take(&mut self.snapshots.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn stopping(&self) -> bool {

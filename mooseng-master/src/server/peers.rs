@@ -1,4 +1,4 @@
-//! The connections to the other masters: each master dials every other and sends its messages there.
+//! The connections to the other masters: each master dials every other it knows of and sends its messages there.
 //!
 //! A message for a peer that cannot be reached is dropped, and so is one behind too many unsent bytes: Raft repeats what
 //! matters, and a late heartbeat is worth nothing.
@@ -19,8 +19,6 @@ use mooseng_protocol::status::CallError;
 use mooseng_types::MasterId;
 use prost::Message;
 
-use super::hello_to_peer;
-use crate::config::Config;
 
 /// Tokens of peers begin here, far above those of accepted connections.
 const FIRST_TOKEN: usize = 1 << 48;
@@ -32,7 +30,6 @@ const RETRY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 struct Link {
     id: MasterId,
-    name: String,
     address: String,
     token: Token,
     socket: Option<TcpStream>,
@@ -46,31 +43,35 @@ struct Link {
 
 #[derive(Debug)]
 pub(super) struct Peers {
-    links: BTreeMap<MasterId, Link>,
+    /// By configured number: a new life of a master has the address of the old one.
+    links: BTreeMap<u64, Link>,
     hello: pb::Hello,
+    next_token: usize,
 }
 
 impl Peers {
-    pub(super) fn new(config: &Config) -> Self {
-        let others = config.peers.iter().filter(|peer| peer.id != config.id.raw());
-        let link = |(position, peer): (usize, &crate::config::Peer)| {
-            let id = MasterId::from_raw(peer.id);
-            let link = Link {
-                id,
-                name: peer.name.clone(),
-                address: peer.address.clone(),
-                token: Token(FIRST_TOKEN + position),
-                socket: None,
-                connected: false,
-                input: BytesMut::new(),
-                output: BytesMut::new(),
-                try_again: Duration::ZERO,
-                lost: false,
-                complained: false,
-            };
-            (id, link)
-        };
-        Self { links: others.enumerate().map(link).collect(), hello: hello_to_peer(config) }
+    pub(super) fn new(hello: pb::Hello) -> Self {
+        Self { links: BTreeMap::new(), hello, next_token: FIRST_TOKEN }
+    }
+
+    /// These masters are to be reached from now on, and no others.
+    pub(super) fn relink(&mut self, wanted: &BTreeMap<MasterId, String>, registry: &Registry) {
+        self.links.retain(|number, link| {
+            let stays = wanted.iter().any(|(id, address)| id.number() == *number && *address == link.address);
+            if !stays {
+                link.lost = true;
+                link.settle(registry);
+            }
+            stays
+        });
+        for (id, address) in wanted {
+            let token = Token(self.next_token);
+            let link = self.links.entry(id.number()).or_insert_with(|| {
+                self.next_token += 1;
+                Link::new(*id, address.clone(), token)
+            });
+            link.id = *id;
+        }
     }
 
     pub(super) fn owns(&self, token: Token) -> bool {
@@ -106,7 +107,8 @@ impl Peers {
 
     /// Queues messages for a peer.
     pub(super) fn send(&mut self, to: MasterId, messages: &pb::RaftMessages) {
-        let Some(link) = self.links.get_mut(&to).filter(|link| link.connected) else { return };
+        let link = self.links.get_mut(&to.number()).filter(|link| link.connected);
+        let Some(link) = link else { return };
         if link.output.len() > OUTPUT_MAX {
             return;
         }
@@ -124,6 +126,21 @@ impl Peers {
 }
 
 impl Link {
+    fn new(id: MasterId, address: String, token: Token) -> Self {
+        Self {
+            id,
+            address,
+            token,
+            socket: None,
+            connected: false,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            try_again: Duration::ZERO,
+            lost: false,
+            complained: false,
+        }
+    }
+
     fn dial(&mut self, registry: &Registry) {
         let connected = || -> io::Result<TcpStream> {
             let address: SocketAddr = self.address.parse().map_err(io::Error::other)?;
@@ -142,12 +159,8 @@ impl Link {
 
     fn complain(&mut self, why: &str) {
         if !std::mem::replace(&mut self.complained, true) {
-            tracing::warn!(
-                peer = self.name,
-                address = self.address,
-                why,
-                "a master cannot be reached; trying on"
-            );
+            let address = &self.address;
+            tracing::warn!(peer = %self.id, address, why, "a master cannot be reached; trying on");
         }
     }
 
@@ -209,7 +222,7 @@ impl Link {
             Ok(None) => {}
             Ok(Some(reply)) if reply.header.flags & FLAG_ERROR == 0 => {
                 self.complained = false;
-                tracing::info!(peer = self.name, "connected to a master");
+                tracing::info!(peer = %self.id, "connected to a master");
             }
             Ok(Some(reply)) => {
                 let why = pb::ErrorReply::decode(reply.body)

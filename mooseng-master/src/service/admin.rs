@@ -1,6 +1,7 @@
 //! Administration: what the cluster looks like from here.
 
 use bytes::Bytes;
+use mooseng_meta::Member;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_types::MasterId;
@@ -36,36 +37,51 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
         used_bytes: totals.used_bytes,
         chunks: totals.chunks,
         orphans: core.state.orphans(usize::MAX).len() as u64,
-        ..Default::default()
+        epoch: core.group.epoch,
+        joining: joining(core, now),
     })
 }
 
 fn masters(core: &MasterCore) -> Vec<pb::MasterStatus> {
     let leader = core.node.leader();
     let leads = core.node.role() == Role::Leader;
-    let status = |peer: &crate::config::Peer| {
-        let id = MasterId::from_raw(peer.id);
+    let status = |member: &Member| {
+        let id = member.id;
         let role = match id {
-            _ if id == core.config.id => core.node.role().name(),
+            _ if id == core.config.id && core.door.removed => "removed",
             _ if Some(id) == leader => "leader",
-            _ if leads && !core.node.is_active(id) => "unreachable",
+            _ if leads && id != core.config.id && !core.node.is_active(id) => "unreachable",
+            _ if !member.voter => "learner",
+            _ if id == core.config.id => core.node.role().name(),
             _ => "follower",
         };
+        let own = id == core.config.id;
         pb::MasterStatus {
-            id: peer.id,
-            name: peer.name.clone(),
-            address: peer.address.clone(),
+            id: id.number(),
+            name: member.name.clone(),
+            address: member.address.clone(),
             role: role.into(),
             term: core.node.term(),
             commit_index: core.node.commit_index(),
-            applied_index: if id == core.config.id {
-                core.state.applied_index()
-            } else {
-                core.node.matched(id)
-            },
+            applied_index: if own { core.state.applied_index() } else { core.node.matched(id) },
         }
     };
-    core.config.peers.iter().map(status).collect()
+    core.group.members.iter().map(status).collect()
+}
+
+/// Masters that ask to be let in, and this one if it is one of them.
+fn joining(core: &MasterCore, now: Now) -> Vec<pb::MasterStatus> {
+    let status = |id: MasterId, name: &str, address: &str| pb::MasterStatus {
+        id: id.number(),
+        name: name.into(),
+        address: address.into(),
+        role: "joining".into(),
+        ..Default::default()
+    };
+    let own = core.group.members.is_empty();
+    let own = own.then(|| status(core.config.id, &core.config.name, &core.config.address));
+    let strangers = core.door.asking(now.mono).filter(|knock| core.group.get(knock.id).is_none());
+    own.into_iter().chain(strangers.map(|knock| status(knock.id, &knock.name, &knock.address))).collect()
 }
 
 /// fsck of the metadata.

@@ -3,8 +3,7 @@
 //! ```text
 //! segment header, 64 bytes                     record, 24 bytes and the content, padded with zeros to 8
 //!   0  8 bytes "MNGRLOG1"                        0  u32  length of the content; 0 ends the segment
-//!   8  u64  segment number, from 1               4  u8   kind: 1 entry, 2 state of the voter, 3 mark,
-                                                        4 restart
+//!   8  u64  segment number, from 1               4  u8   kind: 1 entry, 2 voter, 3 mark, 4 restart
 //!  16  16 bytes cluster id                       5  u8   1 in the last record of a batch, else 0; 2 zero bytes
 //!  32  u64  id of the master                     8  u64  batch: which sync made it durable
 //!  40  u32  chain: CRC of the record before     16  u32  chain: CRC of the record before

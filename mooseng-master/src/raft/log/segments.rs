@@ -119,8 +119,22 @@ impl Segments {
         Ok(())
     }
 
+    /// Brings the log and a store that begins behind the entry `base` (index and term) together: a crash may have come
+    /// after the store took the place of the one before, and before the log did.
+    pub fn begin_behind(&mut self, base: (u64, u64), recovered: &mut Recovered) -> io::Result<()> {
+        let (index, term) = base;
+        let leads_on = recovered.purged.0 > index
+            || recovered.purged == base
+            || recovered.entries.iter().any(|entry| (entry.index, entry.term) == base);
+        if !leads_on {
+            self.restart_behind(index, term)?;
+            *recovered = Recovered { hard_state: self.hard_state, purged: base, entries: Vec::new() };
+        }
+        Ok(())
+    }
+
     /// The log begins anew behind `index`, without an entry; the voter's state stays, with a term not below `term`.
-    pub fn restart_behind(&mut self, index: u64, term: u64) -> io::Result<()> {
+    fn restart_behind(&mut self, index: u64, term: u64) -> io::Result<()> {
         let hard_state =
             HardState { term: self.hard_state.term.max(term), commit: index, ..self.hard_state };
         let hard_state = if hard_state.term == self.hard_state.term {

@@ -99,17 +99,23 @@ fn a_snapshot_takes_the_place_of_all_that_the_log_held() {
 }
 
 #[test]
-fn a_log_that_is_told_to_begin_anew_keeps_what_its_voter_promised() {
+fn a_log_that_its_store_has_overtaken_begins_behind_it_and_keeps_what_its_voter_promised() {
     let disk = disk();
-    let (mut log, _) = open(&disk).unwrap();
-    log.append(&[batch(1, vec![entry(1, 5, 9)])]).unwrap();
-    log.restart_behind(77, 5).unwrap();
-    let (mut log, recovered) = open(&disk).unwrap();
+    let (mut log, mut recovered) = open(&disk).unwrap();
+    log.append(&[batch(1, (1..=9).map(|index| entry(index, 5, 9)).collect())]).unwrap();
+    log.begin_behind((77, 5), &mut recovered).unwrap();
+    let (mut log, mut recovered) = open(&disk).unwrap();
     assert_eq!(recovered.hard_state, HardState { term: 5, vote: 1, commit: 77 });
     assert_eq!((recovered.purged, recovered.entries.len()), ((77, 5), 0));
-    log.restart_behind(80, 9).unwrap();
-    let (_, recovered) = open(&disk).unwrap();
-    assert_eq!(recovered.hard_state, HardState { term: 9, vote: 0, commit: 80 });
+    log.append(&[batch(2, vec![entry(78, 5, 9)])]).unwrap();
+    let before = open(&disk).unwrap().1;
+    recovered = before.clone();
+    log.begin_behind((78, 5), &mut recovered).unwrap();
+    log.begin_behind((77, 5), &mut recovered).unwrap();
+    assert_eq!(open(&disk).unwrap().1, before, "the log leads on from there");
+    log.begin_behind((78, 9), &mut recovered).unwrap();
+    assert_eq!(open(&disk).unwrap().1, recovered);
+    assert_eq!(recovered.hard_state, HardState { term: 9, vote: 0, commit: 78 });
 }
 
 #[test]

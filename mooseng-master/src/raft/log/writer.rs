@@ -12,10 +12,11 @@ use crate::raft::Persist;
 const QUEUE_MAX: usize = 4096;
 
 /// What the writer does, in order.
-#[derive(Debug)]
 pub enum Work {
     /// Make this durable.
     Append(Persist),
+    /// Put the store of a snapshot in its place, then make this durable, with which the log begins anew behind it.
+    Install(Box<dyn FnOnce() -> io::Result<()> + Send>, Persist),
     /// Entries up to here are not needed any more.
     Purge {
         /// The last entry to go.
@@ -63,6 +64,12 @@ fn write_until_closed(mut segments: Segments, work: &Receiver<Work>, done: impl 
         for item in std::iter::once(first).chain(work.try_iter()) {
             match item {
                 Work::Append(batch) => batches.push(batch),
+                Work::Install(put_in_place, batch) => {
+                    segments.append(&batches)?;
+                    batches.clear();
+                    put_in_place()?;
+                    batches.push(batch);
+                }
                 Work::Purge { index, term } => purge = Some((index, term)),
             }
         }

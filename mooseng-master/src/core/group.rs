@@ -1,0 +1,397 @@
+//! How this master comes into the group, and how the leader keeps the group as it is wanted.
+//!
+//! A master whose directory is new is in no group: it asks every master of its configuration to be let in, and votes for
+//! nobody. If all of them ask, nobody has a group yet, and the one with the lowest number founds it. A leader lets in
+//! whom it has to: those of the first configuration while the group is being founded, later any new life of a member
+//! (one that has lost its disk), and whomever an administrator names. Each comes in as a learner, gets a snapshot, and
+//! becomes a voter when it has caught up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mooseng_meta::{Member, Membership};
+use mooseng_protocol::pb;
+use mooseng_types::MasterId;
+use prost::Message as _;
+
+use super::{Effect, MasterCore, Now, Waiter};
+use crate::raft::{Change, ChangeError, HardState, LogEntry, Node, NodeConfig, Persist, Recovered, Role};
+
+/// Time between two knocks of a master that asks to be let in.
+const KNOCK_EVERY: Duration = Duration::from_millis(100);
+/// Whoever has not knocked for so long does not ask any more.
+const KNOCK_FOR: Duration = Duration::from_secs(1);
+/// Index and term of the entry that a founded group begins behind. Not 0, so that whoever comes later needs a snapshot,
+/// which tells it who founded the group.
+const FOUNDED: (u64, u64) = (1, 1);
+
+/// A master that asks to be let in.
+#[derive(Clone, Debug)]
+pub(crate) struct Knock {
+    pub(crate) id: MasterId,
+    pub(crate) name: String,
+    pub(crate) address: String,
+    heard: Duration,
+}
+
+/// What this master knows of the group beside what the group has agreed on.
+#[derive(Debug, Default)]
+pub(crate) struct Door {
+    knocked: Duration,
+    /// By configured number.
+    knocks: BTreeMap<u64, Knock>,
+    /// Of a master without a group: the group that others have told it of.
+    heard_of: Vec<(MasterId, String)>,
+    founding: bool,
+    /// The group goes on without this master, and never lets this life of it in again.
+    pub(crate) removed: bool,
+}
+
+impl Door {
+    /// Those who ask to be let in now.
+    pub(crate) fn asking(&self, now: Duration) -> impl Iterator<Item = &Knock> {
+        self.knocks.values().filter(move |knock| now.saturating_sub(knock.heard) < KNOCK_FOR)
+    }
+}
+
+impl MasterCore {
+    /// Whether this master is in no group.
+    fn is_outside(&self) -> bool {
+        self.group.members.is_empty()
+    }
+
+    pub(super) fn keep_group(&mut self, now: Now) {
+        if self.is_outside() {
+            self.knock(now.mono);
+            if self.may_found(now.mono) {
+                self.found(now.mono);
+            }
+        }
+    }
+
+    fn knock(&mut self, now: Duration) {
+        if now.saturating_sub(self.door.knocked) < KNOCK_EVERY && self.door.knocked > Duration::ZERO {
+            return;
+        }
+        self.door.knocked = now;
+        let join = pb::JoinRequest {
+            id: self.config.id.raw(),
+            name: self.config.name.clone(),
+            address: self.config.address.clone(),
+        };
+        for to in self.links().into_keys() {
+            let join = Some(join.clone());
+            self.effects.push(Effect::Send(to, pb::RaftMessages { join, ..Default::default() }));
+        }
+    }
+
+    fn may_found(&self, now: Duration) -> bool {
+        let own = self.config.id.number();
+        let mut others = self.config.peers.iter().filter(|peer| peer.id != own);
+        let first = self.config.peers.iter().all(|peer| peer.id >= own);
+        let asks = |number: u64| self.door.asking(now).any(|knock| knock.id.number() == number);
+        first && !self.door.founding && self.door.heard_of.is_empty() && others.all(|peer| asks(peer.id))
+    }
+
+    /// Founds a group of this master alone; the others are let in as anybody is.
+    fn found(&mut self, now: Duration) {
+        tracing::info!("founding the masters' group");
+        self.door.founding = true;
+        let (index, term) = FOUNDED;
+        self.state.found(index, term, Membership { epoch: 1, members: vec![self.own_member()] });
+        self.flush(now);
+    }
+
+    fn own_member(&self) -> Member {
+        Member {
+            id: self.config.id,
+            name: self.config.name.clone(),
+            address: self.config.address.clone(),
+            voter: true,
+            wants_vote: true,
+        }
+    }
+
+    /// The store has the new group: the log may begin.
+    pub(super) fn founded(&mut self, now: Duration) {
+        if !std::mem::take(&mut self.door.founding) {
+            return;
+        }
+        let (index, term) = FOUNDED;
+        let hard_state = HardState { term, vote: 0, commit: index };
+        self.group = self.state.membership().clone();
+        let recovered = Recovered { hard_state, purged: FOUNDED, entries: Vec::new() };
+        self.node = node(&self.config, &self.group, index, recovered, now, &self.entropy);
+        let snapshot = Some(FOUNDED);
+        self.effects.push(Effect::Persist(Persist { number: 0, snapshot, entries: Vec::new(), hard_state }));
+        self.purged = index;
+        self.relink();
+    }
+
+    /// Another master asks to be let in, or tells of a group.
+    pub(super) fn hear_of_group(&mut self, now: Duration, messages: &mut pb::RaftMessages) {
+        if let Some(join) = messages.join.take() {
+            self.hear_knock(now, join);
+        }
+        if let Some(view) = messages.group.take() {
+            self.hear_view(&view);
+        }
+        // Only a master that has been left out speaks without being in the group; a new member may not be known here yet.
+        let stranger = messages.messages.first().map(|message| MasterId::from_raw(message.from));
+        if let Some(from) = stranger.filter(|from| !self.is_outside() && self.group.get(*from).is_none()) {
+            self.send_view(from);
+        }
+    }
+
+    fn hear_knock(&mut self, now: Duration, join: pb::JoinRequest) {
+        let id = MasterId::from_raw(join.id);
+        if id.number() == 0 || id.number() == self.config.id.number() {
+            return;
+        }
+        let fresh = self.door.knocks.get(&id.number()).is_none_or(|known| known.address != join.address);
+        let knock = Knock { id, name: join.name, address: join.address, heard: now };
+        self.door.knocks.insert(id.number(), knock);
+        if fresh {
+            self.relink();
+        }
+        if !self.is_outside() {
+            self.send_view(id);
+        }
+    }
+
+    fn send_view(&mut self, to: MasterId) {
+        let member = |member: &Member| pb::GroupMember {
+            id: member.id.raw(),
+            name: member.name.clone(),
+            address: member.address.clone(),
+            voter: member.voter,
+        };
+        let view = pb::GroupView {
+            epoch: self.group.epoch,
+            index: self.state.applied_index(),
+            members: self.group.members.iter().map(member).collect(),
+        };
+        self.effects.push(Effect::Send(to, pb::RaftMessages { group: Some(view), ..Default::default() }));
+    }
+
+    fn hear_view(&mut self, view: &pb::GroupView) {
+        if self.is_outside() {
+            let members = view.members.iter().map(|m| (MasterId::from_raw(m.id), m.address.clone())).collect();
+            if self.door.heard_of != members {
+                self.door.heard_of = members;
+                self.relink();
+            }
+            return;
+        }
+        let there = view.members.iter().any(|member| member.id == self.config.id.raw());
+        let later = view.epoch == self.group.epoch && view.index > self.state.applied_index();
+        if view.epoch > self.group.epoch || (later && !there) {
+            self.leave_for_good(view.epoch);
+        }
+    }
+
+    fn leave_for_good(&mut self, epoch: u64) {
+        if !std::mem::replace(&mut self.door.removed, true) {
+            tracing::error!(
+                epoch,
+                "the group goes on without this master: it was removed, or left behind when the group was made anew. Stop it; with an empty data directory it may be let in again"
+            );
+        }
+    }
+
+    /// The connections that this master needs: to whomever its configuration names, to the members, and to those it has
+    /// to answer. The group's addresses count more than the configuration's.
+    pub(crate) fn links(&self) -> BTreeMap<MasterId, String> {
+        let configured = self.config.peers.iter().map(|peer| (peer.id, peer.id, peer.address.clone()));
+        let of = |id: MasterId, address: &String| (id.number(), id.raw(), address.clone());
+        let knocks = self.door.knocks.values().map(|knock| of(knock.id, &knock.address));
+        let heard = self.door.heard_of.iter().map(|(id, address)| of(*id, address));
+        let members = self.group.members.iter().map(|member| of(member.id, &member.address));
+        let by_number: BTreeMap<u64, (u64, String)> = configured
+            .chain(heard)
+            .chain(members)
+            .chain(knocks)
+            .filter(|(number, ..)| *number != self.config.id.number())
+            .map(|(number, id, address)| (number, (id, address)))
+            .collect();
+        by_number.into_values().map(|(id, address)| (MasterId::from_raw(id), address)).collect()
+    }
+
+    pub(super) fn relink(&mut self) {
+        self.effects.push(Effect::Link(self.links()));
+    }
+
+    /// The leader brings the group closer to what it should be, by one change. Returns whether there is nothing to do.
+    pub(super) fn mend_group(&mut self, now: Now) -> bool {
+        let Some((change, member)) = self.next_change(now.mono) else { return true };
+        tracing::info!(?change, name = member.name, "changing the masters' group");
+        match self.propose_change(change, &member, Waiter::Internal) {
+            Ok(()) | Err(ChangeError::Busy | ChangeError::NotLeader) => false,
+        }
+    }
+
+    fn next_change(&self, now: Duration) -> Option<(Change, Member)> {
+        let founding = self.state.settings().is_none();
+        let configured = |number: u64| self.config.peers.iter().any(|peer| peer.id == number);
+        let wanted = |knock: &&Knock| {
+            let old = self.group.by_number(knock.id.number());
+            self.group.get(knock.id).is_none()
+                && match old {
+                    Some(old) => !self.node.is_active(old.id),
+                    None => founding && configured(knock.id.number()),
+                }
+        };
+        if let Some(knock) = self.door.asking(now).find(wanted) {
+            let wants_vote = self.group.by_number(knock.id.number()).is_none_or(|old| old.wants_vote);
+            return Some((Change::Learner(knock.id), learner(knock, wants_vote)));
+        }
+        let ready = |member: &&Member| !member.voter && self.node.has_caught_up(member.id);
+        for member in self.group.members.iter().filter(ready) {
+            let old = self.group.members.iter().find(|other| {
+                other.id != member.id && other.id.number() == member.id.number() && !self.node.is_active(other.id)
+            });
+            if let Some(old) = old {
+                return Some((Change::Remove(old.id), old.clone()));
+            }
+            if member.wants_vote {
+                return Some((Change::Voter(member.id), member.clone()));
+            }
+        }
+        None
+    }
+
+    /// Whether all that the first configuration names are voters.
+    pub(super) fn is_group_complete(&self) -> bool {
+        let votes = |number: u64| self.group.by_number(number).is_some_and(|member| member.voter);
+        self.config.peers.iter().all(|peer| votes(peer.id))
+    }
+
+    /// Proposes a change; `waiter` is answered when it has taken effect.
+    pub(crate) fn propose_change(
+        &mut self,
+        change: Change,
+        member: &Member,
+        waiter: Waiter,
+    ) -> Result<(), ChangeError> {
+        let context = pb::GroupMember {
+            id: member.id.raw(),
+            name: member.name.clone(),
+            address: member.address.clone(),
+            voter: member.wants_vote,
+        };
+        let index = self.node.propose_change(change, &context.encode_to_vec())?;
+        self.waiting.insert(index, (self.node.term(), waiter));
+        Ok(())
+    }
+
+    /// A committed change of the group takes effect.
+    pub(super) fn apply_change(&mut self, logged: &LogEntry) {
+        let decoded = Change::of_entry(logged)
+            .and_then(|(change, context)| Some((change, pb::GroupMember::decode(context).ok()?)));
+        let Some((change, told)) = decoded else {
+            tracing::error!(index = logged.index, "a committed change of the group cannot be read; run the same release on all masters");
+            std::process::abort();
+        };
+        if !self.node.apply_change(logged.index, change) {
+            return self.state.skip(logged.index);
+        }
+        let id = change.node();
+        match change {
+            Change::Remove(_) => self.group.remove(id),
+            Change::Voter(_) | Change::Learner(_) => self.group.put(Member {
+                id,
+                name: told.name,
+                address: told.address,
+                voter: matches!(change, Change::Voter(_)),
+                wants_vote: told.voter,
+            }),
+        }
+        self.state.set_membership(logged.index, self.group.clone());
+        self.door.knocks.retain(|_, knock| knock.id != id);
+        self.relink();
+        if self.node.role() == Role::Leader && change == Change::Remove(id) {
+            self.send_view(id);
+        }
+    }
+
+    /// All rows of a snapshot are there, in a store of their own. It takes the place of this master's state if it is
+    /// ahead of it.
+    pub fn snapshot_received(&mut self, now: Now, message: pb::RaftMessage, store: Arc<dyn mooseng_meta::MetaStore>) {
+        if self.flushing.is_some() {
+            // The old store is still being written; the new one takes its place after that.
+            self.received = Some(super::Received::Waiting(message, store));
+            return;
+        }
+        let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        match mooseng_meta::MetaState::open(store) {
+            Ok(state) if state.applied_index() == index && index > 0 => {
+                self.received = Some(super::Received::Ready(state));
+                self.node.snapshot_received(now.mono, message);
+            }
+            Ok(_) => tracing::warn!(index, "a snapshot is not of the entry that it was sent for"),
+            Err(error) => tracing::warn!(%error, "a snapshot that was received cannot be opened"),
+        }
+    }
+
+    /// The rows of a snapshot that was to be sent have arrived there, or will not.
+    pub fn snapshot_sent(&mut self, peer: MasterId, arrived: bool) {
+        self.node.snapshot_sent(peer, arrived);
+    }
+
+    pub(super) fn retry_received(&mut self, now: Now) {
+        if let Some(super::Received::Waiting(message, store)) =
+            self.received.take_if(|received| matches!(received, super::Received::Waiting(..)))
+        {
+            self.snapshot_received(now, message, store);
+        }
+    }
+
+    /// The consensus core has accepted the snapshot at `index`.
+    pub(super) fn install(&mut self, index: u64) {
+        let Some(super::Received::Ready(state)) = self.received.take() else {
+            tracing::error!(index, "a snapshot was accepted whose rows are not there");
+            std::process::abort();
+        };
+        tracing::info!(index, "a snapshot has brought this master up to date");
+        self.state = state;
+        self.group = self.state.membership().clone();
+        self.door.heard_of.clear();
+        self.registry = super::known_servers(&self.state);
+        self.durable = index;
+        self.purged = index;
+        self.node.applied(index);
+        self.node.set_snapshot_point(Some(index));
+        self.relink();
+    }
+}
+
+fn learner(knock: &Knock, wants_vote: bool) -> Member {
+    Member {
+        id: knock.id,
+        name: knock.name.clone(),
+        address: knock.address.clone(),
+        voter: false,
+        wants_vote,
+    }
+}
+
+/// The consensus core of a master whose group is `group` as of the entry `applied`.
+pub(super) fn node(
+    config: &super::CoreConfig,
+    group: &Membership,
+    applied: u64,
+    recovered: Recovered,
+    now: Duration,
+    entropy: &Arc<dyn mooseng_env::Entropy>,
+) -> Node {
+    let node_config = NodeConfig {
+        id: config.id,
+        voters: group.voters(),
+        learners: group.learners(),
+        heartbeat: config.heartbeat,
+        election: config.election,
+        applied,
+    };
+    Node::new(&node_config, recovered, now, Arc::clone(entropy))
+}

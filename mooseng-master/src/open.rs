@@ -1,0 +1,167 @@
+//! Opens a master's data directory: whose it is, its store, its log; and sets damaged ones aside.
+//!
+//! ```text
+//! DATA/cluster.id       the cluster and this master's id: its number, and the life that this directory is
+//! DATA/log/             the Raft log
+//! DATA/store*           the namespace's rows
+//! DATA/out-of-service   why this master must not be started again, if so
+//! DATA/damaged-N/       what an earlier life has left behind, for people to look at
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use mooseng_env::{Disk, Entropy, FsDisk};
+use mooseng_meta::{MetaState, MetaStore};
+use mooseng_types::{ClusterId, MasterId};
+
+use crate::cache_config::CacheConfig;
+use crate::cache_enhanced::CachedStore;
+use crate::config::Config;
+use crate::raft::Recovered;
+use crate::raft::log::{LogOpenError, LogOptions, Segments};
+use crate::store::{FjallStore, StorePlace};
+
+/// Bytes of a log segment: some seconds of full load.
+const SEGMENT_BYTES: u64 = 16 << 20;
+const OUT_OF_SERVICE: &str = "out-of-service";
+const CLUSTER_ID: &str = "cluster.id";
+
+/// What a master has on its disk.
+pub(crate) struct Opened {
+    pub(crate) id: MasterId,
+    pub(crate) state: MetaState,
+    pub(crate) segments: Segments,
+    pub(crate) recovered: Recovered,
+    pub(crate) place: StorePlace,
+}
+
+/// Opens the directory of `config`, which is locked for this process. A log that has lost what it had promised is set
+/// aside if there are other masters that may have it: this one comes back as a new one.
+pub(crate) fn open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
+    let data = &config.data;
+    refuse_if_out_of_service(data)?;
+    match try_open(config, entropy) {
+        Err(error) if config.peers.len() > 1 && is_damage(&error) => {
+            let aside = set_aside(data).context("set a damaged log and its store aside")?;
+            tracing::error!(
+                error = format!("{error:#}"),
+                aside = %aside.display(),
+                "the log is damaged; this master forgets what it had and asks the others for it"
+            );
+            try_open(config, entropy)
+        }
+        other => other,
+    }
+}
+
+fn is_damage(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(LogOpenError::Damaged { .. } | LogOpenError::Missing(_) | LogOpenError::Format { .. })
+    )
+}
+
+fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
+    let data = &config.data;
+    let id = identity(data, config.cluster, config.number, entropy)?;
+    std::fs::create_dir_all(data.join("log")).with_context(|| format!("make {}", data.join("log").display()))?;
+    let place = StorePlace::new(data);
+    place.tidy().with_context(|| format!("tidy up the stores in {}", data.display()))?;
+    let dir = place.current().with_context(|| format!("find the store in {}", data.display()))?;
+    let opening = || format!("open the store {}", dir.display());
+    let store = cached(FjallStore::open(&dir).with_context(opening)?, config.cache_bytes);
+    let state = MetaState::open(store).with_context(opening)?;
+    let options = LogOptions {
+        dir: data.join("log"),
+        segment_bytes: SEGMENT_BYTES,
+        cluster: config.cluster,
+        master: id,
+    };
+    let (mut segments, mut recovered) = Segments::open(Arc::new(FsDisk), options)?;
+    segments.begin_behind(state.base(), &mut recovered).context("bring the log and the store together")?;
+    let last = recovered.entries.last().map_or(recovered.purged.0, |entry| entry.index);
+    ensure!(
+        recovered.purged.0 <= state.applied_index() && state.applied_index() <= last,
+        "the log in {} holds entries {}..={last}, but the store is at {}: one of the two is from another time; restore both from one backup, or see docs/operations.md",
+        data.display(),
+        recovered.purged.0 + 1,
+        state.applied_index()
+    );
+    Ok(Opened { id, state, segments, recovered, place })
+}
+
+/// A store with the cache of rows before it.
+pub(crate) fn cached(store: FjallStore, cache_bytes: u64) -> Arc<dyn MetaStore> {
+    Arc::new(CachedStore::new(store, CacheConfig::new(cache_bytes)))
+}
+
+/// Which member this directory is. A new directory is a new life of its master: whatever an earlier one has promised
+/// its peers is not known here.
+fn identity(data: &Path, cluster: ClusterId, number: u16, entropy: &dyn Entropy) -> anyhow::Result<MasterId> {
+    let path = data.join(CLUSTER_ID);
+    match std::fs::read_to_string(&path) {
+        Ok(found) => {
+            let words: Vec<&str> = found.split_whitespace().collect();
+            let id = words.last().and_then(|id| id.parse().ok()).map(MasterId::from_raw);
+            let ours = id.filter(|id| id.number() == u64::from(number) && words[0] == cluster.to_string());
+            ours.with_context(|| {
+                format!(
+                    "{} belongs to cluster {}, not to {cluster} master {number}: point `data` at this master's own directory, or at an empty one",
+                    data.display(),
+                    found.trim()
+                )
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let life = u32::try_from(entropy.next_u64() >> 33).unwrap_or(1).max(1);
+            let id = MasterId::new(number, life);
+            let text = format!("{cluster} master {}\n", id.raw());
+            FsDisk.write_whole(&path, text.as_bytes()).with_context(|| format!("write {}", path.display()))?;
+            Ok(id)
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn refuse_if_out_of_service(data: &Path) -> anyhow::Result<()> {
+    let path = data.join(OUT_OF_SERVICE);
+    match std::fs::read_to_string(&path) {
+        Ok(why) => bail!(
+            "{}; to let it come back as a new master, move {} away (docs/operations.md)",
+            why.trim(),
+            data.display()
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+/// Notes that this master must not be started again as it is.
+pub(crate) fn take_out_of_service(data: &Path, why: &str) -> io::Result<()> {
+    FsDisk.write_whole(&data.join(OUT_OF_SERVICE), why.as_bytes())
+}
+
+/// Moves all that a life of this master has left out of the way; nothing is deleted.
+fn set_aside(data: &Path) -> io::Result<PathBuf> {
+    let mut number = 1;
+    let aside = loop {
+        let aside = data.join(format!("damaged-{number}"));
+        match std::fs::create_dir(&aside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            done => break done.map(|()| aside)?,
+        }
+    };
+    for entry in std::fs::read_dir(data)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if name == "log" || name.starts_with("store") || name == CLUSTER_ID {
+            std::fs::rename(&path, aside.join(name))?;
+        }
+    }
+    FsDisk.sync_dir(&aside)?;
+    FsDisk.sync_dir(data)?;
+    Ok(aside)
+}

@@ -1,0 +1,188 @@
+//! Snapshots on their way, out and in: threads of their own, so that no heartbeat ever waits behind one.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mio::Token;
+use mooseng_env::{Clock, Threads};
+use mooseng_meta::{MetaStore, StoreView};
+use mooseng_protocol::frame::Header;
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc;
+use mooseng_protocol::status::CallError;
+use mooseng_protocol::transport::FrameStream;
+use mooseng_types::MasterId;
+use prost::Message;
+
+use super::Inbox;
+use crate::open::cached;
+use crate::snapshot::{self, Receiving};
+use crate::store::{IncomingStore, StorePlace};
+
+/// Frames that wait for the receiving thread. Each is answered before the next one comes, so one a sender is enough.
+const QUEUE_MAX: usize = 16;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of rows sent in a second at most: a snapshot is not to be in the way of the writes that go on meanwhile.
+const BYTES_PER_SECOND: f64 = 128e6;
+
+/// A snapshot whose rows are all there, in a store of its own.
+pub(crate) struct Arrived {
+    pub(crate) message: pb::RaftMessage,
+    pub(crate) store: Arc<dyn MetaStore>,
+    pub(crate) dir: PathBuf,
+}
+
+impl std::fmt::Debug for Arrived {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arrived").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// A frame of a snapshot, or the end of the connection that it came over.
+enum Piece {
+    Frame(Token, Header, Bytes),
+    Closed(Token),
+}
+
+/// The way to the threads.
+pub(super) struct Snapshots {
+    threads: Arc<Threads>,
+    inbox: Arc<Inbox>,
+    clock: Arc<dyn Clock>,
+    hello: pb::Hello,
+    pieces: SyncSender<Piece>,
+}
+
+impl Snapshots {
+    /// Starts the receiving thread.
+    pub(super) fn start(
+        threads: &Arc<Threads>,
+        inbox: &Arc<Inbox>,
+        clock: &Arc<dyn Clock>,
+        hello: pb::Hello,
+        incoming: Incoming,
+    ) -> io::Result<Self> {
+        let (pieces, taken) = sync_channel(QUEUE_MAX);
+        let answers = Arc::clone(inbox);
+        threads.spawn("snapshot-receiver", move || incoming.receive(&taken, &answers))?;
+        let (threads, inbox, clock) = (Arc::clone(threads), Arc::clone(inbox), Arc::clone(clock));
+        Ok(Self { threads, inbox, clock, hello, pieces })
+    }
+
+    /// Whether frames of this kind belong here.
+    pub(super) fn takes(kind: u16) -> bool {
+        [pb::SnapshotBegin::KIND, pb::SnapshotRows::KIND, pb::SnapshotEnd::KIND].contains(&kind)
+    }
+
+    /// Hands a frame to the receiving thread, which answers it by way of the inbox.
+    pub(super) fn take(&self, token: Token, header: Header, body: Bytes) -> Result<(), CallError> {
+        let busy = |_| CallError::Unavailable { message: "too many snapshots at once".into() };
+        self.pieces.try_send(Piece::Frame(token, header, body)).map_err(busy)
+    }
+
+    /// The connection has ended, and with it what it was about to bring.
+    pub(super) fn closed(&self, token: Token) {
+        // A full queue holds frames of this connection, and the next begin takes the place of whatever is unfinished.
+        drop(self.pieces.try_send(Piece::Closed(token)));
+    }
+
+    /// Sends all rows of `view` to the master at `address`.
+    pub(super) fn send(&self, to: MasterId, address: String, view: Box<dyn StoreView>, message: pb::RaftMessage) {
+        let (inbox, clock, hello) = (Arc::clone(&self.inbox), Arc::clone(&self.clock), self.hello.clone());
+        let started = self.threads.spawn("snapshot-sender", move || {
+            let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+            tracing::info!(%to, index, "sending a snapshot");
+            let begun = clock.monotonic();
+            let sent = FrameStream::connect(&address, &hello, CONNECT_TIMEOUT).map_err(Into::into).and_then(
+                |(mut stream, _)| snapshot::send(&mut stream, &*view, message, &|bytes| pace(&*clock, bytes)),
+            );
+            match &sent {
+                Ok(sent) => {
+                    let ms = clock.monotonic().saturating_sub(begun).as_millis() as u64;
+                    tracing::info!(%to, index, rows = sent.rows, bytes = sent.bytes, ms, "a snapshot has arrived");
+                }
+                Err(error) => tracing::warn!(%to, index, %error, "a snapshot was not sent; it is tried again"),
+            }
+            inbox.snapshot_sent(to, sent.is_ok());
+        });
+        if let Err(error) = started {
+            tracing::error!(%error, "no thread for a snapshot");
+            self.inbox.snapshot_sent(to, false);
+        }
+    }
+}
+
+fn pace(clock: &dyn Clock, bytes: usize) {
+    clock.sleep(Duration::from_secs_f64(bytes as f64 / BYTES_PER_SECOND));
+}
+
+/// Where received rows go.
+pub(super) struct Incoming {
+    pub(super) place: StorePlace,
+    pub(super) cache_bytes: u64,
+}
+
+/// What one connection is about to bring.
+struct UnderWay {
+    token: Token,
+    receiving: Receiving<IncomingStore>,
+    dir: PathBuf,
+}
+
+impl Incoming {
+    fn receive(&self, pieces: &Receiver<Piece>, inbox: &Inbox) {
+        let mut under_way: Option<UnderWay> = None;
+        while let Ok(piece) = pieces.recv() {
+            match piece {
+                Piece::Closed(token) => {
+                    under_way.take_if(|it| it.token == token);
+                }
+                Piece::Frame(token, header, body) => {
+                    let done = self.frame(&mut under_way, token, header.kind, body, inbox);
+                    inbox.answer(token, header, done);
+                }
+            }
+        }
+    }
+
+    fn frame(
+        &self,
+        under_way: &mut Option<UnderWay>,
+        token: Token,
+        kind: u16,
+        body: Bytes,
+        inbox: &Inbox,
+    ) -> Result<(), CallError> {
+        let decoded = |error: prost::DecodeError| CallError::Rejected { message: error.to_string() };
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::warn!(%error, "a snapshot is not received");
+            CallError::Unavailable { message: error.to_string() }
+        };
+        if kind == pb::SnapshotBegin::KIND {
+            let begin = pb::SnapshotBegin::decode(body).map_err(decoded)?;
+            under_way.take();
+            let dir = self.place.fresh().map_err(|error| failed(&error))?;
+            let sink = IncomingStore::begin(&dir).map_err(|error| failed(&error))?;
+            let receiving = Receiving::begin(begin, sink).map_err(|error| failed(&error))?;
+            *under_way = Some(UnderWay { token, receiving, dir });
+            return Ok(());
+        }
+        let none = || CallError::Rejected { message: "no snapshot was begun on this connection".into() };
+        let Some(mut it) = under_way.take_if(|it| it.token == token) else { return Err(none()) };
+        if kind == pb::SnapshotRows::KIND {
+            let rows = pb::SnapshotRows::decode(body).map_err(decoded)?;
+            it.receiving.rows(rows).map_err(|error| failed(&error))?;
+            *under_way = Some(it);
+            return Ok(());
+        }
+        let end = pb::SnapshotEnd::decode(body).map_err(decoded)?;
+        let received = it.receiving.end(end).map_err(|error| failed(&error))?;
+        let store = cached(received.store, self.cache_bytes);
+        inbox.snapshot_arrived(Arrived { message: received.message, store, dir: it.dir });
+        Ok(())
+    }
+}
