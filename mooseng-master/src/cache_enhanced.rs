@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use mooseng_meta::{Batch, MetaStore};
+use mooseng_meta::{Batch, MetaStore, StoreView};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -88,6 +88,11 @@ impl<S: MetaStore> MetaStore for CachedStore<S> {
                 self.rows.insert(key.as_slice().into(), value.clone());
             }
         }
+    }
+
+    /// Past the cache: who wants a view reads every row once.
+    fn view(&self) -> Box<dyn StoreView> {
+        self.store.view()
     }
 }
 

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
-use mooseng_meta::{Batch, MetaStore};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
+use mooseng_meta::{Batch, MetaStore, StoreView};
 
 /// The engine's own memory for blocks; rows are cached above it.
 const BLOCK_CACHE_BYTES: u64 = 8 << 20;
@@ -15,7 +15,7 @@ const BLOCK_CACHE_BYTES: u64 = 8 << 20;
 /// The store of a master.
 pub struct FjallStore {
     /// Runs the engine's compaction for as long as it is held.
-    _database: Database,
+    database: Database,
     rows: Keyspace,
 }
 
@@ -30,7 +30,7 @@ impl FjallStore {
     pub fn open(dir: &Path) -> Result<Self, fjall::Error> {
         let database = Database::builder(dir).cache_size(BLOCK_CACHE_BYTES).worker_threads(1).open()?;
         let rows = database.keyspace("rows", KeyspaceCreateOptions::default)?;
-        Ok(Self { _database: database, rows })
+        Ok(Self { database, rows })
     }
 
     /// The batch becomes a sorted table of its own, beside the engine's journal and write buffer: it is sorted already,
@@ -85,6 +85,41 @@ impl MetaStore for FjallStore {
     fn write(&self, batch: &Batch) {
         stop_on(self.try_write(batch));
     }
+
+    fn view(&self) -> Box<dyn StoreView> {
+        let snapshot = self.database.snapshot();
+        Box::new(FjallView { snapshot, rows: self.rows.clone(), _database: self.database.clone() })
+    }
+}
+
+/// The rows as of one of the engine's sequence numbers. While it lives, compaction keeps what it shows.
+struct FjallView {
+    snapshot: Snapshot,
+    rows: Keyspace,
+    /// The engine must not be closed under it.
+    _database: Database,
+}
+
+impl FjallView {
+    fn try_scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), fjall::Error> {
+        for row in self.snapshot.range(&self.rows, from..) {
+            let (key, value) = row.into_inner()?;
+            if !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StoreView for FjallView {
+    fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        stop_on(self.try_scan(from, visit));
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        stop_on(self.snapshot.get(&self.rows, key)).map(|value| Bytes::copy_from_slice(&value))
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +157,74 @@ mod tests {
         assert_eq!(rows(&store, b"a", b"", 9), [b"a1", b"a2"]);
         assert_eq!(rows(&store, b"a", b"a2", 9), [b"a2"]);
         assert_eq!(rows(&store, b"", b"", 2), [b"a1", b"a2"]);
+    }
+
+    /// The batch of a round: every row gets the round's value, but for some that go and some that come.
+    fn round(number: u32) -> Batch {
+        let value = |key: u32| {
+            (!(key + number).is_multiple_of(5)).then(|| Bytes::from(number.to_be_bytes().repeat(64)))
+        };
+        let rows = (0..400u32).map(|key| (format!("k{key:04}").into_bytes(), value(key))).collect();
+        Batch { applied_index: number.into(), rows }
+    }
+
+    fn of_round(number: u32) -> Vec<(Vec<u8>, Bytes)> {
+        let rows = round(number).rows.into_iter();
+        rows.filter_map(|(key, value)| value.map(|value| (key, value))).collect()
+    }
+
+    fn all(view: &dyn StoreView, mut between: impl FnMut(usize)) -> Vec<(Vec<u8>, Bytes)> {
+        let mut rows = Vec::new();
+        view.scan(b"", &mut |key, value| {
+            rows.push((key.to_vec(), Bytes::copy_from_slice(value)));
+            between(rows.len());
+            true
+        });
+        rows
+    }
+
+    #[test]
+    fn a_view_shows_the_batches_before_it_and_none_after_however_many_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(dir.path()).unwrap();
+        assert_eq!(all(&*store.view(), |_| {}), []);
+        store.write(&round(1));
+        store.write(&round(2));
+        let early = store.view();
+        // Enough tables for the engine to merge them meanwhile.
+        (3..40).for_each(|number| store.write(&round(number)));
+        let late = store.view();
+        (40..60).for_each(|number| store.write(&round(number)));
+        store.rows.major_compact().unwrap();
+        store.write(&round(60));
+        for (view, number) in [(early, 2), (late, 39)] {
+            assert!(all(&*view, |_| {}) == of_round(number), "the view of round {number}");
+            for (key, value) in round(number).rows {
+                assert_eq!(view.get(&key), value, "round {number}");
+            }
+        }
+        assert!(all(&*store.view(), |_| {}) == of_round(60));
+    }
+
+    #[test]
+    fn a_view_stands_still_while_its_rows_are_read_and_others_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(dir.path()).unwrap();
+        (1..6).for_each(|number| store.write(&round(number)));
+        let view = store.view();
+        let mut number = 5;
+        let seen = all(&*view, |count| {
+            if count.is_multiple_of(16) {
+                number += 1;
+                store.write(&round(number));
+            }
+        });
+        assert!(number > 20, "{number}");
+        assert!(seen == of_round(5));
+        // A second reading is another scan of the same view.
+        assert!(all(&*view, |_| {}) == of_round(5));
+        drop((store, view));
+        assert!(all(&*FjallStore::open(dir.path()).unwrap().view(), |_| {}) == of_round(number));
     }
 
     #[test]

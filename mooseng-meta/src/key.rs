@@ -26,7 +26,8 @@ pub(crate) const APPLIED: [u8; 2] = *b"ma";
 pub(crate) const COUNTERS: [u8; 2] = *b"mc";
 pub(crate) const SETTINGS: [u8; 2] = *b"ms";
 pub(crate) const MEMBERSHIP: [u8; 2] = *b"mm";
-pub(crate) const BASE: [u8; 2] = *b"mb";
+/// The row that says what the store began with; every replica has its own.
+pub const BASE: [u8; 2] = *b"mb";
 pub(crate) const DIGEST: [u8; 2] = *b"md";
 
 /// `.` and `..` have the cookies 1 and 2, and 0 is the start of a directory.

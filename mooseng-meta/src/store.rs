@@ -9,6 +9,10 @@ use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use crate::codec::v1::row::Number;
+use crate::key;
+use crate::tables::decode;
+
 /// One ordered key space.
 pub trait MetaStore: Send + Sync + std::fmt::Debug + 'static {
     /// The value of a row.
@@ -19,6 +23,25 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Writes all rows of the batch at once, durable on return.
     fn write(&self, batch: &Batch);
+
+    /// All rows as they stand now, whatever is written later.
+    fn view(&self) -> Box<dyn StoreView>;
+}
+
+/// The rows of a store as they stood at one time: whole batches, from the first to one of them. A store may keep what it
+/// would else throw away for as long as a view of it lives.
+pub trait StoreView: Send {
+    /// Rows with a key not below `from`, ascending, until `visit` says false.
+    fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool);
+
+    /// The value of a row.
+    fn get(&self, key: &[u8]) -> Option<Bytes>;
+}
+
+/// The last entry whose changes are in the view; 0 for an empty one.
+#[must_use]
+pub fn applied_index_of(view: &dyn StoreView) -> u64 {
+    view.get(&key::APPLIED).map_or(0, |value| decode::<Number>(&key::APPLIED, &value).0)
 }
 
 /// Rows that changed between two freezes.
@@ -68,6 +91,28 @@ impl MetaStore for MemoryStore {
             }
         }
     }
+
+    fn view(&self) -> Box<dyn StoreView> {
+        Box::new(MemoryView(self.rows.read().unwrap_or_else(PoisonError::into_inner).clone()))
+    }
+}
+
+/// A copy of all rows: what is in memory anyway is small.
+#[derive(Debug)]
+struct MemoryView(BTreeMap<Vec<u8>, Bytes>);
+
+impl StoreView for MemoryView {
+    fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        for (key, value) in self.0.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)) {
+            if !visit(key, value) {
+                return;
+            }
+        }
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        self.0.get(key).cloned()
+    }
 }
 
 #[cfg(test)]
@@ -92,5 +137,30 @@ mod tests {
         assert_eq!(list(b"b", b"b2", 9), ["b2", "b3"]);
         assert_eq!(list(b"b", b"b1", 2), ["b1", "b2"]);
         assert_eq!(list(b"", b"", 9).len(), 5);
+    }
+
+    #[test]
+    fn a_view_shows_what_was_there_when_it_was_made() {
+        let store = MemoryStore::new();
+        assert_eq!(applied_index_of(&*store.view()), 0);
+        let write = |key: &[u8], value: Option<&[u8]>| {
+            let rows = [(key.to_vec(), value.map(Bytes::copy_from_slice))].into();
+            store.write(&Batch { applied_index: 1, rows });
+        };
+        write(b"a", Some(b"1"));
+        write(b"c", Some(b"2"));
+        write(b"ma", Some(&Number(300).encode()));
+        let view = store.view();
+        write(b"a", None);
+        write(b"b", Some(b"3"));
+        write(b"c", Some(b"4"));
+        let mut seen = Vec::new();
+        view.scan(b"", &mut |key, value| {
+            seen.push((key.to_vec(), value.to_vec()));
+            seen.len() < 2
+        });
+        assert_eq!(seen, [(b"a".to_vec(), b"1".to_vec()), (b"c".to_vec(), b"2".to_vec())]);
+        assert_eq!((view.get(b"b"), view.get(b"c").as_deref()), (None, Some(&b"2"[..])));
+        assert_eq!(applied_index_of(&*view), 300);
     }
 }
