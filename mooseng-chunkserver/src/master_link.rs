@@ -1,11 +1,14 @@
-//! The link to one master: registration, heartbeats, reports, and the leader's orders. Every master is told that this
-//! server lives; only the leader is told what it has, and only the leader orders.
+//! The links to the masters: registration, heartbeats, reports, and the leader's orders. Every master is told that this
+//! server lives; only the leader is told what it has, and only the leader orders. Which masters there are the leader
+//! says; the configuration only says where to look first.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mooseng_env::Threads;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::Mux;
@@ -14,6 +17,8 @@ use crate::changes::{Change, Changes, ToTell};
 use crate::orders::Orders;
 use crate::store::{CopyInfo, Store};
 
+/// Masters of a cluster, at most.
+const MASTERS_MAX: usize = 16;
 /// Copies named in one report.
 const REPORT_MAX: usize = 10_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,13 +40,59 @@ pub(crate) struct LinkContext {
     pub(crate) heartbeat: Duration,
     /// The number that the masters gave this server; 0 for none yet.
     pub(crate) server: AtomicU32,
+    /// Those of the configuration.
+    pub(crate) configured: BTreeSet<String>,
+    /// Those that the leader has told of last.
+    pub(crate) told: Mutex<BTreeSet<String>>,
+    /// The highest epoch of the masters' group ever heard of.
+    pub(crate) epoch: AtomicU64,
 }
 
-/// Keeps the link to `master` until the end is near.
-pub(crate) fn run(context: &LinkContext, master: &str) {
+impl LinkContext {
+    fn wanted(&self) -> BTreeSet<String> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        self.configured.union(&told).cloned().collect()
+    }
+
+    /// Whoever says an epoch below one that was heard before is of a group that was made anew without it, and must not
+    /// order anything. 0 is said by a master that is in no group yet.
+    fn must_be_current(&self, epoch: u64) -> Result<(), CallError> {
+        if epoch == 0 || self.epoch.fetch_max(epoch, Ordering::AcqRel) <= epoch {
+            return Ok(());
+        }
+        let message = "it is of a group of masters that was made anew without it".to_owned();
+        Err(CallError::Rejected { message })
+    }
+}
+
+/// Keeps a link to every master until the end is near.
+pub(crate) fn keep_links(context: &Arc<LinkContext>) {
+    let threads = Threads::default();
+    let mut running = BTreeSet::new();
+    while !context.changes.stopping() {
+        let wanted = context.wanted();
+        running.retain(|master| wanted.contains(master));
+        for master in wanted {
+            if !running.insert(master.clone()) {
+                continue;
+            }
+            let for_link = Arc::clone(context);
+            let name = master.clone();
+            if let Err(error) = threads.spawn("master-link", move || run(&for_link, &name)) {
+                tracing::error!(%error, "no thread for a link to a master");
+                running.remove(&master);
+            }
+        }
+        context.changes.wait(context.heartbeat, true);
+    }
+    threads.join();
+}
+
+/// Keeps the link to `master` until the end is near, or the master is none any more.
+fn run(context: &LinkContext, master: &str) {
     let mut back_off = BACK_OFF.0;
     let mut said = false;
-    while !context.changes.stopping() {
+    while !context.changes.stopping() && context.wanted().contains(master) {
         let reason = match connect(context, master) {
             Ok(mux) => {
                 tracing::info!(master, "master reached");
@@ -74,6 +125,7 @@ fn connect(context: &LinkContext, master: &str) -> Result<Arc<Mux>, CallError> {
         let message = "the master belongs to another cluster".to_owned();
         return Err(CallError::Rejected { message });
     }
+    context.must_be_current(reply.epoch)?;
     Ok(mux)
 }
 
@@ -93,8 +145,11 @@ fn talk(context: &LinkContext, mux: &Mux) -> Result<(), CallError> {
                 address: context.address.clone(),
             };
             let reply = mux.call(&request, &[], CALL_TIMEOUT)?;
+            context.must_be_current(reply.epoch)?;
             leader = reply.leader;
             if reply.leader {
+                let masters = reply.masters.into_iter().take(MASTERS_MAX).collect();
+                *context.told.lock().unwrap_or_else(PoisonError::into_inner) = masters;
                 report(context, mux, server, reply.want_full_report)?;
             }
         }

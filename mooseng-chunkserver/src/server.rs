@@ -132,6 +132,9 @@ impl ChunkServer {
             address: advertised,
             heartbeat: Duration::from_millis(config.heartbeat_ms),
             server: AtomicU32::new(0),
+            configured: config.masters.iter().cloned().collect(),
+            told: Mutex::default(),
+            epoch: AtomicU64::new(0),
         });
         let server = Self {
             service,
@@ -144,7 +147,7 @@ impl ChunkServer {
             stopped: AtomicBool::new(false),
             held: Mutex::new(Some((identity, disk_locks))),
         };
-        server.spawn_all(&config, &context, &fetches).map_err(StartError::io("start threads"))?;
+        server.spawn_all(&context, &fetches).map_err(StartError::io("start threads"))?;
         tracing::info!(name = config.name, %address, copies = server.service.store.list().len(), "serving");
         Ok(server)
     }
@@ -174,12 +177,7 @@ impl ChunkServer {
         tracing::info!("stopped");
     }
 
-    fn spawn_all(
-        &self,
-        config: &Config,
-        context: &Arc<LinkContext>,
-        fetches: &Arc<Fetches>,
-    ) -> std::io::Result<()> {
+    fn spawn_all(&self, context: &Arc<LinkContext>, fetches: &Arc<Fetches>) -> std::io::Result<()> {
         let (service, connections) = (Arc::clone(&self.service), Arc::clone(&self.connections));
         let listener = Arc::clone(&self.listener);
         self.threads.spawn("accept", move || accept(&service, &connections, &listener))?;
@@ -190,11 +188,8 @@ impl ChunkServer {
             let (fetches, hello) = (Arc::clone(fetches), context.hello.clone());
             self.threads.spawn("fetch", move || fetch_all(&service, &changes, &hello, &fetches))?;
         }
-        for master in &config.masters {
-            let (context, master) = (Arc::clone(context), master.clone());
-            self.threads.spawn("master-link", move || master_link::run(&context, &master))?;
-        }
-        Ok(())
+        let context = Arc::clone(context);
+        self.threads.spawn("master-links", move || master_link::keep_links(&context))
     }
 }
 

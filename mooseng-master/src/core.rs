@@ -301,6 +301,12 @@ impl MasterCore {
                 let waiter = Waiter::Client { conn, header, context };
                 self.gathered.push(Gathered { request, command: *command, waiter });
             }
+            Ok(service::Answer::Change(change, member, done)) => {
+                let waiter = Waiter::Client { conn, header, context: service::Context::Changed(done) };
+                if let Err((error, waiter)) = self.propose_change(change, &member, waiter) {
+                    self.answer_waiter(waiter, &CallError::Unavailable { message: error.to_string() });
+                }
+            }
             Err(error) => self.reply_error(conn, header, &error),
         }
     }
@@ -422,6 +428,12 @@ impl MasterCore {
 
     pub(crate) fn push<R: Rpc>(&mut self, conn: ConnId, message: &R) {
         self.effects.push(Effect::Frame(conn, push_frame(message)));
+    }
+
+    /// Which making of the group this master belongs to; 0 while it is in none.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.group.epoch
     }
 
     /// The consensus core, to look at.

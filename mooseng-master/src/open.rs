@@ -67,7 +67,8 @@ fn is_damage(error: &anyhow::Error) -> bool {
 fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
     let data = &config.data;
     let id = identity(data, config.cluster, config.number, entropy)?;
-    std::fs::create_dir_all(data.join("log")).with_context(|| format!("make {}", data.join("log").display()))?;
+    std::fs::create_dir_all(data.join("log"))
+        .with_context(|| format!("make {}", data.join("log").display()))?;
     let place = StorePlace::new(data);
     place.tidy().with_context(|| format!("tidy up the stores in {}", data.display()))?;
     let dir = place.current().with_context(|| format!("find the store in {}", data.display()))?;
@@ -119,7 +120,9 @@ fn identity(data: &Path, cluster: ClusterId, number: u16, entropy: &dyn Entropy)
             let life = u32::try_from(entropy.next_u64() >> 33).unwrap_or(1).max(1);
             let id = MasterId::new(number, life);
             let text = format!("{cluster} master {}\n", id.raw());
-            FsDisk.write_whole(&path, text.as_bytes()).with_context(|| format!("write {}", path.display()))?;
+            FsDisk
+                .write_whole(&path, text.as_bytes())
+                .with_context(|| format!("write {}", path.display()))?;
             Ok(id)
         }
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),

@@ -39,8 +39,8 @@ use self::snapshots::{Incoming, Snapshots};
 use crate::config::Config;
 use crate::core::{ConnId, CoreConfig, Effect, MasterCore, Now};
 use crate::open::{Opened, take_out_of_service};
-use crate::raft::{Persist, Role};
 use crate::raft::log::{LogWriter, Work};
+use crate::raft::{Persist, Role};
 use crate::store::StorePlace;
 
 const LISTENER: Token = Token(0);
@@ -116,7 +116,8 @@ impl Server {
         let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
         let key = TokenKey::new(&config.secret);
         let now = clock.monotonic();
-        let core = MasterCore::new(core_config(config, id), key, state, recovered, now, Arc::new(SystemEntropy));
+        let core =
+            MasterCore::new(core_config(config, id), key, state, recovered, now, Arc::new(SystemEntropy));
         let hello = pb::HelloReply {
             cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
             protocol_version: PROTOCOL_VERSION,
@@ -286,7 +287,8 @@ impl Server {
         match greet(&hello, &self.hello) {
             Ok(()) => {
                 connection.greet(&hello);
-                let reply = pb::HelloReply { leader_address: self.leader_address(), ..self.hello.clone() };
+                let (leader_address, epoch) = (self.leader_address(), self.core.epoch());
+                let reply = pb::HelloReply { leader_address, epoch, ..self.hello.clone() };
                 let header = Header { flags: FLAG_REPLY, ..frame.header };
                 self.send(token, &frame::encode(header, &reply.encode_to_vec(), 0));
             }

@@ -9,7 +9,7 @@ mod metadata;
 mod servers;
 
 use bytes::Bytes;
-use mooseng_meta::{ChunkRow, Command, Grant, Request, Response};
+use mooseng_meta::{ChunkRow, Command, Grant, Member, Request, Response};
 use mooseng_protocol::convert::{BadMessage, request_id};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
@@ -20,7 +20,7 @@ use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, FsError, InodeId, ServerI
 use prost::Message;
 
 use crate::core::{ConnId, MasterCore, Now};
-use crate::raft::Role;
+use crate::raft::{Change, Role};
 
 /// How long a chunk's token is good for, in seconds. Versions fence; this only bounds what a stolen token is worth.
 const TOKEN_SECONDS: u64 = 24 * 3600;
@@ -32,6 +32,8 @@ pub(crate) enum Answer {
     Now(Vec<u8>),
     /// To be agreed on first.
     Propose(Option<Request>, Box<Command>, Context),
+    /// A change of the masters' group, to be agreed on first; and what is then done, for people.
+    Change(Change, Member, String),
 }
 
 /// What is needed to answer once the command is applied.
@@ -53,6 +55,8 @@ pub(crate) enum Context {
     ClosedSession(SessionId),
     /// A chunkserver's number.
     Registered(pb::RegisterServerRequest),
+    /// The masters' group has changed.
+    Changed(String),
 }
 
 /// Decodes a body.
@@ -75,6 +79,9 @@ pub(crate) fn dispatch(
     match header.kind {
         pb::ClusterStatusRequest::KIND => admin::cluster_status(core, now),
         pb::CheckRequest::KIND => admin::check(core, now),
+        pb::AddMasterRequest::KIND => admin::add_master(core, now, &decode(body)?),
+        pb::RemoveMasterRequest::KIND => admin::remove_master(core, &decode(body)?),
+        pb::TransferLeaderRequest::KIND => admin::transfer_leader(core, now, &decode(body)?),
         pb::HeartbeatRequest::KIND => servers::heartbeat(core, now, conn, decode(body)?),
         pb::ChunkReportRequest::KIND => servers::report(core, &decode(body)?),
         pb::RegisterServerRequest::KIND => servers::register(core, now, conn, decode(body)?),
@@ -118,6 +125,7 @@ pub(crate) fn complete(
             core.sessions.resumed(session, conn, now.mono);
             metadata::session_reply(core, session).encode_to_vec()
         }
+        (Context::Changed(done), Response::Done) => pb::MembershipReply { done }.encode_to_vec(),
         (Context::Registered(request), Response::Server(server)) => {
             servers::registered(core, now, conn, request, server)
         }
@@ -139,7 +147,7 @@ fn request(meta: Option<&pb::RequestMeta>) -> Result<Request, BadMessage> {
 impl MasterCore {
     /// Only the leader takes commands.
     fn must_lead(&self) -> Result<(), CallError> {
-        if self.node.role() == Role::Leader { Ok(()) } else { Err(self.not_leader()) }
+        if self.node.role() == Role::Leader && !self.door.removed { Ok(()) } else { Err(self.not_leader()) }
     }
 
     /// Changes are taken by the leader, once the state has been founded.
@@ -194,6 +202,11 @@ impl MasterCore {
             token: Bytes::copy_from_slice(&self.key.sign(&token)),
             fresh: grant.fresh,
         }
+    }
+
+    /// Where all masters of the group are.
+    fn master_addresses(&self) -> Vec<String> {
+        self.group.members.iter().map(|member| member.address.clone()).collect()
     }
 
     fn addresses(&self, servers: &[ServerId], now: Now) -> Vec<pb::ServerAddress> {

@@ -72,7 +72,11 @@ impl Master {
                     assert_eq!(beat.server, server);
                     assert!(beat.disks[0].total_bytes > 0 && !beat.disks[0].failed);
                     let want_full_report = std::mem::take(&mut self.want_full_report);
-                    self.reply(frame.header, 0, &pb::HeartbeatReply { leader: true, want_full_report });
+                    self.reply(
+                        frame.header,
+                        0,
+                        &pb::HeartbeatReply { leader: true, want_full_report, ..Default::default() },
+                    );
                 }
                 pb::ChunkReportRequest::KIND => {
                     self.reply(frame.header, 0, &pb::ChunkReportReply {});

@@ -268,7 +268,7 @@ impl State {
                 if self.expired.contains(&request.session) {
                     return Err(FsError::SessionExpired.into());
                 }
-                reply(&pb::ResumeSessionReply { timeout_ms: 60_000 })
+                reply(&pb::ResumeSessionReply { timeout_ms: 60_000, ..Default::default() })
             }
             pb::LookupRequest::KIND => {
                 let request: pb::LookupRequest = ask(frame);

@@ -177,7 +177,8 @@ impl MasterCore {
 
     fn hear_view(&mut self, view: &pb::GroupView) {
         if self.is_outside() {
-            let members = view.members.iter().map(|m| (MasterId::from_raw(m.id), m.address.clone())).collect();
+            let members =
+                view.members.iter().map(|m| (MasterId::from_raw(m.id), m.address.clone())).collect();
             if self.door.heard_of != members {
                 self.door.heard_of = members;
                 self.relink();
@@ -226,9 +227,9 @@ impl MasterCore {
     pub(super) fn mend_group(&mut self, now: Now) -> bool {
         let Some((change, member)) = self.next_change(now.mono) else { return true };
         tracing::info!(?change, name = member.name, "changing the masters' group");
-        match self.propose_change(change, &member, Waiter::Internal) {
-            Ok(()) | Err(ChangeError::Busy | ChangeError::NotLeader) => false,
-        }
+        // A change that is not taken now is found again.
+        drop(self.propose_change(change, &member, Waiter::Internal));
+        false
     }
 
     fn next_change(&self, now: Duration) -> Option<(Change, Member)> {
@@ -249,7 +250,9 @@ impl MasterCore {
         let ready = |member: &&Member| !member.voter && self.node.has_caught_up(member.id);
         for member in self.group.members.iter().filter(ready) {
             let old = self.group.members.iter().find(|other| {
-                other.id != member.id && other.id.number() == member.id.number() && !self.node.is_active(other.id)
+                other.id != member.id
+                    && other.id.number() == member.id.number()
+                    && !self.node.is_active(other.id)
             });
             if let Some(old) = old {
                 return Some((Change::Remove(old.id), old.clone()));
@@ -267,22 +270,26 @@ impl MasterCore {
         self.config.peers.iter().all(|peer| votes(peer.id))
     }
 
-    /// Proposes a change; `waiter` is answered when it has taken effect.
-    pub(crate) fn propose_change(
+    /// Proposes a change; `waiter` is answered when it has taken effect, and comes back if it was not proposed.
+    pub(super) fn propose_change(
         &mut self,
         change: Change,
         member: &Member,
         waiter: Waiter,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<(), (ChangeError, Waiter)> {
         let context = pb::GroupMember {
             id: member.id.raw(),
             name: member.name.clone(),
             address: member.address.clone(),
             voter: member.wants_vote,
         };
-        let index = self.node.propose_change(change, &context.encode_to_vec())?;
-        self.waiting.insert(index, (self.node.term(), waiter));
-        Ok(())
+        match self.node.propose_change(change, &context.encode_to_vec()) {
+            Ok(index) => {
+                self.waiting.insert(index, (self.node.term(), waiter));
+                Ok(())
+            }
+            Err(error) => Err((error, waiter)),
+        }
     }
 
     /// A committed change of the group takes effect.
@@ -290,7 +297,10 @@ impl MasterCore {
         let decoded = Change::of_entry(logged)
             .and_then(|(change, context)| Some((change, pb::GroupMember::decode(context).ok()?)));
         let Some((change, told)) = decoded else {
-            tracing::error!(index = logged.index, "a committed change of the group cannot be read; run the same release on all masters");
+            tracing::error!(
+                index = logged.index,
+                "a committed change of the group cannot be read; run the same release on all masters"
+            );
             std::process::abort();
         };
         if !self.node.apply_change(logged.index, change) {
@@ -317,7 +327,12 @@ impl MasterCore {
 
     /// All rows of a snapshot are there, in a store of their own. It takes the place of this master's state if it is
     /// ahead of it.
-    pub fn snapshot_received(&mut self, now: Now, message: pb::RaftMessage, store: Arc<dyn mooseng_meta::MetaStore>) {
+    pub fn snapshot_received(
+        &mut self,
+        now: Now,
+        message: pb::RaftMessage,
+        store: Arc<dyn mooseng_meta::MetaStore>,
+    ) {
         if self.flushing.is_some() {
             // The old store is still being written; the new one takes its place after that.
             self.received = Some(super::Received::Waiting(message, store));

@@ -375,7 +375,9 @@ impl Node {
             return None;
         }
         let metadata = ready.snapshot().get_metadata();
-        self.raw.mut_store().restart_behind((metadata.index, metadata.term), metadata.get_conf_state().clone());
+        self.raw
+            .mut_store()
+            .restart_behind((metadata.index, metadata.term), metadata.get_conf_state().clone());
         Some((metadata.index, metadata.term))
     }
 

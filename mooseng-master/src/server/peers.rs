@@ -19,7 +19,6 @@ use mooseng_protocol::status::CallError;
 use mooseng_types::MasterId;
 use prost::Message;
 
-
 /// Tokens of peers begin here, far above those of accepted connections.
 const FIRST_TOKEN: usize = 1 << 48;
 /// Bytes that may wait for a peer.

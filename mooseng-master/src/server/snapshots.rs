@@ -91,7 +91,13 @@ impl Snapshots {
     }
 
     /// Sends all rows of `view` to the master at `address`.
-    pub(super) fn send(&self, to: MasterId, address: String, view: Box<dyn StoreView>, message: pb::RaftMessage) {
+    pub(super) fn send(
+        &self,
+        to: MasterId,
+        address: String,
+        view: Box<dyn StoreView>,
+        message: pb::RaftMessage,
+    ) {
         let (inbox, clock, hello) = (Arc::clone(&self.inbox), Arc::clone(&self.clock), self.hello.clone());
         let started = self.threads.spawn("snapshot-sender", move || {
             let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);

@@ -1,4 +1,4 @@
-//! Administration: what the cluster looks like from here.
+//! Administration: what the cluster looks like from here, and changes of the masters' group.
 
 use bytes::Bytes;
 use mooseng_meta::Member;
@@ -8,7 +8,7 @@ use mooseng_types::MasterId;
 
 use super::{Answer, answer};
 use crate::core::{MasterCore, Now};
-use crate::raft::Role;
+use crate::raft::{Change, Role};
 
 /// The cluster as this master sees it. Answered by any master: a follower knows the masters and the servers that speak
 /// to it, the leader knows everything.
@@ -90,4 +90,103 @@ pub(super) fn check(core: &MasterCore, now: Now) -> Result<Answer, CallError> {
     let violations = mooseng_meta::check(&core.state).iter().map(ToString::to_string).collect();
     let totals = core.state.totals();
     answer(&pb::CheckReply { violations, inodes: totals.inodes, chunks: totals.chunks })
+}
+
+/// Lets a master that asks to be let in become a learner; it becomes a voter by itself, unless it is to stay one.
+pub(super) fn add_master(
+    core: &MasterCore,
+    now: Now,
+    it: &pb::AddMasterRequest,
+) -> Result<Answer, CallError> {
+    core.must_lead()?;
+    let named = |name: &str, id: MasterId| it.master == name || it.master == id.number().to_string();
+    if let Some(member) = core.group.members.iter().find(|member| named(&member.name, member.id)) {
+        return rejected(format!("{} is in the group already", member.name));
+    }
+    let Some(knock) = core.door.asking(now.mono).find(|knock| named(&knock.name, knock.id)) else {
+        return rejected(format!(
+            "no master called {} asks to be let in: start it with an empty data directory, this cluster's id and key, and `peers` that name a master of this cluster",
+            it.master
+        ));
+    };
+    let member = Member {
+        id: knock.id,
+        name: knock.name.clone(),
+        address: knock.address.clone(),
+        voter: false,
+        wants_vote: !it.learner,
+    };
+    let what = if it.learner {
+        "a learner: a copy of the metadata, without a vote"
+    } else {
+        "a voter once it has caught up"
+    };
+    let done = format!("{} at {} becomes {what}", member.name, member.address);
+    change(it.dry_run, Change::Learner(knock.id), member, done)
+}
+
+/// Takes a master out of the group.
+pub(super) fn remove_master(core: &MasterCore, it: &pb::RemoveMasterRequest) -> Result<Answer, CallError> {
+    core.must_lead()?;
+    let member = find(core, &it.master)?;
+    if member.id == core.config.id {
+        return rejected(format!(
+            "{} leads: first let another one lead (mooseng cluster transfer-leader), then remove it",
+            member.name
+        ));
+    }
+    let left: Vec<MasterId> = core.node.voters().into_iter().filter(|id| *id != member.id).collect();
+    let answering = left.iter().filter(|id| **id == core.config.id || core.node.is_active(**id)).count();
+    let needed = left.len() / 2 + 1;
+    if answering < needed {
+        return rejected(format!(
+            "without {} the group would have {} voters, of which {answering} answer and {needed} are needed: mend one of them first",
+            member.name,
+            left.len()
+        ));
+    }
+    let done = format!("{} leaves; {} voters stay, {needed} of them needed", member.name, left.len());
+    change(it.dry_run, Change::Remove(member.id), member.clone(), done)
+}
+
+fn change(dry_run: bool, change: Change, member: Member, done: String) -> Result<Answer, CallError> {
+    if dry_run { answer(&pb::MembershipReply { done }) } else { Ok(Answer::Change(change, member, done)) }
+}
+
+/// Lets another master lead.
+pub(super) fn transfer_leader(
+    core: &mut MasterCore,
+    now: Now,
+    it: &pb::TransferLeaderRequest,
+) -> Result<Answer, CallError> {
+    core.must_lead()?;
+    let to = if it.master.is_empty() { core.node.successor() } else { Some(find(core, &it.master)?.id) };
+    let Some(member) = to.and_then(|to| core.group.get(to)).cloned() else {
+        return rejected("no other voter answers".into());
+    };
+    match () {
+        () if member.id == core.config.id => return rejected(format!("{} leads already", member.name)),
+        () if !member.voter => return rejected(format!("{} is a learner and cannot lead", member.name)),
+        () if !core.node.has_caught_up(member.id) => {
+            return rejected(format!("{} does not answer, or lags behind", member.name));
+        }
+        () => {}
+    }
+    if !it.dry_run {
+        core.hand_over_to(now, member.id);
+    }
+    answer(&pb::TransferLeaderReply { to: member.name })
+}
+
+fn find<'a>(core: &'a MasterCore, master: &str) -> Result<&'a Member, CallError> {
+    let named = |member: &&Member| member.name == master || member.id.number().to_string() == master;
+    let names =
+        || core.group.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
+    core.group.members.iter().find(named).ok_or_else(|| CallError::Rejected {
+        message: format!("no master of the group is called {master}: there are {}", names()),
+    })
+}
+
+fn rejected<T>(message: String) -> Result<T, CallError> {
+    Err(CallError::Rejected { message })
 }

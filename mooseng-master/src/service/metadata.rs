@@ -280,7 +280,7 @@ fn resume_session(
     if it.list_follows {
         core.sessions.list_open(id, it.open_inodes.iter().map(|raw| inode(*raw)));
     }
-    answer(&pb::ResumeSessionReply { timeout_ms: timeout_ms(core) })
+    answer(&pb::ResumeSessionReply { timeout_ms: timeout_ms(core), masters: core.master_addresses() })
 }
 
 fn readdir(core: &MasterCore, it: &pb::ReaddirRequest) -> Result<Answer, CallError> {

@@ -63,7 +63,8 @@ pub(super) fn heartbeat(
         });
     };
     let want_full_report = leader && !server.reported;
-    answer(&pb::HeartbeatReply { leader, want_full_report })
+    let masters = if leader { core.master_addresses() } else { Vec::new() };
+    answer(&pb::HeartbeatReply { leader, want_full_report, masters, epoch: core.group.epoch })
 }
 
 /// What a server has.

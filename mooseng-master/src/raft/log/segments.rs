@@ -135,8 +135,7 @@ impl Segments {
 
     /// The log begins anew behind `index`, without an entry; the voter's state stays, with a term not below `term`.
     fn restart_behind(&mut self, index: u64, term: u64) -> io::Result<()> {
-        let hard_state =
-            HardState { term: self.hard_state.term.max(term), commit: index, ..self.hard_state };
+        let hard_state = HardState { term: self.hard_state.term.max(term), commit: index, ..self.hard_state };
         let hard_state = if hard_state.term == self.hard_state.term {
             hard_state
         } else {

@@ -81,8 +81,7 @@ impl Node {
         self.raw.report_unreachable(peer.raw());
         let leads = self.raw.raft.leader_id == peer.raw() && self.role() == Role::Follower;
         if leads && self.lease.lost.is_none() {
-            self.lease.lost =
-                Some(Lost { leader: peer.raw(), term: self.term(), at: now, stand_at: None });
+            self.lease.lost = Some(Lost { leader: peer.raw(), term: self.term(), at: now, stand_at: None });
         }
     }
 
