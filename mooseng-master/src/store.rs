@@ -3,11 +3,17 @@
 //! One keyspace, and every batch one table in it: whole or not at all, and synced before the Raft log is purged behind
 //! it. A disk that fails stops the process: a master without its rows must not answer.
 
+mod incoming;
+mod place;
+
 use std::path::Path;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
 use mooseng_meta::{Batch, MetaStore, StoreView};
+
+pub use incoming::{IncomingError, IncomingStore};
+pub use place::StorePlace;
 
 /// The engine's own memory for blocks; rows are cached above it.
 const BLOCK_CACHE_BYTES: u64 = 8 << 20;

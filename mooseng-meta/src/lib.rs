@@ -36,6 +36,7 @@ pub use check::{Violation, check};
 pub use chunk::ChunkRow;
 pub use codec::CodecError;
 pub use command::{Command, CommittedChunk, Entry, RenameMode, Request, XattrMode};
+pub use key::BASE;
 pub use landmark::{Landmark, base_row, landmark};
 pub use membership::{Member, Membership};
 pub use query::{DirEntry, Listing};
