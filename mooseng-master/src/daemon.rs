@@ -14,7 +14,6 @@ use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;
 
 use crate::config::Config;
-use crate::open;
 use crate::server::Server;
 use crate::service::grpc;
 
@@ -61,10 +60,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let _lock = claim(&config.data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let threads = Arc::new(Threads::default());
-    let opened = open::open(config, &SystemEntropy)?;
-    let server = Server::start(config, opened, clock, &threads).with_context(|| {
-        format!("listen on {}: is the port in use, or the address not of this machine?", config.listen)
-    })?;
+    let server = Server::open(config, clock, &threads)?;
     let inbox = server.inbox();
     let stop_grpc = start_grpc(config, &threads, Arc::clone(&inbox))?;
     let on_signal = Arc::clone(&inbox);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
@@ -38,7 +39,7 @@ use self::peers::Peers;
 use self::snapshots::{Incoming, Snapshots};
 use crate::config::Config;
 use crate::core::{ConnId, CoreConfig, Effect, MasterCore, Now};
-use crate::open::{Opened, take_out_of_service};
+use crate::open::{Opened, open, take_out_of_service};
 use crate::raft::log::{LogWriter, Work};
 use crate::raft::{Persist, Role};
 use crate::store::StorePlace;
@@ -88,8 +89,17 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Binds the listener and starts the writer and flusher threads in `threads`.
-    pub(crate) fn start(
+    /// Opens the data directory, which is this process's alone, and begins to listen. Nothing is served before
+    /// [`Server::run`].
+    pub fn open(config: &Config, clock: Arc<dyn Clock>, threads: &Arc<Threads>) -> anyhow::Result<Self> {
+        let opened = open(config, &SystemEntropy)?;
+        Self::start(config, opened, clock, threads).with_context(|| {
+            format!("listen on {}: is the port in use, or the address not of this machine?", config.listen)
+        })
+    }
+
+    /// Binds the listener and starts the threads of log, store and snapshots in `threads`.
+    fn start(
         config: &Config,
         opened: Opened,
         clock: Arc<dyn Clock>,

@@ -11,7 +11,7 @@ use mooseng_types::{FileKind, FsError};
 
 use crate::world::{Client, World, hello};
 
-fn open_session(client: &mut Client, id: u8) -> u64 {
+pub(crate) fn open_session(client: &mut Client, id: u8) -> u64 {
     let request =
         pb::OpenSessionRequest { client_id: vec![id; 16].into(), name: "test".into(), replaces: false };
     client.call(&request).unwrap().session
@@ -21,7 +21,7 @@ fn meta(session: u64, seq: u64) -> Option<pb::RequestMeta> {
     Some(pb::RequestMeta { session, seq, acked_below: 1 })
 }
 
-fn mkdir(session: u64, seq: u64, name: &str) -> pb::CreateRequest {
+pub(crate) fn mkdir(session: u64, seq: u64, name: &str) -> pb::CreateRequest {
     pb::CreateRequest {
         meta: meta(session, seq),
         parent: 1,
@@ -32,7 +32,7 @@ fn mkdir(session: u64, seq: u64, name: &str) -> pb::CreateRequest {
     }
 }
 
-fn names(client: &mut Client) -> Vec<String> {
+pub(crate) fn names(client: &mut Client) -> Vec<String> {
     let request = pb::ReaddirRequest { inode: 1, entries_max: 1000, ..Default::default() };
     let reply = client.call(&request).unwrap();
     assert!(reply.end);

@@ -3,4 +3,5 @@
 
 mod facade;
 mod failover;
+mod group;
 mod world;

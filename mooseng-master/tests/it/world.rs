@@ -7,19 +7,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mooseng_env::{Clock, FsDisk, SystemClock, SystemEntropy, Threads};
+use mooseng_env::{Clock, SystemClock, Threads};
 use mooseng_master::config::{Config, Peer};
-use mooseng_master::core::{CoreConfig, MasterCore};
-use mooseng_master::raft::log::{LogOptions, Segments};
 use mooseng_master::server::{Inbox, Server};
-use mooseng_master::store::FjallStore;
-use mooseng_meta::{MetaState, MetaStore};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
-use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{PROTOCOL_VERSION, pb};
-use mooseng_types::{ClusterId, MasterId};
+use mooseng_types::ClusterId;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -50,12 +45,30 @@ impl World {
         world
     }
 
+    /// Starts one more master, which asks to be let in.
+    pub(crate) fn start_another(&mut self) -> u64 {
+        let id = self.peers.last().unwrap().id + 1;
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        self.peers.push(Peer { id, name: format!("master-{id}"), address });
+        self.start(id);
+        id
+    }
+
+    pub(crate) fn data(&self, id: u64) -> PathBuf {
+        self.dir.path().join(format!("master-{id}"))
+    }
+
+    /// A stopped master loses its disk.
+    pub(crate) fn wipe(&self, id: u64) {
+        std::fs::remove_dir_all(self.data(id)).unwrap();
+    }
+
     fn config(&self, id: u64) -> Config {
-        let data: PathBuf = self.dir.path().join(format!("master-{id}"));
-        std::fs::create_dir_all(data.join("log")).unwrap();
+        let data = self.data(id);
+        std::fs::create_dir_all(&data).unwrap();
         Config {
             name: format!("master-{id}"),
-            id: MasterId::from_raw(id),
+            number: u16::try_from(id).unwrap(),
             data,
             listen: self.peers.iter().find(|peer| peer.id == id).unwrap().address.clone(),
             grpc_listen: None,
@@ -72,30 +85,9 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, id: u64) {
-        let config = self.config(id);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let store: Arc<dyn MetaStore> = Arc::new(FjallStore::open(&config.data.join("store")).unwrap());
-        let state = MetaState::open(Arc::clone(&store)).unwrap();
-        let options = LogOptions {
-            dir: config.data.join("log"),
-            segment_bytes: 1 << 20,
-            cluster: config.cluster,
-            master: config.id,
-        };
-        let (segments, recovered) = Segments::open(Arc::new(FsDisk), options).unwrap();
-        let core = CoreConfig {
-            id: config.id,
-            peers: config.peers.clone(),
-            cluster: config.cluster,
-            copies: config.copies,
-            heartbeat: config.heartbeat,
-            election: config.election,
-            session_timeout: config.session_timeout,
-        };
-        let key = TokenKey::new(&config.secret);
-        let core = MasterCore::new(core, key, state, recovered, clock.monotonic(), Arc::new(SystemEntropy));
-        let threads = Threads::default();
-        let server = Server::start(&config, core, segments, store, clock, &threads).unwrap();
+        let threads = Arc::new(Threads::default());
+        let server = Server::open(&self.config(id), clock, &threads).unwrap();
         let inbox = server.inbox();
         let thread = std::thread::spawn(move || {
             server.run().unwrap();
@@ -172,6 +164,20 @@ impl Client {
             self.stream = Some(FrameStream::connect(address, &hello(), second)?.0);
         }
         self.stream.as_mut().unwrap().call(request, &[], second)
+    }
+
+    /// Asks the leader until `enough`.
+    pub(crate) fn wait_for(&mut self, what: &str, enough: impl Fn(&pb::ClusterStatusReply) -> bool) {
+        let start = Instant::now();
+        loop {
+            self.call(&pb::StatFsRequest {}).unwrap();
+            let status = self.call(&pb::ClusterStatusRequest {}).unwrap();
+            if enough(&status) {
+                return;
+            }
+            assert!(start.elapsed() < LIMIT, "{what}: {status:?}");
+            SystemClock::default().sleep(Duration::from_millis(20));
+        }
     }
 
     /// The number of the master that leads now.

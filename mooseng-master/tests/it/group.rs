@@ -1,0 +1,140 @@
+//! The group grows, shrinks, and takes back a master that has lost its disk, while it serves.
+
+use std::time::Duration;
+
+use mooseng_protocol::pb;
+
+use crate::failover::{mkdir, names, open_session};
+use crate::world::World;
+
+fn role(status: &pb::ClusterStatusReply, id: u64) -> Option<&str> {
+    status.masters.iter().find(|master| master.id == id).map(|master| master.role.as_str())
+}
+
+fn all_up_to_date(status: &pb::ClusterStatusReply, roles: &[(u64, &str)]) -> bool {
+    let commit = status.masters.iter().map(|master| master.commit_index).max().unwrap();
+    status.masters.len() == roles.len()
+        && roles.iter().all(|(id, wanted)| {
+            let leads = *wanted == "follower" && role(status, *id) == Some("leader");
+            leads || role(status, *id) == Some(wanted)
+        })
+        && status.masters.iter().all(|master| master.applied_index + 5 >= commit)
+}
+
+const VOTERS: [(u64, &str); 3] = [(1, "follower"), (2, "follower"), (3, "follower")];
+
+#[test]
+fn a_single_master_grows_to_three_and_back_and_serves_all_the_while() {
+    let mut world = World::new(1);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    client.call(&mkdir(session, 1, "before")).unwrap();
+    for _ in 0..2 {
+        let id = world.start_another();
+        client = world.client();
+        client.wait_for("it asks to be let in", |status| status.joining.iter().any(|it| it.id == id));
+        let request = pb::AddMasterRequest { master: format!("master-{id}"), ..Default::default() };
+        let done = client.call(&request).unwrap().done;
+        assert!(done.contains("voter"), "{done}");
+        client.wait_for("it becomes a voter", |status| role(status, id) == Some("follower"));
+        client.call(&mkdir(session, id, &format!("with {id}"))).unwrap();
+    }
+    client.wait_for("all have everything", |status| all_up_to_date(status, &VOTERS));
+    // The one that founded the group is not needed any more.
+    world.stop(1);
+    client.call(&mkdir(session, 4, "without 1")).unwrap();
+    let leader = client.leader();
+    let other = if leader == 2 { 3 } else { 2 };
+    let remove = |id: u64| pb::RemoveMasterRequest { master: id.to_string(), ..Default::default() };
+    let refused = client.call(&remove(other)).unwrap_err().to_string();
+    assert!(refused.contains("mend one of them first"), "{refused}");
+    client.call(&remove(1)).unwrap();
+    client.call(&remove(other)).unwrap();
+    client.wait_for("one is left", |status| status.masters.len() == 1);
+    world.stop(other);
+    client.call(&mkdir(session, 5, "alone")).unwrap();
+    assert_eq!(names(&mut client), ["alone", "before", "with 2", "with 3", "without 1"]);
+}
+
+#[test]
+fn a_master_that_lost_its_disk_comes_back_by_itself() {
+    let mut world = World::new(3);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    client.call(&mkdir(session, 1, "a")).unwrap();
+    client.wait_for("all have everything", |status| all_up_to_date(status, &VOTERS));
+    let lost = client.leader();
+    world.stop(lost);
+    world.wipe(lost);
+    client.call(&mkdir(session, 2, "b")).unwrap();
+    world.start(lost);
+    client.wait_for("it is a voter again", |status| all_up_to_date(status, &VOTERS));
+    // Now it counts: with it, another may go.
+    let leader = client.leader();
+    world.stop(leader);
+    client.call(&mkdir(session, 3, "c")).unwrap();
+    assert_eq!(names(&mut client), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_log_damaged_in_its_middle_is_set_aside_and_fetched_from_the_others() {
+    let mut world = World::new(3);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    for seq in 1..=20 {
+        client.call(&mkdir(session, seq, &format!("d{seq:02}"))).unwrap();
+    }
+    client.wait_for("all have everything", |status| all_up_to_date(status, &VOTERS));
+    let damaged = client.leader() % 3 + 1;
+    world.stop(damaged);
+    let segment = world.data(damaged).join("log").join("0000000000000001.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[300] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    world.start(damaged);
+    client.wait_for("it is a voter again", |status| all_up_to_date(status, &VOTERS));
+    assert!(world.data(damaged).join("damaged-1").join("log").exists(), "nothing is thrown away");
+    let leader = client.leader();
+    world.stop(leader);
+    assert_eq!(names(&mut client).len(), 20);
+}
+
+#[test]
+fn a_learner_has_everything_and_never_votes() {
+    let mut world = World::new(1);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    client.call(&mkdir(session, 1, "a")).unwrap();
+    let id = world.start_another();
+    client.wait_for("it asks to be let in", |status| !status.joining.is_empty());
+    let dry = pb::AddMasterRequest { master: id.to_string(), learner: true, dry_run: true };
+    client.call(&dry).unwrap();
+    client.call(&pb::AddMasterRequest { dry_run: false, ..dry }).unwrap();
+    client.wait_for("it follows", |status| all_up_to_date(status, &[(1, "follower"), (id, "learner")]));
+    let transfer = pb::TransferLeaderRequest { master: id.to_string(), dry_run: false };
+    let refused = client.call(&transfer).unwrap_err().to_string();
+    assert!(refused.contains("learner"), "{refused}");
+    // Its loss stops nobody.
+    world.stop(id);
+    client.call(&mkdir(session, 2, "b")).unwrap();
+}
+
+#[test]
+fn leadership_goes_where_it_is_sent_and_a_stopping_leader_sends_it_on() {
+    let mut world = World::new(3);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    client.wait_for("all have everything", |status| all_up_to_date(status, &VOTERS));
+    let first = client.leader();
+    let to = first % 3 + 1;
+    let transfer = pb::TransferLeaderRequest { master: format!("master-{to}"), dry_run: false };
+    client.call(&transfer).unwrap();
+    client.wait_for("it leads", |status| role(status, to) == Some("leader"));
+    client.call(&mkdir(session, 1, "a")).unwrap();
+    let begun = std::time::Instant::now();
+    world.stop(to);
+    client.call(&mkdir(session, 2, "b")).unwrap();
+    // An election after a time-out takes longer than the hand-over, which needs none.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(names(&mut client), ["a", "b"]);
+}
