@@ -7,6 +7,7 @@
 //! - `service`: requests off the wire, into the core and back.
 //! - [`multiregion`]: where copies are put.
 //! - [`store`] and [`cache_enhanced`]: the namespace's rows on disk and in memory.
+//! - [`snapshot`]: all rows, from one master to another.
 //! - [`server`]: the edge: one thread that owns the core and all sockets.
 //! - [`daemon`]: the process.
 
@@ -22,6 +23,7 @@ pub mod registry;
 pub mod server;
 mod service;
 pub mod sessions;
+pub mod snapshot;
 pub mod store;
 
 pub use daemon::run;

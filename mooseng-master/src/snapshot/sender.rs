@@ -1,0 +1,143 @@
+//! The leader's side: rows of a view of the store, frame by frame.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mooseng_meta::{BASE, Landmark, StoreView, landmark};
+use mooseng_protocol::pb;
+use mooseng_protocol::transport::FrameStream;
+
+use super::rows_hash::RowsHash;
+use super::{Flaw, KEY_MAX, SnapshotError, VALUE_MAX};
+
+/// Bytes of rows from which on a frame is full.
+const FRAME_BYTES: usize = 256 << 10;
+/// How long the receiver may take for one frame: it may have to sync a table of some MiB to a slow disk.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// What a row takes in a frame besides its key and value, in bytes, about.
+const ROW_OVERHEAD: usize = 16;
+
+/// What has been sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sent {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+}
+
+/// A frame of a snapshot.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Piece {
+    /// The first.
+    Begin(pb::SnapshotBegin),
+    /// Those between.
+    Rows(pb::SnapshotRows),
+    /// The last.
+    End(pb::SnapshotEnd),
+}
+
+/// Sends all rows of `view`, so that the receiver may take `message` in when it has them. Blocks until the receiver has
+/// made them durable: for a thread of its own. `pace` is told the bytes of each frame of rows that has been taken, and
+/// may wait, so that sending leaves room for other work.
+pub fn send(
+    stream: &mut FrameStream,
+    view: &dyn StoreView,
+    message: pb::RaftMessage,
+    pace: &dyn Fn(usize),
+) -> Result<Sent, SnapshotError> {
+    let mut rows = 0;
+    pieces(view, message, &mut |piece| {
+        let answered = match &piece {
+            Piece::Begin(begin) => stream.call(begin, &[], ANSWER_MAX),
+            Piece::Rows(part) => stream.call(part, &[], ANSWER_MAX),
+            Piece::End(end) => stream.call(end, &[], ANSWER_MAX),
+        };
+        answered.map_err(|source| SnapshotError::Call { rows, source })?;
+        if let Piece::Rows(part) = &piece {
+            rows += part.rows.len() as u64;
+            pace(part.rows.iter().map(|row| row.key.len() + row.value.len()).sum());
+        }
+        Ok(())
+    })
+}
+
+/// Hands out the frames of a snapshot of `view` one after the other, without sending them anywhere.
+pub fn pieces(
+    view: &dyn StoreView,
+    message: pb::RaftMessage,
+    take: &mut dyn FnMut(Piece) -> Result<(), SnapshotError>,
+) -> Result<Sent, SnapshotError> {
+    check(view, &message).map_err(SnapshotError::Unsendable)?;
+    take(Piece::Begin(pb::SnapshotBegin { message: Some(message) }))?;
+    let mut out =
+        Outgoing { take, rows: Vec::new(), row_bytes: 0, hash: RowsHash::default(), sent: Sent::default() };
+    let mut outcome = Ok(());
+    view.scan(&[], &mut |key, value| {
+        outcome = out.row(key, value);
+        outcome.is_ok()
+    });
+    outcome?;
+    out.flush()?;
+    let Outgoing { take, hash, sent, .. } = out;
+    take(Piece::End(pb::SnapshotEnd { rows: sent.rows, hash: hash.value() }))?;
+    Ok(sent)
+}
+
+/// What the receiver would refuse at the end is better found before the first row.
+fn check(view: &dyn StoreView, message: &pb::RaftMessage) -> Result<(), Flaw> {
+    let said = message.snapshot.as_ref().map(|snapshot| snapshot.index).ok_or(Flaw::NoSnapshot)?;
+    let (mut found, mut group) = (None, false);
+    // Those rows have the letter m, and are few.
+    let mut outcome: Result<(), Flaw> = Ok(());
+    view.scan(&BASE[..1], &mut |key, value| {
+        match landmark(key, value) {
+            Ok(Some(Landmark::AppliedIndex(index))) => found = Some(index),
+            Ok(Some(Landmark::Membership(_))) => group = true,
+            Ok(_) => {}
+            Err(error) => outcome = Err(error.into()),
+        }
+        outcome.is_ok() && key.starts_with(&BASE[..1])
+    });
+    outcome?;
+    match found {
+        None => Err(Flaw::Missing("applied index")),
+        Some(found) if found != said => Err(Flaw::Index { found, said }),
+        Some(_) if !group => Err(Flaw::Missing("group of masters")),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Collects rows to frames.
+struct Outgoing<'a> {
+    take: &'a mut dyn FnMut(Piece) -> Result<(), SnapshotError>,
+    rows: Vec<pb::SnapshotRow>,
+    row_bytes: usize,
+    hash: RowsHash,
+    sent: Sent,
+}
+
+impl Outgoing<'_> {
+    fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), SnapshotError> {
+        if key == BASE {
+            return Ok(());
+        }
+        if key.len() > KEY_MAX || value.len() > VALUE_MAX {
+            let flaw = Flaw::TooLong { key: key.len(), value: value.len() };
+            return Err(SnapshotError::Unsendable(flaw));
+        }
+        self.hash.row(key, value);
+        self.sent.rows += 1;
+        self.sent.bytes += (key.len() + value.len()) as u64;
+        self.row_bytes += ROW_OVERHEAD + key.len() + value.len();
+        self.rows
+            .push(pb::SnapshotRow { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) });
+        if self.row_bytes < FRAME_BYTES { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> Result<(), SnapshotError> {
+        self.row_bytes = 0;
+        let rows = std::mem::take(&mut self.rows);
+        if rows.is_empty() { Ok(()) } else { (self.take)(Piece::Rows(pb::SnapshotRows { rows })) }
+    }
+}
