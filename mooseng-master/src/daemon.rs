@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use mooseng_env::daemon::{DirLock, notify, start_logging};
-use mooseng_env::{Clock, SystemClock, SystemEntropy, Threads};
+use mooseng_env::{Clock, SystemClock, Threads};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;

@@ -375,7 +375,6 @@ impl MasterCore {
         self.registry = super::known_servers(&self.state);
         self.durable = index;
         self.purged = index;
-        self.node.applied(index);
         self.node.set_snapshot_point(Some(index));
         self.relink();
     }

@@ -135,6 +135,8 @@ pub struct Node {
     stalled: Option<(u64, Duration)>,
     /// The term of the last output handed out for persisting, with that output's number.
     term_submitted: (u64, u64),
+    /// The output that carried a snapshot, and that snapshot's index: applied as soon as it is durable.
+    installing: Option<(u64, u64)>,
     told_all_have: u64,
     /// Messages that wait for the output with this number to be durable.
     after_persist: VecDeque<(u64, Vec<eraftpb::Message>)>,
@@ -204,6 +206,7 @@ impl Node {
             persisted: 0,
             stalled: None,
             term_submitted: (term, 0),
+            installing: None,
             told_all_have: 0,
             after_persist: VecDeque::new(),
         }
@@ -329,7 +332,10 @@ impl Node {
         output.committed = ready.committed_entries().iter().map(to_log).collect();
         let mut after = ready.take_persisted_messages();
         let snapshot = self.take_snapshot(&ready);
-        output.install = snapshot.map(|(index, _)| index);
+        if let Some((index, _)) = snapshot {
+            output.install = Some(index);
+            self.installing = Some((number, index));
+        }
         let entries = ready.take_entries();
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().hard_state = hard_state.clone();
@@ -383,6 +389,9 @@ impl Node {
 
     fn settle(&mut self, number: u64) -> Vec<pb::RaftMessage> {
         self.raw.on_persist_ready(number);
+        if let Some((_, index)) = self.installing.take_if(|(waits_for, _)| *waits_for <= number) {
+            self.raw.advance_apply_to(index);
+        }
         let mut out = Vec::new();
         while let Some((_, messages)) = self.after_persist.pop_front_if(|(waits_for, _)| *waits_for <= number)
         {

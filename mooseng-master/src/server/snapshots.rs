@@ -20,7 +20,7 @@ use prost::Message;
 
 use super::Inbox;
 use crate::open::cached;
-use crate::snapshot::{self, Receiving};
+use crate::snapshot::{self, Receiving, SnapshotError};
 use crate::store::{IncomingStore, StorePlace};
 
 /// Frames that wait for the receiving thread. Each is answered before the next one comes, so one a sender is enough.
@@ -103,9 +103,11 @@ impl Snapshots {
             let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
             tracing::info!(%to, index, "sending a snapshot");
             let begun = clock.monotonic();
-            let sent = FrameStream::connect(&address, &hello, CONNECT_TIMEOUT).map_err(Into::into).and_then(
-                |(mut stream, _)| snapshot::send(&mut stream, &*view, message, &|bytes| pace(&*clock, bytes)),
-            );
+            let sent = FrameStream::connect(&address, &hello, CONNECT_TIMEOUT)
+                .map_err(|source| SnapshotError::Call { rows: 0, source })
+                .and_then(|(mut stream, _)| {
+                    snapshot::send(&mut stream, &*view, message, &|bytes| pace(&*clock, bytes))
+                });
             match &sent {
                 Ok(sent) => {
                     let ms = clock.monotonic().saturating_sub(begun).as_millis() as u64;
