@@ -27,6 +27,7 @@ fn main() -> io::Result<()> {
     write(&corpus, "messages", messages())?;
     write(&corpus, "token", tokens())?;
     write(&corpus, "raft_message", raft_messages())?;
+    write(&corpus, "snapshot", snapshots())?;
     write(&corpus, "log_entry", log_entries())?;
     write(&corpus, "log_segment", log_segments()?)?;
     write(&corpus, "chunk_sidecar", sidecars())?;
@@ -99,7 +100,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         mode: 0o644,
         ..Default::default()
     };
-    let raft = pb::RaftMessages { messages: vec![append(2, 1, 1)], all_have: 4 };
+    let raft = pb::RaftMessages { messages: vec![append(2, 1, 1)], all_have: 4, ..Default::default() };
     vec![
         ("hello", kind_and(&hello)),
         ("create", kind_and(&create)),
@@ -177,6 +178,38 @@ fn raft_messages() -> Vec<(&'static str, Vec<u8>)> {
         ("small_numbers_elected", elected.to_vec()),
         ("leader", leader),
         ("alone", vec![1, 2, 0, 3, 0, 249, 3, 0, 4]),
+    ]
+}
+
+/// A frame of the snapshot target.
+fn framed(kind: u8, message: &impl Message) -> Vec<u8> {
+    let bytes = message.encode_to_vec();
+    let [low, high] = u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_le_bytes();
+    input(&[kind, low, high], &bytes)
+}
+
+fn snapshots() -> Vec<(&'static str, Vec<u8>)> {
+    let snapshot = pb::RaftSnapshot { index: 70, term: 3, voters: vec![1, 2], learners: vec![] };
+    let message = Some(pb::RaftMessage { kind: 7, snapshot: Some(snapshot), ..Default::default() });
+    let row =
+        |key: &'static [u8], value: &'static [u8]| pb::SnapshotRow { key: key.into(), value: value.into() };
+    // Applied index 70, format 1, no members.
+    let rows = vec![row(b"ma", &[1, 70]), row(b"mf", &[1, 1]), row(b"mm", &[1, 1, 0]), row(b"x", b"value")];
+    let end = pb::SnapshotEnd { rows: rows.len() as u64, hash: 0 };
+    let whole = [
+        vec![0],
+        framed(0, &pb::SnapshotBegin { message }),
+        framed(1, &pb::SnapshotRows { rows }),
+        framed(2, &end),
+    ];
+    // Kind of the change, row, place, byte; then rows.
+    let with = |edit: [u8; 4]| input(&[[5].as_slice(), &edit].concat(), b"\x03\x05keyvalue\x01\x00k");
+    vec![
+        ("frames", whole.concat()),
+        ("dropped", with([0, 3, 0, 0])),
+        ("doubled", with([1, 3, 4, 0])),
+        ("swapped", with([2, 3, 4, 0])),
+        ("altered", with([4, 3, 1, 9])),
     ]
 }
 

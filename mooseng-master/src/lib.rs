@@ -8,6 +8,7 @@
 //! - [`multiregion`]: where copies are put.
 //! - [`store`] and [`cache_enhanced`]: the namespace's rows on disk and in memory.
 //! - [`snapshot`]: all rows, from one master to another.
+//! - [`digests`]: do all replicas have the same state?
 //! - [`server`]: the edge: one thread that owns the core and all sockets.
 //! - [`daemon`]: the process.
 
@@ -16,6 +17,7 @@ pub mod cache_enhanced;
 pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod digests;
 pub mod multiregion;
 mod open;
 pub mod raft;

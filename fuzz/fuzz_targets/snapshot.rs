@@ -1,0 +1,155 @@
+//! What a sender of a snapshot says: any frames leave the receiver alive, and whatever it takes in is the store that was
+//! meant. Two ways in: frames as they come off the wire, and a true snapshot with one thing about it changed.
+#![no_main]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use mooseng_master::snapshot::{MemorySink, Piece, Receiving, SnapshotError, pieces};
+use mooseng_meta::{
+    Batch, Member, Membership, MemoryStore, MetaState, MetaStore, StoreView, applied_index_of, base_row,
+};
+use mooseng_protocol::pb;
+use mooseng_types::MasterId;
+use prost::Message;
+
+const INDEX: u64 = 70;
+const TERM: u64 = 3;
+
+type Rows = BTreeMap<Vec<u8>, Bytes>;
+
+fn rows_of(view: &dyn StoreView) -> Rows {
+    let mut rows = Rows::new();
+    view.scan(&[], &mut |key, value| {
+        rows.insert(key.to_vec(), Bytes::copy_from_slice(value));
+        true
+    });
+    rows
+}
+
+/// Gives the pieces to a receiver; the store, if it takes them all in.
+fn receive(pieces: impl IntoIterator<Item = Piece>) -> Option<MemoryStore> {
+    let mut receiving: Option<Receiving<MemorySink>> = None;
+    for piece in pieces {
+        match piece {
+            Piece::Begin(begin) => receiving = Receiving::begin(begin, MemorySink::default()).ok(),
+            Piece::Rows(rows) => {
+                if receiving.as_mut()?.rows(rows).is_err() {
+                    return None;
+                }
+            }
+            Piece::End(end) => {
+                let received = receiving.take()?.end(end).ok()?;
+                let said = received.message.snapshot.map(|snapshot| snapshot.index);
+                assert_eq!(said, Some(applied_index_of(&*received.store.view())));
+                assert_eq!(received.rows as usize, rows_of(&*received.store.view()).len() - 1);
+                return Some(received.store);
+            }
+        }
+    }
+    None
+}
+
+/// Frames: one byte for the kind, two for the length, the message.
+fn frames(mut rest: &[u8]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    while let Some((&[kind, low, high], after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_le_bytes([low, high]));
+        let (bytes, after) = after.split_at(length.min(after.len()));
+        rest = after;
+        let piece = match kind % 3 {
+            0 => pb::SnapshotBegin::decode(bytes).map(Piece::Begin),
+            1 => pb::SnapshotRows::decode(bytes).map(Piece::Rows),
+            _ => pb::SnapshotEnd::decode(bytes).map(Piece::End),
+        };
+        pieces.extend(piece.ok());
+    }
+    pieces
+}
+
+/// A store as of entry 70, with rows of `data` besides: one byte for the key's length, one for the value's, both.
+fn store(mut data: &[u8]) -> MemoryStore {
+    let empty: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
+    let Ok(mut state) = MetaState::open(empty) else { unreachable!("an empty store") };
+    let id = MasterId::new(1, 9);
+    let member = Member { id, name: "m1".into(), address: "h:1".into(), voter: true, wants_vote: true };
+    state.found(INDEX, 1, Membership { epoch: 1, members: vec![member] });
+    let mut batch = Batch::clone(&state.freeze().expect("a founded state"));
+    while let Some((&[key, value], after)) = data.split_first_chunk() {
+        let (key, after) = after.split_at(usize::from(key % 32).min(after.len()));
+        let (value, after) = after.split_at(usize::from(value).min(after.len()));
+        data = after;
+        // In no table, so that it means nothing.
+        batch.rows.insert([b"~", key].concat(), Some(Bytes::copy_from_slice(value)));
+    }
+    let store = MemoryStore::new();
+    store.write(&batch);
+    store
+}
+
+fn true_pieces(store: &MemoryStore) -> Vec<Piece> {
+    let snapshot = pb::RaftSnapshot { index: INDEX, term: TERM, ..Default::default() };
+    let message = pb::RaftMessage { kind: 7, snapshot: Some(snapshot), ..Default::default() };
+    let mut all = Vec::new();
+    let sent: Result<_, SnapshotError> = pieces(&*store.view(), message, &mut |piece| {
+        all.push(piece);
+        Ok(())
+    });
+    assert!(sent.is_ok(), "{sent:?}");
+    all
+}
+
+/// Changes one thing about the rows.
+fn change(rows: &mut Vec<pb::SnapshotRow>, [kind, at, to, byte]: [u8; 4]) {
+    let (at, to) = (usize::from(at) % rows.len(), usize::from(to) % rows.len());
+    let altered = |bytes: &Bytes| {
+        let mut bytes = bytes.to_vec();
+        let place = to.min(bytes.len());
+        match bytes.get_mut(place) {
+            Some(old) => *old = byte,
+            None => bytes.push(byte),
+        }
+        Bytes::from(bytes)
+    };
+    match kind % 6 {
+        0 => drop(rows.remove(at)),
+        1 => rows.insert(to, rows[at].clone()),
+        2 => rows.swap(at, to),
+        3 => rows[at].key = altered(&rows[at].key),
+        4 => rows[at].value = altered(&rows[at].value),
+        _ => rows.truncate(at),
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&first, rest)) = data.split_first() else { return };
+    if first & 1 == 0 {
+        drop(receive(frames(rest)));
+        return;
+    }
+    let Some((&edit, rest)) = rest.split_first_chunk::<4>() else { return };
+    let store = store(rest);
+    let sent = true_pieces(&store);
+    let mut wanted = rows_of(&*store.view());
+    let (key, value) = base_row(INDEX, TERM);
+    wanted.insert(key.to_vec(), value);
+    let received = receive(sent.iter().cloned()).expect("what is sent is received");
+    assert!(rows_of(&*received.view()) == wanted);
+
+    let mut rows: Vec<pb::SnapshotRow> = Vec::new();
+    for piece in &sent {
+        if let Piece::Rows(part) = piece {
+            rows.extend(part.rows.iter().cloned());
+        }
+    }
+    change(&mut rows, edit);
+    let middle = rows
+        .chunks(1 + usize::from(first >> 1))
+        .map(|rows| Piece::Rows(pb::SnapshotRows { rows: rows.to_vec() }));
+    let changed = sent[..1].iter().cloned().chain(middle).chain(sent[sent.len() - 1..].iter().cloned());
+    if let Some(received) = receive(changed) {
+        assert!(rows_of(&*received.view()) == wanted, "another store than was sent is taken in");
+    }
+});
