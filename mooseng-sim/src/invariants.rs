@@ -18,7 +18,7 @@ pub(crate) use consistent::consistent;
 pub(crate) use election_safety::Elections;
 pub(crate) use leader_completeness::LeaderCompleteness;
 pub(crate) use lease_is_exclusive::lease_is_exclusive;
-pub use linearizable::linearizable;
+pub(crate) use linearizable::{Call, Object, linearizable};
 pub(crate) use log_matching::{Appended, LogMatching};
 pub(crate) use no_lost_name::same_entries;
 pub(crate) use nothing_old_returns::{BoardWrite, board_is_current};

@@ -114,10 +114,7 @@ impl World {
         if self.tasks.contains_key(&task) {
             self.accuse("heals: the look at everything came to no end".into());
         }
-        let problems: Vec<_> = {
-            let oracle = self.oracle.borrow();
-            oracle.shared.iter().flat_map(|calls| invariants::linearizable(calls)).collect()
-        };
+        let problems = self.oracle.borrow().histories();
         problems.into_iter().for_each(|problem| self.accuse(problem));
     }
 
