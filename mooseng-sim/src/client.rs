@@ -5,6 +5,7 @@ mod board;
 mod call;
 mod data;
 mod names;
+mod shared;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -18,7 +19,7 @@ use call::Caller;
 pub(crate) use data::Content;
 
 use crate::invariants::same_answer;
-use crate::oracle::{Model, NodeId, Op, Oracle, Private, SHARED_NAMES, SharedOp};
+use crate::oracle::{Model, NameOp, NodeId, Op, Oracle, Private};
 use crate::plant::Plant;
 use crate::task::Port;
 
@@ -39,6 +40,9 @@ pub(crate) struct Client {
     /// Which client, and which of the private directories is its own.
     number: usize,
     life: usize,
+    /// The shared directory and the shared file, as found last.
+    directory: shared::Found,
+    file: shared::Found,
 }
 
 /// Runs a client until the world ends it or its session expires.
@@ -60,7 +64,14 @@ pub(crate) async fn run(
         life
     };
     let call = Caller::new(port, masters, plant);
-    let mut client = Client { call, oracle, number, life };
+    let mut client = Client {
+        call,
+        oracle,
+        number,
+        life,
+        directory: shared::Found::default(),
+        file: shared::Found::default(),
+    };
     // An expired session ends this life; the world begins another.
     let Expired = client.live().await;
 }
@@ -91,13 +102,14 @@ impl Client {
         // Some only look: they stay with a master as long as it answers.
         let looks = self.call.port.rng(|rng| rng.chance(350));
         loop {
-            let draw = self.call.port.rng(|rng| rng.below(if looks { 100 } else { 20 }));
+            let draw = self.call.port.rng(|rng| rng.below(if looks { 120 } else { 28 }));
             match draw {
-                20.. => {
-                    let which = self.which_shared();
-                    self.shared_op(which, SharedOp::Lookup).await?;
-                }
-                0..=3 => self.shared().await?,
+                60.. => self.shared_name(NameOp::Lookup).await?,
+                45..=59 => self.shared_file(true).await?,
+                28..=44 => self.shared_directory(true).await?,
+                24..=27 => self.shared_directory(false).await?,
+                21..=23 => self.shared_file(false).await?,
+                0..=3 => self.any_shared_name().await?,
                 4 => self.list().await?,
                 5 => self.board().await?,
                 6..=8 => self.read_back().await?,
@@ -203,18 +215,13 @@ impl Client {
     }
 
     /// One operation on a name that all clients use.
-    async fn shared(&mut self) -> Result<(), Expired> {
+    async fn any_shared_name(&mut self) -> Result<(), Expired> {
         let op = match self.call.port.rng(|rng| rng.below(4)) {
-            0 => SharedOp::Create,
-            1 => SharedOp::Unlink,
-            _ => SharedOp::Lookup,
+            0 => NameOp::Create,
+            1 => NameOp::Unlink,
+            _ => NameOp::Lookup,
         };
-        let which = self.which_shared();
-        self.shared_op(which, op).await
-    }
-
-    fn which_shared(&self) -> usize {
-        self.call.port.rng(|rng| usize::try_from(rng.below(SHARED_NAMES as u64)).unwrap_or(0))
+        self.shared_name(op).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use mooseng_env::disk::OpenMode;
 use mooseng_env::{Disk, DiskFile, MemoryDisk};
@@ -20,11 +20,14 @@ pub(crate) struct FusedDisk {
     memory: MemoryDisk,
     /// Operations that change something and are still let through.
     fuse: Arc<AtomicI64>,
+    full: Arc<AtomicBool>,
+    capacity: u64,
 }
 
 impl FusedDisk {
     pub(crate) fn new(capacity: u64) -> Self {
-        Self { memory: MemoryDisk::new(capacity), fuse: Arc::new(AtomicI64::new(HOLDS)) }
+        let fuse = Arc::new(AtomicI64::new(HOLDS));
+        Self { memory: MemoryDisk::new(capacity), fuse, full: Arc::default(), capacity }
     }
 
     /// Lets `operations` changes through and none after.
@@ -46,8 +49,14 @@ impl FusedDisk {
         self.fuse.store(HOLDS, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_capacity(&self, capacity: u64) {
-        self.memory.set_capacity(capacity);
+    /// From now on there is no room for anything new, or there is again.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+        self.memory.set_capacity(if full { 0 } else { self.capacity });
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     fn pass(&self) -> io::Result<()> {

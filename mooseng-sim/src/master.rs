@@ -2,14 +2,15 @@
 //! only what was written to it.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mooseng_master::config::Peer;
 use mooseng_master::core::{CoreConfig, Effect, MasterCore, Now};
-use mooseng_master::raft::log::{LogOptions, Segments};
-use mooseng_master::raft::{HardState, Persist};
+use mooseng_master::raft::log::{LogOpenError, LogOptions, Segments};
+use mooseng_master::raft::{HardState, LogEntry, Persist};
 use mooseng_meta::{Batch, MemoryStore, MetaState, MetaStore};
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{ClusterId, MasterId};
@@ -17,6 +18,7 @@ use mooseng_types::{ClusterId, MasterId};
 use crate::clock::MachineClock;
 use crate::disk::FusedDisk;
 use crate::entropy::{Rng, SeededEntropy};
+use crate::invariants::Appended;
 use crate::plant::Plant;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
@@ -53,6 +55,8 @@ pub(crate) struct Master {
     pub(crate) incarnation: u64,
     pub(crate) running: Option<Running>,
     pub(crate) rng: Rng,
+    /// Until then, each write of the log that begins takes long.
+    pub(crate) stalled_until: Duration,
     masters: u64,
     plant: Option<Plant>,
 }
@@ -63,6 +67,26 @@ pub(crate) enum Done {
     Nothing,
     /// The disk refused its service: the process has ended.
     Died,
+}
+
+/// What a step of the core leads to, besides work for its disks.
+#[derive(Debug, Default)]
+pub(crate) struct Performed {
+    pub(crate) effects: Vec<Effect>,
+    /// The log's writer, the store's have to start.
+    pub(crate) write: bool,
+    pub(crate) flush: bool,
+    pub(crate) appended: Vec<Appended>,
+}
+
+/// How a start came out.
+#[derive(Debug)]
+pub(crate) enum Started {
+    Running,
+    /// The power went while it was starting.
+    Dark,
+    /// The disk is full: to be started again.
+    NoRoom,
 }
 
 pub(crate) fn address(id: u64) -> String {
@@ -82,6 +106,7 @@ impl Master {
             incarnation: 0,
             running: None,
             rng: rng.fork(),
+            stalled_until: Duration::ZERO,
             masters,
             plant,
         }
@@ -100,9 +125,8 @@ impl Master {
         }
     }
 
-    /// Starts the process. `Ok(false)`: the power went while it was starting. An error is a broken promise: a log that a
-    /// power cut made unreadable.
-    pub(crate) fn start(&mut self, time: Duration) -> Result<bool, String> {
+    /// Starts the process. An error is a broken promise: a log that a power cut made unreadable.
+    pub(crate) fn start(&mut self, time: Duration) -> Result<Started, String> {
         self.incarnation += 1;
         let options = LogOptions {
             dir: PathBuf::from(LOG_DIR),
@@ -113,7 +137,10 @@ impl Master {
         let opened = Segments::open(Arc::new(self.disk.clone()), options);
         let (segments, mut recovered) = match opened {
             Ok(opened) => opened,
-            Err(_) if self.disk.blown() => return Ok(false),
+            Err(_) if self.disk.blown() => return Ok(Started::Dark),
+            Err(LogOpenError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
+                return Ok(Started::NoRoom);
+            }
             Err(error) => return Err(format!("master {} cannot open its log: {error}", self.id)),
         };
         if self.plant == Some(Plant::TruncateTail) {
@@ -126,7 +153,7 @@ impl Master {
         let core = MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
         self.running =
             Some(Running { core, segments, waiting: VecDeque::new(), writing: Vec::new(), flushing: None });
-        Ok(true)
+        Ok(Started::Running)
     }
 
     /// The process ends at once, in the midst of whatever its disks are doing. Returns whether there was one.
@@ -163,9 +190,9 @@ impl Master {
 }
 
 impl Running {
-    /// Takes what concerns the disks; returns the rest, and whether the log's writer and the store's have to start.
-    pub(crate) fn perform(&mut self, plant: Option<Plant>) -> (Vec<Effect>, bool, bool) {
-        let (mut rest, mut write, mut flush) = (Vec::new(), false, false);
+    /// Takes what concerns the disks.
+    pub(crate) fn perform(&mut self, plant: Option<Plant>) -> Performed {
+        let mut done = Performed::default();
         loop {
             let effects = self.core.take_effects();
             if effects.is_empty() {
@@ -175,6 +202,7 @@ impl Running {
                 match effect {
                     Effect::Persist(batch) => {
                         let number = batch.number;
+                        done.appended.extend(batch.entries.iter().map(|entry| self.appended(entry)));
                         self.waiting.push_back(Work::Append(batch));
                         if plant == Some(Plant::AckBeforeSync) {
                             self.core.persisted(number);
@@ -182,21 +210,27 @@ impl Running {
                     }
                     Effect::Purge { index, term } => self.waiting.push_back(Work::Purge { index, term }),
                     Effect::Flush(batch) => {
-                        flush = true;
+                        done.flush = true;
                         self.flushing = Some(batch);
                         if plant == Some(Plant::FlushBeforeWrite) {
                             self.core.flushed();
                         }
                     }
-                    other => rest.push(other),
+                    other => done.effects.push(other),
                 }
             }
         }
         if self.writing.is_empty() && !self.waiting.is_empty() {
             self.writing = self.waiting.drain(..).collect();
-            write = true;
+            done.write = true;
         }
-        (rest, write, flush)
+        done
+    }
+
+    fn appended(&self, entry: &LogEntry) -> Appended {
+        let (index, term) = (entry.index, entry.term);
+        let before = self.core.node().term_of(index - 1).filter(|term| *term > 0);
+        Appended { index, term, before, checksum: crc32c::crc32c(&entry.data) }
     }
 
     /// One turn of the log's writer; the number of the last batch that is durable now.

@@ -14,6 +14,17 @@ pub(crate) enum Place {
     Client(u64),
 }
 
+impl Place {
+    /// A number for each, for the hash of a run.
+    pub(crate) fn number(self) -> u64 {
+        match self {
+            Self::Master(id) => id,
+            Self::Server(index) => 1000 + u64::from(index),
+            Self::Client(number) => 2000 + number,
+        }
+    }
+}
+
 /// The network's present state.
 #[derive(Debug)]
 pub(crate) struct Net {
@@ -22,17 +33,29 @@ pub(crate) struct Net {
     /// Of a thousand messages, so many are lost, and so many doubled.
     pub(crate) loss: u64,
     pub(crate) doubling: u64,
+    /// And so many come far too late: behind many that were sent after them.
+    pub(crate) straying: u64,
     /// The longest a message takes.
     pub(crate) slowest: Duration,
     last_arrival: BTreeMap<(Place, Place), Duration>,
 }
 
 const FASTEST: Duration = Duration::from_micros(100);
+/// The longest that a message goes astray.
+const STRAYS: Duration = Duration::from_secs(2);
 
 impl Net {
     pub(crate) fn new(rng: Rng) -> Self {
         let slowest = Duration::from_millis(3);
-        Self { rng, cut: BTreeSet::new(), loss: 0, doubling: 0, slowest, last_arrival: BTreeMap::new() }
+        Self {
+            rng,
+            cut: BTreeSet::new(),
+            loss: 0,
+            doubling: 0,
+            straying: 0,
+            slowest,
+            last_arrival: BTreeMap::new(),
+        }
     }
 
     /// Nothing passes from `from` to `to` from now on.
@@ -45,6 +68,7 @@ impl Net {
         self.cut.clear();
         self.loss = 0;
         self.doubling = 0;
+        self.straying = 0;
         self.slowest = Duration::from_millis(3);
     }
 
@@ -54,7 +78,12 @@ impl Net {
             return Vec::new();
         }
         let copies = 1 + usize::from(self.rng.chance(self.doubling));
-        (0..copies).map(|_| now + self.rng.between(FASTEST, self.slowest)).collect()
+        let mut arrivals = Vec::with_capacity(copies);
+        for _ in 0..copies {
+            let slowest = if self.rng.chance(self.straying) { STRAYS } else { self.slowest };
+            arrivals.push(now + self.rng.between(FASTEST, slowest));
+        }
+        arrivals
     }
 
     /// When bytes sent now over the connection arrive, behind all sent before; `None` if the connection breaks.

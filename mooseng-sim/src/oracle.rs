@@ -1,13 +1,15 @@
 //! What the answers imply. Every client has a directory of its own, whose content follows exactly from what it was
-//! answered; and all share a few names, for which only a linear history will do. A client that died in the midst of an
+//! answered; and all share names, a directory and a file, for which only a linear history will do. A client that died in the midst of an
 //! operation leaves two possible worlds: with it and without.
 
+mod history;
 mod model;
-
-use std::time::Duration;
+mod shared;
 
 use crate::invariants::BoardWrite;
+pub(crate) use history::History;
 pub(crate) use model::{Model, NodeId, Op};
+pub(crate) use shared::{Attributes, DirAnswer, DirOp, Directory, FILE_MODE, File, FileOp, Name, NameOp};
 
 /// What a client has done in its own directory.
 #[derive(Clone, Debug)]
@@ -22,36 +24,16 @@ pub(crate) struct Private {
     pub(crate) pending: Option<Op>,
 }
 
-/// What was asked about a shared name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SharedOp {
-    /// Make it; refused if it is there.
-    Create,
-    /// Remove it; refused if it is not there.
-    Unlink,
-    /// Look where it leads.
-    Lookup,
-}
-
-/// One operation on a shared name.
-#[derive(Clone, Copy, Debug)]
-pub struct SharedCall {
-    /// When it was sent first.
-    pub invoked: Duration,
-    /// When it was answered; `None` if it never was: it may have happened at any time since, or not.
-    pub answered: Option<Duration>,
-    /// What was asked.
-    pub op: SharedOp,
-    /// Done (with the inode, where there is one) or refused.
-    pub result: Option<u64>,
-}
-
 /// Everything that is known.
 #[derive(Debug, Default)]
 pub struct Oracle {
     pub(crate) private: Vec<Private>,
     /// By shared name.
-    pub(crate) shared: Vec<Vec<SharedCall>>,
+    pub(crate) names: Vec<History<Name>>,
+    /// Of the directories that all clients use, one after the other.
+    pub(crate) directory: History<Directory>,
+    /// Of the files whose attributes all clients set, one after the other.
+    pub(crate) file: History<File>,
     /// Writes of the file that all clients write.
     pub(crate) board: Vec<BoardWrite>,
     /// Operations answered, in all.
@@ -67,7 +49,14 @@ pub(crate) const SHARED_NAMES: usize = 3;
 
 impl Oracle {
     pub(crate) fn new() -> Self {
-        Self { shared: vec![Vec::new(); SHARED_NAMES], ..Self::default() }
+        let names = (0..SHARED_NAMES).map(|_| History::default()).collect();
+        Self { names, ..Self::default() }
+    }
+
+    /// What is wrong with the histories of what is shared.
+    pub(crate) fn histories(&self) -> Vec<String> {
+        let names = self.names.iter().flat_map(History::problems);
+        names.chain(self.directory.problems()).chain(self.file.problems()).collect()
     }
 
     /// A promise is broken.

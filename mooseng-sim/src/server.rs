@@ -25,7 +25,7 @@ use crate::plant::Plant;
 use crate::task::{ChunkRequest, Port};
 
 /// Room of a server's disk while it is not full.
-pub(crate) const CAPACITY: u64 = 1 << 30;
+const CAPACITY: u64 = 1 << 30;
 const ROOT: &str = "/chunks";
 const HEARTBEAT: Duration = Duration::from_millis(300);
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);

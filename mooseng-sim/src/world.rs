@@ -4,6 +4,10 @@
 mod deliver;
 mod faults;
 mod finish;
+mod freeze;
+mod network;
+mod observe;
+mod shape;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -20,47 +24,16 @@ use prost::Message as _;
 
 use crate::client;
 use crate::entropy::Rng;
-use crate::invariants::{Elections, LogMatching};
+use crate::invariants::{Applied, Elections, LeaderCompleteness, LogMatching};
 use crate::master::Master;
 use crate::net::{Net, Place};
 use crate::oracle::Oracle;
 use crate::plant::Plant;
 use crate::server::{Asker, Link, Server};
 use crate::task::{ChunkRequest, Port, Task};
+use freeze::Frozen;
 
-/// How large the world is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shape {
-    /// One master, two chunkservers, one client.
-    One,
-    /// Three masters, two chunkservers, two clients.
-    Three,
-}
-
-impl Shape {
-    fn masters(self) -> u64 {
-        match self {
-            Self::One => 1,
-            Self::Three => 3,
-        }
-    }
-
-    fn clients(self) -> usize {
-        match self {
-            Self::One => 1,
-            Self::Three => 2,
-        }
-    }
-
-    /// Its name on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::One => "one",
-            Self::Three => "three",
-        }
-    }
-}
+pub use shape::Shape;
 
 /// What became of a world.
 #[derive(Clone, Debug)]
@@ -80,6 +53,8 @@ pub struct Outcome {
 const SERVERS: u32 = 2;
 const TICK: Duration = Duration::from_millis(10);
 const SETTLE: Duration = Duration::from_millis(250);
+/// The longest a disk takes where nothing is wrong with it.
+const DISK: Duration = Duration::from_millis(4);
 
 #[derive(Debug)]
 enum Event {
@@ -103,7 +78,8 @@ enum Event {
     StartClient { number: usize },
     Fault,
     Heal,
-    DiskFull { index: u32, full: bool },
+    DiskFull { place: Place, full: bool },
+    Thaw { place: Place, number: u64 },
 }
 
 /// A connection of a task to a master.
@@ -141,9 +117,13 @@ pub(crate) struct World {
     conns: BTreeMap<u64, Conn>,
     links: BTreeMap<(u64, u64), u64>,
     next_conn: u64,
+    /// Processes that are stopped and not dead, and what waits for them.
+    frozen: BTreeMap<Place, Frozen>,
     oracle: Rc<RefCell<Oracle>>,
     elections: Elections,
     log_matching: LogMatching,
+    leader_completeness: LeaderCompleteness,
+    applied: Applied,
     faults_until: Duration,
     /// The longest a disk takes.
     slowest_disk: Duration,
@@ -209,11 +189,14 @@ impl World {
             conns: BTreeMap::new(),
             links: BTreeMap::new(),
             next_conn: 0,
+            frozen: BTreeMap::new(),
             oracle: Rc::new(RefCell::new(Oracle::new())),
             elections: Elections::default(),
             log_matching: LogMatching::default(),
+            leader_completeness: LeaderCompleteness::default(),
+            applied: Applied::default(),
             faults_until,
-            slowest_disk: Duration::from_millis(4),
+            slowest_disk: DISK,
             trace: 0xcbf2_9ce4_8422_2325,
             log: Vec::new(),
             detail: false,
@@ -283,6 +266,7 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        let Some(event) = self.unless_frozen(event) else { return };
         match event {
             Event::Tick { master, incarnation } => self.tick(master, incarnation),
             Event::Written { master, incarnation } => self.written(master, incarnation),
@@ -298,6 +282,7 @@ impl World {
             Event::Request { conn, header, body } => self.request(conn, header, body),
             Event::Frame { conn, bytes } => self.frame(conn, &bytes),
             Event::Closed { conn, master, incarnation } => {
+                self.conns.remove(&conn);
                 if self.masters.get(&master).is_some_and(|m| m.incarnation == incarnation) {
                     self.with_core(master, |core, _| core.closed(mooseng_master::core::ConnId(conn)));
                 }
@@ -320,14 +305,14 @@ impl World {
             Event::Fault => self.fault(),
             Event::Heal => {
                 self.net.heal();
-                self.slowest_disk = Duration::from_millis(4);
+                self.slowest_disk = DISK;
             }
-            Event::DiskFull { index, full } => {
-                let capacity = if full { 0 } else { crate::server::CAPACITY };
-                if let Some(server) = self.servers.get(&index) {
-                    server.disk.set_capacity(capacity);
+            Event::DiskFull { place, full } => {
+                if let Some(disk) = self.disk(place) {
+                    disk.set_full(full);
                 }
             }
+            Event::Thaw { place, number } => self.thaw(place, Some(number)),
         }
     }
 
@@ -386,7 +371,8 @@ impl World {
             Event::StartClient { number } => (18, *number as u64, 0),
             Event::Fault => (19, 0, 0),
             Event::Heal => (20, 0, 0),
-            Event::DiskFull { index, full } => (21, u64::from(*index), u64::from(*full)),
+            Event::DiskFull { place, full } => (21, place.number(), u64::from(*full)),
+            Event::Thaw { place, number } => (22, place.number(), *number),
         };
         let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
         for number in [micros, tag, a, b] {

@@ -66,9 +66,10 @@ fn main() -> ExitCode {
 
 fn explore(arguments: &Arguments, out: &mut impl std::io::Write) -> anyhow::Result<Sum> {
     let shapes = match arguments.world.as_deref() {
-        None => vec![Shape::One, Shape::Three],
+        None => Shape::ALL.to_vec(),
         Some("one") => vec![Shape::One],
         Some("three") => vec![Shape::Three],
+        Some("five") => vec![Shape::Five],
         Some(other) => anyhow::bail!("--world: {other} is neither one nor three"),
     };
     let plant = match arguments.plant.as_deref() {

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use mooseng_protocol::pb;
 use mooseng_types::{FileKind, FsError, InodeId};
 
@@ -48,19 +47,43 @@ pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64)
 impl Caller {
     /// A directory's entries.
     pub(super) async fn list(&mut self, inode: u64) -> Result<BTreeMap<String, u64>, FsError> {
-        Ok(self.entries(inode).await?.into_iter().map(|(name, entry)| (name, entry.0)).collect())
+        let entries = self.pages(inode, 5).await?;
+        Ok(entries.into_iter().map(|(name, inode, _)| (name, inode)).collect())
     }
 
-    async fn entries(&mut self, inode: u64) -> Result<BTreeMap<String, (u64, bool)>, FsError> {
-        let mut entries = BTreeMap::new();
+    /// A directory's entries out of one reply.
+    pub(super) async fn list_in_one(
+        &mut self,
+        inode: u64,
+        entries_max: u32,
+    ) -> Result<BTreeMap<String, u64>, FsError> {
+        let request = move |_: &mut Self| pb::ReaddirRequest { inode, cookie: 0, entries_max, plus: false };
+        let reply = self.ask(request).await?;
+        if !reply.end {
+            return Err(FsError::Io);
+        }
+        Ok(reply.entries.iter().map(|entry| (name_of(entry), entry.inode)).collect())
+    }
+
+    /// A directory's names, page by page, as they came.
+    pub(super) async fn names_in_pages(
+        &mut self,
+        inode: u64,
+        entries_max: u32,
+    ) -> Result<Vec<String>, FsError> {
+        let entries = self.pages(inode, entries_max).await?;
+        Ok(entries.into_iter().map(|(name, ..)| name).collect())
+    }
+
+    async fn pages(&mut self, inode: u64, entries_max: u32) -> Result<Vec<(String, u64, bool)>, FsError> {
+        let mut entries = Vec::new();
         let mut cookie = 0;
         loop {
-            let request =
-                move |_: &mut Self| pb::ReaddirRequest { inode, cookie, entries_max: 5, plus: false };
+            let request = move |_: &mut Self| pb::ReaddirRequest { inode, cookie, entries_max, plus: false };
             let reply = self.ask(request).await?;
             for entry in &reply.entries {
-                let name = String::from_utf8_lossy(&Bytes::clone(&entry.name)).into_owned();
-                entries.insert(name, (entry.inode, entry.kind == u32::from(FileKind::Directory.raw())));
+                let is_dir = entry.kind == u32::from(FileKind::Directory.raw());
+                entries.push((name_of(entry), entry.inode, is_dir));
             }
             match reply.entries.last() {
                 Some(last) if !reply.end => cookie = last.cookie,
@@ -73,7 +96,7 @@ impl Caller {
         let mut tree = Tree::new();
         let mut left = vec![(String::new(), root)];
         while let Some((path, dir)) = left.pop() {
-            for (name, (inode, is_dir)) in self.entries(dir).await? {
+            for (name, inode, is_dir) in self.pages(dir, 5).await? {
                 let below = format!("{path}/{name}");
                 if is_dir {
                     left.push((below.clone(), inode));
@@ -86,4 +109,8 @@ impl Caller {
         }
         Ok(tree)
     }
+}
+
+fn name_of(entry: &pb::DirEntry) -> String {
+    String::from_utf8_lossy(&entry.name).into_owned()
 }

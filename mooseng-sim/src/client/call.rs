@@ -10,6 +10,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_types::{FileKind, FsError};
 
 use super::{Expired, RETRY};
+use crate::oracle::FileOp;
 use crate::plant::Plant;
 use crate::task::Port;
 
@@ -144,6 +145,16 @@ impl Caller {
         name: &str,
         dir: bool,
     ) -> Result<Result<Attr, FsError>, Expired> {
+        self.create_with(parent, name, dir, 0o755).await
+    }
+
+    pub(crate) async fn create_with(
+        &mut self,
+        parent: u64,
+        name: &str,
+        dir: bool,
+        mode: u32,
+    ) -> Result<Result<Attr, FsError>, Expired> {
         let name = Bytes::copy_from_slice(name.as_bytes());
         let kind = u32::from(if dir { FileKind::Directory.raw() } else { FileKind::File.raw() });
         self.for_attr(|meta| pb::CreateRequest {
@@ -151,7 +162,7 @@ impl Caller {
             parent,
             name: name.clone(),
             kind,
-            mode: 0o755,
+            mode,
             ..Default::default()
         })
         .await
@@ -232,6 +243,36 @@ impl Caller {
             ..Default::default()
         })
         .await
+    }
+
+    pub(super) async fn set_attr(
+        &mut self,
+        inode: u64,
+        op: FileOp,
+    ) -> Result<Result<Attr, FsError>, Expired> {
+        self.for_attr(|meta| {
+            let none = pb::SetAttrRequest { meta: Some(meta), inode, ..Default::default() };
+            match op {
+                FileOp::SetMode(mode) => pb::SetAttrRequest { mode: Some(mode), ..none },
+                FileOp::SetSize(size) => pb::SetAttrRequest { size: Some(size), ..none },
+                FileOp::SetMtime(at_ns) => {
+                    pb::SetAttrRequest { mtime: Some(pb::SetTime { now: false, at_ns }), ..none }
+                }
+                FileOp::Get => none,
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn getattr(&mut self, inode: u64) -> Result<Attr, FsError> {
+        let reply = self.ask(|_| pb::GetAttrRequest { inode }).await?;
+        Ok(reply.attr.unwrap_or_default())
+    }
+
+    pub(super) async fn lookup(&mut self, parent: u64, name: &str) -> Result<Attr, FsError> {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        let reply = self.ask(|_| pb::LookupRequest { parent, name: name.clone() }).await?;
+        Ok(reply.attr.unwrap_or_default())
     }
 
     pub(super) async fn grant(

@@ -1,43 +1,30 @@
 //! What a client looks at: its own directory, its own files, the names that all share.
 
-use bytes::Bytes;
-use mooseng_protocol::pb;
 use mooseng_types::{FsError, InodeId};
 
 use super::{Client, Expired};
 use crate::invariants::{compare, same_entries};
-use crate::oracle::{SharedCall, SharedOp};
-
-fn shared_name(which: usize) -> String {
-    format!("shared{which}")
-}
+use crate::oracle::{NameOp, SHARED_NAMES};
 
 impl Client {
-    pub(super) async fn shared_op(&mut self, which: usize, op: SharedOp) -> Result<(), Expired> {
-        let place = {
-            let invoked = self.call.port.now();
-            let calls = &mut self.oracle.borrow_mut().shared[which];
-            calls.push(SharedCall { invoked, answered: None, op, result: None });
-            calls.len() - 1
+    pub(super) async fn shared_name(&mut self, op: NameOp) -> Result<(), Expired> {
+        let which = self.call.port.rng(|rng| usize::try_from(rng.below(SHARED_NAMES as u64)).unwrap_or(0));
+        let (generation, ticket) = {
+            let history = &mut self.oracle.borrow_mut().names[which];
+            let generation = history.generation();
+            (generation, history.begin(generation, self.call.port.now(), op))
         };
-        let (root, name) = (InodeId::ROOT.raw(), shared_name(which));
+        let (root, name) = (InodeId::ROOT.raw(), format!("shared{which}-{generation}"));
         let answer = match op {
-            SharedOp::Create => self.call.create(root, &name, false).await?.map(|attr| attr.inode),
-            SharedOp::Unlink => self.call.unlink(root, &name).await?.map(|()| 0),
-            SharedOp::Lookup => {
-                let name = Bytes::from(name);
-                let request =
-                    move |_: &mut super::Caller| pb::LookupRequest { parent: root, name: name.clone() };
-                self.call.ask(request).await.map(|reply| reply.attr.unwrap_or_default().inode)
-            }
+            NameOp::Create => self.call.create(root, &name, false).await?.map(|attr| attr.inode),
+            NameOp::Unlink => self.call.unlink(root, &name).await?.map(|()| 0),
+            NameOp::Lookup => self.call.lookup(root, &name).await.map(|attr| attr.inode),
         };
         match answer {
             Ok(_) | Err(FsError::Exists | FsError::NotFound) => {}
             Err(error) => self.accuse(format!("applied_once: {op:?} of a shared name was refused: {error}")),
         }
-        let call = &mut self.oracle.borrow_mut().shared[which][place];
-        call.answered = Some(self.call.port.now());
-        call.result = answer.ok();
+        self.oracle.borrow_mut().names[which].end(ticket, self.call.port.now(), answer.ok());
         Ok(())
     }
 

@@ -1,108 +1,96 @@
-//! *What all clients see of a shared name fits one order, and an answer takes effect between request and reply*
-//! (Herlihy and Wing, 1990). Nothing another client has seen is ever taken back, and no deposed leader answers from
-//! memory. The search is the one of Wing and Gong, with a memory of where it has been (Lowe, 2017).
+//! *What all clients see of an object fits one order, and an answer takes effect between request and reply* (Herlihy
+//! and Wing, 1990). Nothing another client has seen is ever taken back, and no deposed leader answers from memory. The
+//! search is the one of Wing and Gong, with a memory of where it has been (Lowe, 2017).
+//!
+//! What was never answered may have taken effect at any time since it was sent first, or not at all. A request that was
+//! sent several times under one number is one operation.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::time::Duration;
 
-use crate::oracle::{SharedCall, SharedOp};
+/// Where the search gives up: histories are kept so short that it never comes there.
+const STATES_MAX: usize = 1_000_000;
 
-/// What a shared name leads to; `Some(0)`: to a file whose maker never learned its inode.
-type State = Option<u64>;
+/// Something that clients share, as simple as it can be said.
+pub(crate) trait Object: Debug {
+    /// What is asked.
+    type Op: Clone + Debug;
+    /// What is answered.
+    type Answer: Clone + Debug;
+    /// What there is between two operations; the default is there at first.
+    type State: Clone + Ord + Default + Debug;
 
-/// What is wrong with the history of one name.
-#[must_use]
-pub fn linearizable(calls: &[SharedCall]) -> Option<String> {
-    // What was only looked at and never answered says nothing.
+    /// Whether the operation changes nothing, so that it says nothing where it was not answered.
+    fn only_looks(op: &Self::Op) -> bool;
+
+    /// The state after an operation; `None` if it cannot have been answered so in this state. Without an answer: the
+    /// state after it took effect, `None` where it has no effect.
+    fn step(state: &Self::State, op: &Self::Op, answer: Option<&Self::Answer>) -> Option<Self::State>;
+}
+
+/// One operation.
+#[derive(Debug)]
+pub(crate) struct Call<O: Object> {
+    /// When it was sent first.
+    pub(crate) invoked: Duration,
+    pub(crate) op: O::Op,
+    /// When it was answered, and what; `None` if it never was.
+    pub(crate) answered: Option<(Duration, O::Answer)>,
+}
+
+/// What is wrong with the history of one object, given in the order of the invocations.
+pub(crate) fn linearizable<O: Object>(calls: &[Call<O>]) -> Option<String> {
     let calls: Vec<_> =
-        calls.iter().filter(|c| c.answered.is_some() || c.op != SharedOp::Lookup).copied().collect();
-    let mut search = Search { calls: &calls, seen: BTreeSet::new() };
-    (!search.fits(vec![false; calls.len()], None)).then(|| format!("linearizable: no order fits {calls:?}"))
+        calls.iter().filter(|call| call.answered.is_some() || !O::only_looks(&call.op)).collect();
+    let mut search = Search::<O> { calls: &calls, seen: BTreeSet::new() };
+    match search.fits() {
+        Some(true) => None,
+        Some(false) => Some(format!("linearizable: no order fits {calls:?}")),
+        None => Some(format!("linearizable: no end was found for {} operations", calls.len())),
+    }
 }
 
-struct Search<'a> {
-    calls: &'a [SharedCall],
-    seen: BTreeSet<(Vec<bool>, State)>,
+/// Which calls have taken effect, a bit for each.
+type Done = Vec<u64>;
+
+struct Search<'a, O: Object> {
+    calls: &'a [&'a Call<O>],
+    seen: BTreeSet<(Done, O::State)>,
 }
 
-impl Search<'_> {
-    fn fits(&mut self, done: Vec<bool>, state: State) -> bool {
-        let mut left = vec![(done, state)];
+fn is_done(done: &Done, at: usize) -> bool {
+    done.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+}
+
+impl<O: Object> Search<'_, O> {
+    /// Whether some order fits; `None` if that took too long to find out.
+    fn fits(&mut self) -> Option<bool> {
+        let mut left = vec![(vec![0; self.calls.len().div_ceil(64)], O::State::default())];
         while let Some((done, state)) = left.pop() {
-            let open = || self.calls.iter().zip(&done).filter(|(_, done)| !**done).map(|(call, _)| call);
-            if open().all(|call| call.answered.is_none()) {
-                return true;
-            }
-            if !self.seen.insert((done.clone(), state)) {
+            let open = self.calls.iter().enumerate().filter(|(at, _)| !is_done(&done, *at));
+            let answers = open.filter_map(|(_, call)| call.answered.as_ref().map(|(time, _)| *time));
+            let Some(first_answer) = answers.min() else { return Some(true) };
+            if !self.seen.insert((done.clone(), state.clone())) {
                 continue;
             }
-            let first_answer = open().filter_map(|call| call.answered).min().unwrap_or(Duration::MAX);
+            if self.seen.len() > STATES_MAX {
+                return None;
+            }
             for (at, call) in self.calls.iter().enumerate() {
-                if done[at] || call.invoked > first_answer {
-                    continue;
+                if call.invoked > first_answer {
+                    break;
                 }
-                if let Some(after) = step(state, call) {
+                let answer = call.answered.as_ref().map(|(_, answer)| answer);
+                if !is_done(&done, at)
+                    && let Some(after) = O::step(&state, &call.op, answer)
+                {
                     let mut with = done.clone();
-                    with[at] = true;
+                    with[at / 64] |= 1 << (at % 64);
                     left.push((with, after));
                 }
             }
         }
-        false
-    }
-}
-
-/// The state after `call`; `None` if it cannot have been answered so in this one.
-fn step(state: State, call: &SharedCall) -> Option<State> {
-    let unanswered = call.answered.is_none();
-    match (call.op, call.result, state) {
-        (SharedOp::Create, _, None) if unanswered => Some(Some(0)),
-        (SharedOp::Unlink, _, Some(_)) if unanswered => Some(None),
-        (SharedOp::Create, Some(inode), None) => Some(Some(inode)),
-        (SharedOp::Create, None, Some(_)) => Some(state),
-        (SharedOp::Unlink, Some(_), Some(_)) => Some(None),
-        (SharedOp::Unlink | SharedOp::Lookup, None, None) => Some(None),
-        (SharedOp::Lookup, Some(seen), Some(inode)) if inode == seen || inode == 0 => Some(Some(seen)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn call(span: (u64, u64), op: SharedOp, result: Option<u64>) -> SharedCall {
-        let ms = Duration::from_millis;
-        let answered = (span.1 > 0).then(|| ms(span.1));
-        SharedCall { invoked: ms(span.0), answered, op, result }
-    }
-
-    #[test]
-    fn a_stale_look_fits_no_order_and_a_concurrent_one_does() {
-        let create = call((1, 5), SharedOp::Create, Some(7));
-        assert!(linearizable(&[create, call((2, 3), SharedOp::Lookup, None)]).is_none());
-        assert!(linearizable(&[create, call((6, 7), SharedOp::Lookup, None)]).is_some());
-        assert!(linearizable(&[create, call((6, 7), SharedOp::Lookup, Some(8))]).is_some());
-    }
-
-    #[test]
-    fn what_was_never_answered_may_have_happened_at_any_time_or_not_at_all() {
-        let create = call((1, 2), SharedOp::Create, Some(7));
-        let unlink = call((3, 0), SharedOp::Unlink, None);
-        let there = call((4, 5), SharedOp::Lookup, Some(7));
-        let gone = call((6, 7), SharedOp::Lookup, None);
-        assert!(linearizable(&[create, unlink, there]).is_none());
-        assert!(linearizable(&[create, unlink, there, gone]).is_none());
-        let back = call((8, 9), SharedOp::Lookup, Some(7));
-        assert!(linearizable(&[create, unlink, gone, back]).is_some());
-    }
-
-    #[test]
-    fn a_name_is_made_once() {
-        let first = call((1, 2), SharedOp::Create, Some(7));
-        let second = call((3, 4), SharedOp::Create, Some(8));
-        assert!(linearizable(&[first, second]).is_some());
-        let unlink = call((1, 9), SharedOp::Unlink, Some(0));
-        assert!(linearizable(&[first, unlink, second]).is_none());
+        Some(false)
     }
 }

@@ -1,42 +1,50 @@
-//! *What one master has applied at an index, no other applies differently, and none goes back* (Ongaro, figure 3.2,
-//! Log Matching and State Machine Safety): index and term name an entry, so comparing terms is enough.
+//! *If two logs hold an entry with the same index and term, they are identical up to it* (Ongaro, figure 3.2, Log
+//! Matching). Looked at as entries go to the disks: index and term name the content of an entry and the term of the one
+//! before it, and so, step by step, everything before it.
 
 use std::collections::BTreeMap;
 
-/// The terms of everything applied so far.
-#[derive(Debug, Default)]
-pub(crate) struct LogMatching {
-    terms: BTreeMap<u64, u64>,
-    applied: BTreeMap<u64, u64>,
+/// An entry on its way to a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Appended {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    /// Of the entry before it; `None` if that is purged.
+    pub(crate) before: Option<u64>,
+    pub(crate) checksum: u32,
 }
 
-impl LogMatching {
-    /// A new process begins where its store left off.
-    pub(crate) fn restarted(&mut self, master: u64) {
-        self.applied.remove(&master);
-    }
+/// Everything that was ever appended anywhere, by index and term.
+#[derive(Debug, Default)]
+pub(crate) struct LogMatching(BTreeMap<(u64, u64), Appended>);
 
-    /// `master` has applied everything up to `applied`.
-    pub(crate) fn observe(
-        &mut self,
-        master: u64,
-        applied: u64,
-        term_of: impl Fn(u64) -> Option<u64>,
-    ) -> Option<String> {
-        let before = self.applied.insert(master, applied).unwrap_or(0);
-        if applied < before {
-            return Some(format!("log_matching: master {master} went from {before} back to {applied}"));
-        }
-        // Of what a start found in the store, some may be purged from the log.
-        for index in before + 1..=applied {
-            let Some(term) = term_of(index).filter(|term| *term > 0) else { continue };
-            let known = *self.terms.entry(index).or_insert(term);
-            if known != term {
-                return Some(format!(
-                    "log_matching: master {master} applied an entry of term {term} at {index}, another one of {known}"
-                ));
-            }
-        }
-        None
+impl LogMatching {
+    /// `master` appends an entry.
+    pub(crate) fn observe(&mut self, master: u64, entry: Appended) -> Option<String> {
+        let Appended { index, term, before, checksum } = entry;
+        let known = self.0.entry((index, term)).or_insert(entry);
+        let other_before = known.before.zip(before).is_some_and(|(known, before)| known != before);
+        known.before = known.before.or(before);
+        (other_before || known.checksum != checksum).then(|| {
+            format!(
+                "log_matching: master {master} appends another entry {index} of term {term} than is known"
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_index_and_term_have_one_content_and_one_past() {
+        let mut matching = LogMatching::default();
+        let entry = Appended { index: 7, term: 3, before: None, checksum: 1 };
+        assert!(matching.observe(1, entry).is_none());
+        assert!(matching.observe(2, Appended { before: Some(2), ..entry }).is_none());
+        assert!(matching.observe(3, Appended { term: 4, checksum: 2, ..entry }).is_none());
+        assert!(matching.observe(1, Appended { before: Some(1), ..entry }).is_some(), "another past");
+        assert!(matching.observe(1, Appended { checksum: 2, ..entry }).is_some(), "another content");
     }
 }

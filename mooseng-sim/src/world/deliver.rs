@@ -5,15 +5,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use mooseng_chunkserver::Piece;
 use mooseng_master::core::{ConnId, Effect, MasterCore, Now};
-use mooseng_master::raft::Role;
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_PUSH, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use prost::Message as _;
 
 use super::{Conn, Event, SETTLE, TICK, World};
-use crate::invariants::lease_is_exclusive;
-use crate::master::Done;
+use crate::master::{Done, Performed};
 use crate::net::Place;
 use crate::server::{self, Asker, Forwarded};
 use crate::task::{Answer, ChunkRequest, Order};
@@ -23,6 +21,9 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
 impl World {
     /// Lets something happen to a master's core, if its process runs, and does what follows.
     pub(super) fn with_core(&mut self, id: u64, happen: impl FnOnce(&mut MasterCore, Now)) {
+        if self.is_frozen(Place::Master(id)) {
+            return;
+        }
         let time = self.time;
         let Some(master) = self.masters.get_mut(&id) else { return };
         let now = master.now(time);
@@ -38,9 +39,15 @@ impl World {
         let Some(master) = self.masters.get_mut(&id) else { return };
         let incarnation = master.incarnation;
         let Some(running) = master.running.as_mut() else { return };
-        let (effects, write, flush) = running.perform(plant);
+        let Performed { effects, write, flush, appended } = running.perform(plant);
+        let stalled = master.stalled_until > self.time;
+        self.appended(id, &appended);
         if write {
-            let delay = self.rng.between(Duration::from_micros(100), self.slowest_disk);
+            let delay = if stalled {
+                self.rng.ms(500, 3000)
+            } else {
+                self.rng.between(Duration::from_micros(100), self.slowest_disk)
+            };
             self.after(delay, Event::Written { master: id, incarnation });
         }
         if flush {
@@ -55,23 +62,6 @@ impl World {
                 Effect::Announce(_) | Effect::Persist(_) | Effect::Purge { .. } | Effect::Flush(_) => {}
             }
         }
-    }
-
-    /// Looks at a master after every step.
-    fn observe(&mut self, id: u64) {
-        let Some(master) = self.masters.get(&id) else { return };
-        let Some(running) = master.running.as_ref() else { return };
-        let node = running.core.node();
-        let mut problems = Vec::new();
-        if node.role() == Role::Leader {
-            problems.extend(self.elections.observe(node.term(), id));
-        }
-        if node.may_serve_reads(master.now(self.time).mono) {
-            problems.extend(lease_is_exclusive(id, node.term(), self.elections.latest()));
-        }
-        let applied = running.core.state().applied_index();
-        problems.extend(self.log_matching.observe(id, applied, |index| node.term_of(index)));
-        problems.into_iter().for_each(|problem| self.accuse(problem));
     }
 
     fn send(&mut self, from: u64, to: u64, messages: &pb::RaftMessages) {
@@ -109,13 +99,21 @@ impl World {
         let Some(running) = master.running.as_mut() else { return };
         match running.written(plant) {
             Done::Nothing => self.with_core(id, |_, _| {}),
-            Done::Died => self.crash_master(id, true),
+            // A full disk ends the process only, a blown fuse the machine.
+            Done::Died => {
+                let power = self.disk(Place::Master(id)).is_none_or(crate::disk::FusedDisk::blown);
+                self.crash_master(id, power);
+            }
         }
     }
 
     pub(super) fn flushed(&mut self, id: u64, incarnation: u64) {
         let plant = self.plant;
         let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
+        if master.disk.is_full() && master.rng.chance(700) {
+            // What the store makes of it: rows that are not there end the process.
+            return self.crash_master(id, false);
+        }
         let Some(running) = master.running.as_mut() else { return };
         running.flushed(&master.store, plant);
         self.with_core(id, |_, _| {});
@@ -227,7 +225,9 @@ impl World {
 
     pub(super) fn hang_up(&mut self, task: u64, place: Place, master: u64) {
         let Some(conn) = self.links.remove(&(task, master)) else { return };
-        let Some(known) = self.conns.remove(&conn) else { return };
+        let Some(known) = self.conns.get_mut(&conn) else { return };
+        // What is on its way still arrives, answers do not.
+        known.broken = true;
         if let Some(incarnation) = known.incarnation
             && let Some(time) = self.net.stream(self.time, place, Place::Master(master))
         {

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use mooseng_master::raft::Role;
-
 use super::{Event, SERVERS, World};
+use crate::disk::FusedDisk;
+use crate::master::Started;
 use crate::net::Place;
-use crate::plant::Plant;
 
 impl World {
     /// One fault, drawn; and the next.
@@ -20,7 +19,7 @@ impl World {
         let power = self.rng.chance(600);
         let master = 1 + self.rng.below(self.shape.masters());
         let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
-        match self.rng.below(20) {
+        match self.rng.below(28) {
             0..=2 => self.crash_master(master, power),
             3 => (1..=self.shape.masters()).for_each(|id| self.crash_master(id, power)),
             4..=5 => self.crash_server(index, power),
@@ -34,24 +33,21 @@ impl World {
             11 => self.bad_weather(),
             12..=13 => self.arm_fuse(),
             14 => self.kill_client(),
-            15 => {
-                let peer = 1 + self.rng.below(self.shape.masters());
-                self.after(Duration::ZERO, Event::PeerLost { master, peer });
-            }
-            16 => self.fill_disk(index),
+            15 => self.break_connection(master),
+            16 => self.fill_disk(Place::Server(index)),
             17 => self.part_servers(index),
             18 => {
                 self.slowest_disk = self.rng.ms(5, 120);
                 self.note(format!("disks take up to {:?}", self.slowest_disk));
                 self.heal_later();
             }
+            19..=20 => self.freeze_somebody(master, index),
+            21 => self.jump_clock(master),
+            22 => self.fill_disk(Place::Master(master)),
+            23 => self.stall_disk(master),
+            24..=25 => self.lose_leader(),
             _ => self.with_core(master, |core, now| core.flush(now.mono)),
         }
-    }
-
-    fn heal_later(&mut self) {
-        let until = self.rng.ms(50, 1500);
-        self.after(until, Event::Heal);
     }
 
     pub(super) fn crash_master(&mut self, id: u64, power: bool) {
@@ -64,6 +60,7 @@ impl World {
             let mut rng = master.rng.fork();
             master.disk.power_cut(&mut rng, survive);
         }
+        self.thaw(Place::Master(id), None);
         self.note(format!("master {id} {}", if power { "loses power" } else { "is killed" }));
         let down = self.rng.ms(20, 1200);
         self.after(down, Event::StartMaster { master: id });
@@ -86,18 +83,22 @@ impl World {
             master.disk.arm(operations);
         }
         match master.start(self.time) {
-            Ok(true) => {
+            Ok(Started::Running) => {
                 let incarnation = master.incarnation;
-                self.log_matching.restarted(id);
+                self.applied.restarted(id);
                 self.note(format!("master {id} starts"));
                 self.with_core(id, |_, _| {});
                 self.after(Duration::ZERO, Event::Tick { master: id, incarnation });
             }
-            Ok(false) => {
+            Ok(Started::Dark) => {
                 let mut rng = master.rng.fork();
                 master.disk.power_cut(&mut rng, 500);
                 self.note(format!("master {id} loses power while it starts"));
                 self.after(Duration::from_millis(50), Event::StartMaster { master: id });
+            }
+            Ok(Started::NoRoom) => {
+                self.note(format!("master {id} finds no room to start"));
+                self.after(Duration::from_millis(100), Event::StartMaster { master: id });
             }
             Err(problem) => self.accuse(format!("acked_is_durable: {problem}")),
         }
@@ -116,6 +117,7 @@ impl World {
         }
         server.disk.mend();
         links.into_iter().for_each(|task| self.end_task(task));
+        self.thaw(Place::Server(index), None);
         self.note(format!("server {index} {}", if power { "loses power" } else { "is killed" }));
         let down = self.rng.ms(20, 1500);
         self.after(down, Event::StartServer { index });
@@ -172,76 +174,56 @@ impl World {
         let number = usize::try_from(self.rng.below(self.shape.clients() as u64)).unwrap_or(0);
         let Some(task) = self.clients.remove(&number) else { return };
         self.end_task(task);
+        self.thaw(Place::Client(number as u64), None);
         self.note(format!("client {number} dies"));
         let delay = self.rng.ms(10, 300);
         self.after(delay, Event::StartClient { number });
     }
 
-    fn part_masters(&mut self) {
-        let count = self.shape.masters();
-        let (a, b) = (1 + self.rng.below(count), 1 + self.rng.below(count));
-        let both = self.rng.chance(600);
-        let whole = self.rng.chance(500);
-        for other in (1..=count).filter(|other| *other != a && (whole || *other == b)) {
-            self.net.cut(Place::Master(a), Place::Master(other));
-            if both {
-                self.net.cut(Place::Master(other), Place::Master(a));
-            }
+    pub(super) fn disk(&self, place: Place) -> Option<&FusedDisk> {
+        match place {
+            Place::Master(id) => self.masters.get(&id).map(|master| &master.disk),
+            Place::Server(index) => self.servers.get(&index).map(|server| &server.disk),
+            Place::Client(_) => None,
         }
-        self.note(format!("master {a} is cut off (both ways: {both}, from all: {whole})"));
-        self.heal_later();
     }
 
-    /// The leader goes on alone, reachable for clients, while one of those who follow it may crash.
-    fn isolate_leader(&mut self) {
-        let leads = |id: &u64| {
-            let running = self.masters.get(id).and_then(|master| master.running.as_ref());
-            running.is_some_and(|running| running.core.node().role() == Role::Leader)
-        };
-        let count = self.shape.masters();
-        let Some(leader) = (1..=count).find(leads) else { return };
-        if self.plant == Some(Plant::SlowClock)
-            && let Some(master) = self.masters.get_mut(&leader)
-        {
-            master.clock.slow_down(self.time);
-        }
-        for other in (1..=count).filter(|other| *other != leader) {
-            self.net.cut(Place::Master(leader), Place::Master(other));
-            self.net.cut(Place::Master(other), Place::Master(leader));
-        }
-        self.note(format!("master {leader}, which leads, is cut off from the others"));
-        if self.rng.chance(500) {
-            let other = 1 + leader % count;
-            self.crash_master(other, true);
-        }
-        self.heal_later();
-    }
-
-    fn bad_weather(&mut self) {
-        self.net.loss = self.rng.below(300);
-        self.net.doubling = self.rng.below(300);
-        self.net.slowest = self.rng.ms(3, 150);
-        self.note(format!("bad weather: {} lost, {} doubled", self.net.loss, self.net.doubling));
-        self.heal_later();
-    }
-
-    fn fill_disk(&mut self, index: u32) {
-        self.note(format!("the disk of server {index} is full"));
-        self.after(Duration::ZERO, Event::DiskFull { index, full: true });
+    fn fill_disk(&mut self, place: Place) {
+        self.note(format!("the disk of {place:?} is full"));
+        self.after(Duration::ZERO, Event::DiskFull { place, full: true });
         let until = self.rng.ms(50, 800);
-        self.after(until, Event::DiskFull { index, full: false });
+        self.after(until, Event::DiskFull { place, full: false });
     }
 
-    fn part_servers(&mut self, index: u32) {
-        let client = Place::Client(self.rng.below(self.shape.clients() as u64));
-        let (from, to) = match self.rng.below(4) {
-            0 => (Place::Server(index), Place::Server(1 - index.min(1))),
-            1 => (client, Place::Server(index)),
-            2 => (Place::Server(index), client),
-            _ => (Place::Server(index), Place::Master(1)),
+    /// The next writes of a master's log take long, and end well.
+    fn stall_disk(&mut self, id: u64) {
+        let span = self.rng.ms(200, 2000);
+        let until = self.time + span;
+        if let Some(master) = self.masters.get_mut(&id) {
+            master.stalled_until = until;
+            self.note(format!("the disk of master {id} stalls until {until:?}"));
+        }
+    }
+
+    fn freeze_somebody(&mut self, master: u64, index: u32) {
+        let client = self.rng.below(self.shape.clients() as u64);
+        let leader = self.leader().unwrap_or(master);
+        let place = match self.rng.below(8) {
+            0..=2 => Place::Master(leader),
+            3..=4 => Place::Master(master),
+            5..=6 => Place::Client(client),
+            _ => Place::Server(index),
         };
-        self.net.cut(from, to);
-        self.note(format!("{from:?} does not reach {to:?}"));
-        self.heal_later();
+        let span = self.rng.ms(50, 3000);
+        self.freeze(place, span);
+    }
+
+    /// Somebody sets a master's clock, or a leap of its time source does.
+    fn jump_clock(&mut self, id: u64) {
+        let ms = i64::try_from(self.rng.below(600_000)).unwrap_or(0) - 300_000;
+        if let Some(master) = self.masters.get_mut(&id) {
+            master.clock.jump(ms);
+            self.note(format!("the wall clock of master {id} jumps by {ms} ms"));
+        }
     }
 }

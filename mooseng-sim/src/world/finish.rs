@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mooseng_master::raft::Role;
 
-use super::{Event, SERVERS, World};
+use super::{DISK, Event, SERVERS, World};
 use crate::client;
 use crate::invariants;
 use crate::net::Place;
@@ -15,6 +15,8 @@ use crate::task::Task;
 const HEALS_WITHIN: Duration = Duration::from_secs(10);
 /// Operations of each client that count as progress.
 const PROGRESS: u64 = 5;
+/// The longest that something on its way takes without faults.
+const DRAIN: Duration = Duration::from_millis(300);
 const AUDIT_WITHIN: Duration = Duration::from_secs(60);
 
 impl World {
@@ -45,6 +47,8 @@ impl World {
             self.end_task(task);
         }
         self.queue.retain(|_, event| !matches!(event, Event::StartClient { .. }));
+        // What they asked for last comes about before anybody looks, or never.
+        self.pass(self.time + DRAIN, |_| false);
         self.audit();
         if !self.broken() {
             self.compare_masters();
@@ -55,8 +59,12 @@ impl World {
     fn describe(&mut self) {
         let mut lines = Vec::new();
         for (id, master) in &self.masters {
-            let role = master.running.as_ref().map(|r| (r.core.node().role(), r.core.node().term()));
-            lines.push(format!("master {id}: {role:?}"));
+            let state = master.running.as_ref().map(|r| {
+                let (node, applied) = (r.core.node(), r.core.state().applied_index());
+                (node.role(), node.term(), node.commit_index(), applied)
+            });
+            let stored = master.store_index();
+            lines.push(format!("master {id}: role, term, committed, applied {state:?}, stored {stored}"));
         }
         for (index, server) in &self.servers {
             lines.push(format!("server {index}: up {}", server.engine.is_some()));
@@ -76,18 +84,21 @@ impl World {
         self.note("no more faults".into());
         self.faults_until = self.time;
         self.net.heal();
-        self.slowest_disk = Duration::from_millis(4);
+        self.slowest_disk = DISK;
+        self.thaw_all();
         for master in 1..=self.shape.masters() {
-            if let Some(master) = self.masters.get(&master) {
+            if let Some(master) = self.masters.get_mut(&master) {
                 master.disk.mend();
+                master.disk.set_full(false);
+                master.stalled_until = Duration::ZERO;
             }
             self.after(Duration::ZERO, Event::StartMaster { master });
         }
         for index in 0..SERVERS {
             if let Some(server) = self.servers.get(&index) {
                 server.disk.mend();
+                server.disk.set_full(false);
             }
-            self.after(Duration::ZERO, Event::DiskFull { index, full: false });
             self.after(Duration::ZERO, Event::StartServer { index });
         }
     }
@@ -103,10 +114,7 @@ impl World {
         if self.tasks.contains_key(&task) {
             self.accuse("heals: the look at everything came to no end".into());
         }
-        let problems: Vec<_> = {
-            let oracle = self.oracle.borrow();
-            oracle.shared.iter().flat_map(|calls| invariants::linearizable(calls)).collect()
-        };
+        let problems = self.oracle.borrow().histories();
         problems.into_iter().for_each(|problem| self.accuse(problem));
     }
 
@@ -134,6 +142,7 @@ impl World {
                 return;
             }
         }
+        self.describe();
         self.accuse("heals: the masters do not come to the same index".into());
     }
 

@@ -1,0 +1,148 @@
+//! What goes wrong on the way between machines: cuts, in both directions or in one; weather; connections that break
+//! while both ends live.
+
+use std::time::Duration;
+
+use mooseng_master::raft::Role;
+
+use super::{Event, World};
+use crate::net::Place;
+use crate::plant::Plant;
+
+/// Whether followers may lose their connections to a leader that lives, several at a time. All of them then vote at once,
+/// while the leader may still answer reads: `lease_is_exclusive` is found broken within ten seeds. To be set once a
+/// voter remembers until when it has promised a leader not to.
+const LOSES_LIVING_LEADERS: bool = false;
+
+impl World {
+    /// Cuts masters off from each other: two of them, one from all, one half from the other, or here and there.
+    pub(super) fn part_masters(&mut self) {
+        let count = self.shape.masters();
+        let (a, b) = (1 + self.rng.below(count), 1 + self.rng.below(count));
+        let both = self.rng.chance(600);
+        let kind = self.rng.below(6);
+        let mut half = |_: u64| self.rng.chance(500);
+        let side: Vec<bool> = (0..=count).map(&mut half).collect();
+        let of = |id: u64| usize::try_from(id).ok().and_then(|id| side.get(id).copied()).unwrap_or(false);
+        let apart = |from: u64, to: u64| match kind {
+            0..=1 => from == a && to == b,
+            2..=3 => from == a,
+            _ => of(from) && !of(to),
+        };
+        let pairs = |count: u64| (1..=count).flat_map(move |from| (1..=count).map(move |to| (from, to)));
+        for (from, to) in pairs(count).filter(|(from, to)| from != to) {
+            let here_and_there = kind == 5 && self.rng.chance(300);
+            if here_and_there || (kind < 5 && (apart(from, to) || (both && apart(to, from)))) {
+                self.net.cut(Place::Master(from), Place::Master(to));
+            }
+        }
+        let what = match kind {
+            0..=1 => format!("master {a} from {b}"),
+            2..=3 => format!("master {a} from all"),
+            4 => format!("masters, by halves {:?}", side.get(1..).unwrap_or_default()),
+            _ => "masters here and there".to_owned(),
+        };
+        self.note(format!("cut off: {what}, both ways: {both}"));
+        self.heal_later();
+    }
+
+    pub(super) fn leader(&self) -> Option<u64> {
+        let leads = |id: &u64| {
+            let running = self.masters.get(id).and_then(|master| master.running.as_ref());
+            running.is_some_and(|running| running.core.node().role() == Role::Leader)
+        };
+        (1..=self.shape.masters()).find(leads)
+    }
+
+    /// The leader goes on alone, reachable for clients. One of those who follow it may crash and come back at once, and
+    /// the others may notice that they lost it.
+    pub(super) fn isolate_leader(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let count = self.shape.masters();
+        if self.plant == Some(Plant::SlowClock)
+            && let Some(master) = self.masters.get_mut(&leader)
+        {
+            master.clock.slow_down(self.time);
+        }
+        for other in (1..=count).filter(|other| *other != leader) {
+            self.net.cut(Place::Master(leader), Place::Master(other));
+            self.net.cut(Place::Master(other), Place::Master(leader));
+        }
+        self.note(format!("master {leader}, which leads, is cut off from the others"));
+        if self.rng.chance(500) {
+            let other = 1 + leader % count;
+            self.crash_master(other, true);
+            if self.rng.chance(500) {
+                let soon = self.rng.ms(1, 60);
+                self.after(soon, Event::StartMaster { master: other });
+            }
+        }
+        if self.rng.chance(300) {
+            let last = if leader == 1 { count } else { leader - 1 };
+            let delay = self.rng.ms(0, 200);
+            self.after(delay, Event::PeerLost { master: last, peer: leader });
+        }
+        self.heal_later();
+    }
+
+    /// The leader's connections to several others break at about the same time. It may be dead, cut off, or as well as
+    /// before.
+    pub(super) fn lose_leader(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let others: Vec<u64> = (1..=self.shape.masters()).filter(|other| *other != leader).collect();
+        let fate = self.rng.below(if LOSES_LIVING_LEADERS { 3 } else { 1 });
+        match fate {
+            0 => self.crash_master(leader, true),
+            1 => {
+                for other in &others {
+                    self.net.cut(Place::Master(leader), Place::Master(*other));
+                    self.net.cut(Place::Master(*other), Place::Master(leader));
+                }
+                self.heal_later();
+            }
+            _ => {}
+        }
+        let fate = ["dead", "cut off", "alive"][usize::try_from(fate).unwrap_or(0)];
+        self.note(format!("the connections to master {leader} break; it is {fate}"));
+        for master in others {
+            if self.rng.chance(800) {
+                let delay = self.rng.ms(0, 15);
+                self.after(delay, Event::PeerLost { master, peer: leader });
+            }
+        }
+    }
+
+    pub(super) fn bad_weather(&mut self) {
+        self.net.loss = self.rng.below(300);
+        self.net.doubling = self.rng.below(300);
+        self.net.straying = self.rng.below(150);
+        self.net.slowest = self.rng.ms(3, 150);
+        let (lost, doubled, astray) = (self.net.loss, self.net.doubling, self.net.straying);
+        self.note(format!("bad weather: {lost} lost, {doubled} doubled, {astray} astray for long"));
+        self.heal_later();
+    }
+
+    pub(super) fn part_servers(&mut self, index: u32) {
+        let client = Place::Client(self.rng.below(self.shape.clients() as u64));
+        let (from, to) = match self.rng.below(4) {
+            0 => (Place::Server(index), Place::Server(1 - index.min(1))),
+            1 => (client, Place::Server(index)),
+            2 => (Place::Server(index), client),
+            _ => (Place::Server(index), Place::Master(1)),
+        };
+        self.net.cut(from, to);
+        self.note(format!("{from:?} does not reach {to:?}"));
+        self.heal_later();
+    }
+
+    pub(super) fn heal_later(&mut self) {
+        let until = self.rng.ms(50, 1500);
+        self.after(until, Event::Heal);
+    }
+
+    /// A connection between masters breaks at one end.
+    pub(super) fn break_connection(&mut self, master: u64) {
+        let peer = 1 + self.rng.below(self.shape.masters());
+        self.after(Duration::ZERO, Event::PeerLost { master, peer });
+    }
+}
