@@ -11,7 +11,7 @@ use mooseng_master::config::Peer;
 use mooseng_master::core::{CoreConfig, Effect, MasterCore, Now};
 use mooseng_master::raft::log::{LogOpenError, LogOptions, Segments};
 use mooseng_master::raft::{HardState, LogEntry, Persist};
-use mooseng_meta::{Batch, MemoryStore, MetaState, MetaStore};
+use mooseng_meta::{Batch, Member, Membership, MemoryStore, MetaState, MetaStore};
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{ClusterId, MasterId};
 
@@ -31,6 +31,8 @@ const LOG_DIR: &str = "/log";
 #[derive(Debug)]
 enum Work {
     Append(Persist),
+    /// A snapshot's store takes the place of the one before, then the log begins anew behind it.
+    Install(Arc<MemoryStore>, Persist),
     Purge { index: u64, term: u64 },
 }
 
@@ -41,13 +43,17 @@ pub(crate) struct Running {
     segments: Segments,
     waiting: VecDeque<Work>,
     writing: Vec<Work>,
-    flushing: Option<Arc<Batch>>,
+    flushing: Option<(Arc<dyn MetaStore>, Arc<Batch>)>,
+    /// The store of a snapshot that has come.
+    pub(crate) incoming: Option<Arc<MemoryStore>>,
 }
 
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct Master {
-    pub(crate) id: u64,
+    pub(crate) number: u64,
+    /// Of how many disks this is the last.
+    life: u32,
     pub(crate) clock: MachineClock,
     pub(crate) disk: FusedDisk,
     pub(crate) store: Arc<MemoryStore>,
@@ -94,15 +100,18 @@ pub(crate) fn address(id: u64) -> String {
 }
 
 impl Master {
-    pub(crate) fn new(id: u64, masters: u64, rng: &mut Rng, plant: Option<Plant>) -> Self {
-        let disk = FusedDisk::new(1 << 30);
-        // An empty directory cannot fail to be made in memory.
-        drop(mooseng_env::Disk::create_dir_all(&disk, &PathBuf::from(LOG_DIR)));
+    /// A machine whose disk is new, or that is already in a group of all masters.
+    pub(crate) fn new(number: u64, masters: u64, founded: bool, rng: &mut Rng, plant: Option<Plant>) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        if founded {
+            found(&store, masters);
+        }
         Self {
-            id,
+            number,
+            life: 0,
             clock: MachineClock::new(rng),
-            disk,
-            store: Arc::new(MemoryStore::new()),
+            disk: new_disk(),
+            store,
             incarnation: 0,
             running: None,
             rng: rng.fork(),
@@ -112,10 +121,24 @@ impl Master {
         }
     }
 
+    /// Its number and life.
+    pub(crate) fn id(&self) -> MasterId {
+        id_of(self.number, self.life)
+    }
+
+    /// All that it had is lost; the process does not run.
+    pub(crate) fn wipe(&mut self) {
+        self.life += 1;
+        self.disk = new_disk();
+        self.store = Arc::new(MemoryStore::new());
+    }
+
     fn config(&self) -> CoreConfig {
         let peer = |id| Peer { id, name: address(id), address: address(id) };
         CoreConfig {
-            id: MasterId::from_raw(self.id),
+            id: self.id(),
+            name: address(self.number),
+            address: address(self.number),
             peers: (1..=self.masters).map(peer).collect(),
             cluster: CLUSTER,
             copies: 2,
@@ -132,37 +155,47 @@ impl Master {
             dir: PathBuf::from(LOG_DIR),
             segment_bytes: SEGMENT_BYTES,
             cluster: CLUSTER,
-            master: MasterId::from_raw(self.id),
+            master: self.id(),
         };
         let opened = Segments::open(Arc::new(self.disk.clone()), options);
-        let (segments, mut recovered) = match opened {
+        let (mut segments, mut recovered) = match opened {
             Ok(opened) => opened,
             Err(_) if self.disk.blown() => return Ok(Started::Dark),
             Err(LogOpenError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
                 return Ok(Started::NoRoom);
             }
-            Err(error) => return Err(format!("master {} cannot open its log: {error}", self.id)),
+            Err(error) => return Err(format!("master {} cannot open its log: {error}", self.number)),
         };
+        let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
+        let state = MetaState::open(store).map_err(|error| format!("master {}: {error}", self.number))?;
+        if let Err(error) = segments.begin_behind(state.base(), &mut recovered) {
+            let full = error.kind() == ErrorKind::StorageFull;
+            return Ok(if full && !self.disk.blown() { Started::NoRoom } else { Started::Dark });
+        }
         if self.plant == Some(Plant::TruncateTail) {
             recovered.entries.pop();
         }
-        let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
-        let state = MetaState::open(store).map_err(|error| format!("master {}: {error}", self.id))?;
         let now = self.clock.now(time).mono;
         let entropy = SeededEntropy::door(self.rng.fork());
         let core = MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
-        self.running =
-            Some(Running { core, segments, waiting: VecDeque::new(), writing: Vec::new(), flushing: None });
+        self.running = Some(Running {
+            core,
+            segments,
+            waiting: VecDeque::new(),
+            writing: Vec::new(),
+            flushing: None,
+            incoming: None,
+        });
         Ok(Started::Running)
     }
 
     /// The process ends at once, in the midst of whatever its disks are doing. Returns whether there was one.
     pub(crate) fn stop(&mut self) -> bool {
         let Some(mut running) = self.running.take() else { return false };
-        if let Some(batch) = running.flushing.take()
+        if let Some((store, batch)) = running.flushing.take()
             && self.rng.chance(500)
         {
-            self.store.write(&batch);
+            store.write(&batch);
         }
         let operations = match self.rng.below(4) {
             0 => 0,
@@ -172,7 +205,7 @@ impl Master {
         self.disk.arm(operations);
         if !running.writing.is_empty() {
             // What has not come to the disk before the end is lost; nobody was told of it.
-            drop(running.write(self.plant));
+            drop(running.write(&mut self.store, self.plant));
         }
         self.disk.mend();
         true
@@ -191,7 +224,7 @@ impl Master {
 
 impl Running {
     /// Takes what concerns the disks.
-    pub(crate) fn perform(&mut self, plant: Option<Plant>) -> Performed {
+    pub(crate) fn perform(&mut self, now: Now, plant: Option<Plant>) -> Performed {
         let mut done = Performed::default();
         loop {
             let effects = self.core.take_effects();
@@ -203,17 +236,21 @@ impl Running {
                     Effect::Persist(batch) => {
                         let number = batch.number;
                         done.appended.extend(batch.entries.iter().map(|entry| self.appended(entry)));
-                        self.waiting.push_back(Work::Append(batch));
+                        let incoming = self.incoming.take_if(|_| batch.snapshot.is_some());
+                        self.waiting.push_back(match incoming {
+                            Some(store) => Work::Install(store, batch),
+                            None => Work::Append(batch),
+                        });
                         if plant == Some(Plant::AckBeforeSync) {
                             self.core.persisted(number);
                         }
                     }
                     Effect::Purge { index, term } => self.waiting.push_back(Work::Purge { index, term }),
-                    Effect::Flush(batch) => {
+                    Effect::Flush(store, batch) => {
                         done.flush = true;
-                        self.flushing = Some(batch);
+                        self.flushing = Some((store, batch));
                         if plant == Some(Plant::FlushBeforeWrite) {
-                            self.core.flushed();
+                            self.core.flushed(now);
                         }
                     }
                     other => done.effects.push(other),
@@ -234,7 +271,11 @@ impl Running {
     }
 
     /// One turn of the log's writer; the number of the last batch that is durable now.
-    fn write(&mut self, plant: Option<Plant>) -> std::io::Result<Option<u64>> {
+    fn write(
+        &mut self,
+        store: &mut Arc<MemoryStore>,
+        plant: Option<Plant>,
+    ) -> std::io::Result<Option<u64>> {
         let (mut batches, mut purge) = (Vec::new(), None);
         for work in self.writing.drain(..) {
             match work {
@@ -242,6 +283,12 @@ impl Running {
                     if plant == Some(Plant::ForgetVote) {
                         batch.hard_state = HardState::default();
                     }
+                    batches.push(batch);
+                }
+                Work::Install(snapshot, batch) => {
+                    self.segments.append(&batches)?;
+                    batches.clear();
+                    *store = snapshot;
                     batches.push(batch);
                 }
                 Work::Purge { index, term } => purge = Some((index, term)),
@@ -256,8 +303,8 @@ impl Running {
     }
 
     /// The log's writer is done with what it had in hand.
-    pub(crate) fn written(&mut self, plant: Option<Plant>) -> Done {
-        match self.write(plant) {
+    pub(crate) fn written(&mut self, store: &mut Arc<MemoryStore>, plant: Option<Plant>) -> Done {
+        match self.write(store, plant) {
             Ok(Some(number)) => {
                 self.core.persisted(number);
                 Done::Nothing
@@ -268,12 +315,40 @@ impl Running {
     }
 
     /// The store has written what it was given.
-    pub(crate) fn flushed(&mut self, store: &MemoryStore, plant: Option<Plant>) {
-        if let Some(batch) = self.flushing.take() {
+    pub(crate) fn flushed(&mut self, now: Now, plant: Option<Plant>) {
+        if let Some((store, batch)) = self.flushing.take() {
             store.write(&batch);
             if plant != Some(Plant::FlushBeforeWrite) {
-                self.core.flushed();
+                self.core.flushed(now);
             }
         }
+    }
+}
+
+fn id_of(number: u64, life: u32) -> MasterId {
+    MasterId::new(u16::try_from(number).unwrap_or(u16::MAX), life)
+}
+
+fn new_disk() -> FusedDisk {
+    let disk = FusedDisk::new(1 << 30);
+    // An empty directory cannot fail to be made in memory.
+    drop(mooseng_env::Disk::create_dir_all(&disk, &PathBuf::from(LOG_DIR)));
+    disk
+}
+
+/// Writes what a group of all masters begins with.
+fn found(store: &Arc<MemoryStore>, masters: u64) {
+    let empty: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(store);
+    let Ok(mut state) = MetaState::open(empty) else { return };
+    let member = |number| Member {
+        id: id_of(number, 0),
+        name: address(number),
+        address: address(number),
+        voter: true,
+        wants_vote: true,
+    };
+    state.found(1, 1, Membership { epoch: 1, members: (1..=masters).map(member).collect() });
+    if let Some(batch) = state.freeze() {
+        store.write(&batch);
     }
 }

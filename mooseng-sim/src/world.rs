@@ -5,12 +5,13 @@ mod deliver;
 mod faults;
 mod finish;
 mod freeze;
+mod group;
 mod network;
 mod observe;
 mod shape;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use mooseng_chunkserver::Piece;
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
+use mooseng_types::MasterId;
 use prost::Message as _;
 
 use crate::client;
@@ -80,6 +82,8 @@ enum Event {
     Heal,
     DiskFull { place: Place, full: bool },
     Thaw { place: Place, number: u64 },
+    Snapshot(Box<group::Transfer>),
+    Replace { master: u64 },
 }
 
 /// A connection of a task to a master.
@@ -109,6 +113,8 @@ pub(crate) struct World {
     rng: Rng,
     net: Net,
     masters: BTreeMap<u64, Master>,
+    /// Lives of masters that were taken out of the group.
+    removed: BTreeSet<MasterId>,
     servers: BTreeMap<u32, Server>,
     tasks: BTreeMap<u64, Slot>,
     /// The task of each client that lives.
@@ -170,7 +176,8 @@ impl World {
         let mut rng = Rng::new(seed);
         let net = Net::new(rng.fork());
         let count = shape.masters();
-        let masters = (1..=count).map(|id| (id, Master::new(id, count, &mut rng, plant))).collect();
+        let founded = rng.chance(850);
+        let masters = (1..=count).map(|id| (id, Master::new(id, count, founded, &mut rng, plant))).collect();
         let servers = (0..SERVERS).map(|index| (index, Server::new(index, &mut rng, plant))).collect();
         let faults_until = rng.ms(2000, 6000);
         let mut world = Self {
@@ -182,6 +189,7 @@ impl World {
             rng,
             net,
             masters,
+            removed: BTreeSet::new(),
             servers,
             tasks: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -276,8 +284,9 @@ impl World {
                 self.with_core(to, |core, now| core.peer_messages(now, messages));
             }
             Event::PeerLost { master, peer } => {
-                let peer = mooseng_types::MasterId::from_raw(peer);
-                self.with_core(master, |core, now| core.peer_lost(now, peer));
+                if let Some(peer) = self.masters.get(&peer).map(Master::id) {
+                    self.with_core(master, |core, now| core.peer_lost(now, peer));
+                }
             }
             Event::Request { conn, header, body } => self.request(conn, header, body),
             Event::Frame { conn, bytes } => self.frame(conn, &bytes),
@@ -313,6 +322,8 @@ impl World {
                 }
             }
             Event::Thaw { place, number } => self.thaw(place, Some(number)),
+            Event::Snapshot(transfer) => self.snapshot(*transfer),
+            Event::Replace { master } => self.replace(master),
         }
     }
 
@@ -373,6 +384,8 @@ impl World {
             Event::Heal => (20, 0, 0),
             Event::DiskFull { place, full } => (21, place.number(), u64::from(*full)),
             Event::Thaw { place, number } => (22, place.number(), *number),
+            Event::Snapshot(_) => (23, 0, 0),
+            Event::Replace { master } => (24, *master, 0),
         };
         let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
         for number in [micros, tag, a, b] {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use mooseng_meta::{MemoryStore, MetaStore};
+use mooseng_meta::{BASE, MemoryStore, MetaStore};
 
 /// The terms of everything applied so far.
 #[derive(Debug, Default)]
@@ -50,6 +50,10 @@ impl Applied {
 fn rows(store: &MemoryStore) -> BTreeMap<Vec<u8>, Bytes> {
     let mut rows = BTreeMap::new();
     store.scan(&[], &[], &mut |key, value| {
+        // With what a store began is its own affair.
+        if key == BASE {
+            return true;
+        }
         rows.insert(key.to_vec(), Bytes::copy_from_slice(value));
         true
     });

@@ -37,9 +37,9 @@ impl World {
         self.observe(id);
         let plant = self.plant;
         let Some(master) = self.masters.get_mut(&id) else { return };
-        let incarnation = master.incarnation;
+        let (incarnation, now) = (master.incarnation, master.now(self.time));
         let Some(running) = master.running.as_mut() else { return };
-        let Performed { effects, write, flush, appended } = running.perform(plant);
+        let Performed { effects, write, flush, appended } = running.perform(now, plant);
         let stalled = master.stalled_until > self.time;
         self.appended(id, &appended);
         if write {
@@ -56,10 +56,16 @@ impl World {
         }
         for effect in effects {
             match effect {
-                Effect::Send(to, messages) => self.send(id, to.raw(), &messages),
+                Effect::Send(to, messages) => self.send(id, to.number(), &messages),
+                Effect::SendSnapshot(to, message) => self.send_snapshot(id, to, message),
                 Effect::Frame(conn, bytes) => self.send_frame(id, conn, bytes),
-                // The client here finds a new leader by asking.
-                Effect::Announce(_) | Effect::Persist(_) | Effect::Purge { .. } | Effect::Flush(_) => {}
+                Effect::OutOfService(why) => self.accuse(format!("state_machine_safety: master {id}: {why}")),
+                // The client here finds a new leader by asking, and every address is known.
+                Effect::Announce(_)
+                | Effect::Link(_)
+                | Effect::Persist(_)
+                | Effect::Purge { .. }
+                | Effect::Flush(..) => {}
             }
         }
     }
@@ -97,7 +103,7 @@ impl World {
         let plant = self.plant;
         let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
         let Some(running) = master.running.as_mut() else { return };
-        match running.written(plant) {
+        match running.written(&mut master.store, plant) {
             Done::Nothing => self.with_core(id, |_, _| {}),
             // A full disk ends the process only, a blown fuse the machine.
             Done::Died => {
@@ -114,8 +120,9 @@ impl World {
             // What the store makes of it: rows that are not there end the process.
             return self.crash_master(id, false);
         }
+        let now = master.now(self.time);
         let Some(running) = master.running.as_mut() else { return };
-        running.flushed(&master.store, plant);
+        running.flushed(now, plant);
         self.with_core(id, |_, _| {});
     }
 

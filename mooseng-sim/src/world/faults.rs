@@ -19,7 +19,7 @@ impl World {
         let power = self.rng.chance(600);
         let master = 1 + self.rng.below(self.shape.masters());
         let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
-        match self.rng.below(28) {
+        match self.rng.below(34) {
             0..=2 => self.crash_master(master, power),
             3 => (1..=self.shape.masters()).for_each(|id| self.crash_master(id, power)),
             4..=5 => self.crash_server(index, power),
@@ -46,6 +46,9 @@ impl World {
             22 => self.fill_disk(Place::Master(master)),
             23 => self.stall_disk(master),
             24..=25 => self.lose_leader(),
+            26..=27 => self.wipe_master(master),
+            28..=29 => self.replace_master(master),
+            30..=31 => self.transfer_leader(master),
             _ => self.with_core(master, |core, now| core.flush(now.mono)),
         }
     }

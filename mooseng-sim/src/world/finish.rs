@@ -150,10 +150,10 @@ impl World {
         let mut problems = Vec::new();
         for master in self.masters.values() {
             if let Some(running) = &master.running {
-                problems.extend(invariants::consistent(master.id, running.core.state()));
+                problems.extend(invariants::consistent(master.number, running.core.state()));
             }
         }
-        let stores: Vec<_> = self.masters.values().map(|master| (master.id, &*master.store)).collect();
+        let stores: Vec<_> = self.masters.values().map(|master| (master.number, &*master.store)).collect();
         problems.extend(invariants::same_rows(&stores));
         problems.into_iter().for_each(|problem| self.accuse(problem));
     }

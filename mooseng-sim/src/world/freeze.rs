@@ -90,7 +90,9 @@ impl World {
             | Event::Fault
             | Event::Heal
             | Event::DiskFull { .. }
-            | Event::Thaw { .. } => None,
+            | Event::Thaw { .. }
+            | Event::Snapshot(_)
+            | Event::Replace { .. } => None,
         }
     }
 }

@@ -26,6 +26,16 @@ pub enum Work {
     },
 }
 
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Append(batch) => f.debug_tuple("Append").field(batch).finish(),
+            Self::Install(_, batch) => f.debug_tuple("Install").field(batch).finish_non_exhaustive(),
+            Self::Purge { index, term } => f.debug_tuple("Purge").field(index).field(term).finish(),
+        }
+    }
+}
+
 /// The way to the writer. Dropping it ends the thread once all work is done.
 #[derive(Debug)]
 pub struct LogWriter {

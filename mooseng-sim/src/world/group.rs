@@ -1,0 +1,158 @@
+//! Masters come and go: snapshots on their way, disks that are lost for good, members that are replaced, leadership that
+//! is handed over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mooseng_master::core::ConnId;
+use mooseng_master::snapshot::{MemorySink, Piece, Receiving, pieces};
+use mooseng_meta::{MemoryStore, MetaStore, applied_index_of};
+use mooseng_protocol::frame::Header;
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc;
+use mooseng_types::MasterId;
+
+use super::{Event, World};
+use crate::net::Place;
+
+/// The administrator's connection: nobody listens to the answers; what has to happen is asked for until it has.
+const ADMIN: ConnId = ConnId(1 << 60);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A snapshot on its way.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    from: u64,
+    from_incarnation: u64,
+    to: u64,
+    to_incarnation: u64,
+    /// As the receiver's core knows itself and as the sender's knows it.
+    peer: MasterId,
+    message: pb::RaftMessage,
+    store: Arc<MemoryStore>,
+}
+
+impl World {
+    /// The leader's store as of now, row by row as it goes over the wire; it arrives later, or not.
+    pub(super) fn send_snapshot(&mut self, from: u64, peer: MasterId, message: pb::RaftMessage) {
+        let Some(master) = self.masters.get(&from) else { return };
+        let from_incarnation = master.incarnation;
+        let Some(running) = master.running.as_ref() else { return };
+        let view = running.core.state().store().view();
+        let said = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        if applied_index_of(&*view) != said {
+            return self.with_core(from, |core, _| core.snapshot_sent(peer, false));
+        }
+        let mut received = None;
+        let mut receiving = None;
+        let sent = pieces(&*view, message.clone(), &mut |piece| {
+            match piece {
+                Piece::Begin(begin) => receiving = Some(Receiving::begin(begin, MemorySink::default())?),
+                Piece::Rows(rows) => receiving.as_mut().map_or(Ok(()), |receiving| receiving.rows(rows))?,
+                Piece::End(end) => received = receiving.take().map(|receiving| receiving.end(end)).transpose()?,
+            }
+            Ok(())
+        });
+        let store = match (sent, received) {
+            (Ok(_), Some(received)) => Arc::new(received.store),
+            (Err(error), _) => return self.accuse(format!("a snapshot cannot be sent: {error}")),
+            (Ok(_), None) => return self.accuse("a snapshot has no end".into()),
+        };
+        let to = peer.number();
+        let to_incarnation = self.masters.get(&to).map_or(0, |master| master.incarnation);
+        self.note(format!("master {from} sends master {to} a snapshot of {said}"));
+        let transfer = Transfer { from, from_incarnation, to, to_incarnation, peer, message, store };
+        let takes = self.rng.ms(5, 900);
+        self.after(takes, Event::Snapshot(Box::new(transfer)));
+    }
+
+    pub(super) fn snapshot(&mut self, transfer: Transfer) {
+        let Transfer { from, from_incarnation, to, to_incarnation, peer, message, store } = transfer;
+        let there = self.masters.get(&to).is_some_and(|master| {
+            master.running.is_some() && master.incarnation == to_incarnation && master.id() == peer
+        });
+        let reached = self.net.stream(self.time, Place::Master(from), Place::Master(to)).is_some();
+        let arrives = there && reached && !self.is_frozen(Place::Master(to)) && self.rng.chance(900);
+        if arrives {
+            if let Some(running) = self.masters.get_mut(&to).and_then(|master| master.running.as_mut()) {
+                running.incoming = Some(Arc::clone(&store));
+            }
+            let store: Arc<dyn MetaStore> = store;
+            self.with_core(to, |core, now| core.snapshot_received(now, message, store));
+        }
+        if self.masters.get(&from).is_some_and(|master| master.incarnation == from_incarnation) {
+            self.with_core(from, |core, _| core.snapshot_sent(peer, arrives));
+        }
+    }
+
+    /// Whether all masters are voters in the life that they have, as the leader sees it: one may then be lost for good.
+    fn all_vote(&self) -> bool {
+        let Some(leader) = self.leader().and_then(|leader| self.masters.get(&leader)) else { return false };
+        let Some(running) = leader.running.as_ref() else { return false };
+        let voters = running.core.state().membership().voters();
+        voters.len() == self.masters.len() && self.masters.values().all(|master| voters.contains(&master.id()))
+    }
+
+    /// A master loses its disk for good.
+    pub(super) fn wipe_master(&mut self, id: u64) {
+        if self.masters.len() < 3 || !self.all_vote() {
+            return;
+        }
+        self.crash_master(id, true);
+        if let Some(master) = self.masters.get_mut(&id) {
+            master.wipe();
+        }
+        self.note(format!("master {id} has lost its disk"));
+    }
+
+    /// The administrator takes a master out of the group, and lets it in again with a new disk.
+    pub(super) fn replace_master(&mut self, id: u64) {
+        if self.masters.len() < 3 || !self.all_vote() || self.leader() == Some(id) {
+            return;
+        }
+        self.note(format!("master {id} is to leave the group"));
+        self.admin(&pb::RemoveMasterRequest { master: id.to_string(), dry_run: false });
+        let later = self.rng.ms(50, 800);
+        self.after(later, Event::Replace { master: id });
+    }
+
+    /// Goes on with it once the group has agreed.
+    pub(super) fn replace(&mut self, id: u64) {
+        let Some(master) = self.masters.get(&id) else { return };
+        let own = master.id();
+        let known = |world: &Self| {
+            let leader = world.leader().and_then(|leader| world.masters.get(&leader))?;
+            Some(leader.running.as_ref()?.core.state().membership().clone())
+        };
+        let Some(group) = known(self) else {
+            return self.after(ASK_AGAIN, Event::Replace { master: id });
+        };
+        if group.get(own).is_some() {
+            // It was never taken out, or is in again.
+            return;
+        }
+        if group.by_number(id).is_none() && self.removed.insert(own) {
+            self.crash_master(id, true);
+            if let Some(master) = self.masters.get_mut(&id) {
+                master.wipe();
+            }
+            self.note(format!("master {id} has left and comes back with a new disk"));
+        }
+        self.admin(&pb::AddMasterRequest { master: id.to_string(), ..Default::default() });
+        self.after(ASK_AGAIN, Event::Replace { master: id });
+    }
+
+    pub(super) fn transfer_leader(&mut self, to: u64) {
+        self.note(format!("master {to} is to lead"));
+        self.admin(&pb::TransferLeaderRequest { master: to.to_string(), dry_run: false });
+    }
+
+    /// A request of the administrator reaches the leader.
+    fn admin<R: Rpc>(&mut self, request: &R) {
+        let Some(leader) = self.leader() else { return };
+        let body: Bytes = request.encode_to_vec().into();
+        let header = Header { kind: R::KIND, ..Header::default() };
+        self.with_core(leader, |core, now| core.request(now, ADMIN, header, body));
+    }
+}
