@@ -25,7 +25,7 @@ use mooseng_types::{ClusterId, MasterId, TimeNs};
 use prost::Message;
 
 use crate::config::Peer;
-use crate::raft::{HardState, Node, Output, Persist, ProposeError, Recovered, Role};
+use crate::raft::{Node, Output, Persist, ProposeError, Recovered, Role};
 use crate::registry::Registry;
 use crate::service;
 use crate::sessions::Sessions;
@@ -459,7 +459,8 @@ impl MasterCore {
 /// one of its configuration.
 fn group_of(config: &CoreConfig, state: &MetaState, recovered: &Recovered) -> Membership {
     let group = state.membership().clone();
-    let blank = state.applied_index() == 0 && recovered.hard_state == HardState::default();
+    // A master that asks to be let in may have heard of a term, but has no entries before it has a snapshot.
+    let blank = state.applied_index() == 0 && recovered.purged.0 == 0 && recovered.entries.is_empty();
     if !group.members.is_empty() || blank {
         return group;
     }

@@ -33,7 +33,10 @@ enum Work {
     Append(Persist),
     /// A snapshot's store takes the place of the one before, then the log begins anew behind it.
     Install(Arc<MemoryStore>, Persist),
-    Purge { index: u64, term: u64 },
+    Purge {
+        index: u64,
+        term: u64,
+    },
 }
 
 /// The process.
@@ -271,11 +274,7 @@ impl Running {
     }
 
     /// One turn of the log's writer; the number of the last batch that is durable now.
-    fn write(
-        &mut self,
-        store: &mut Arc<MemoryStore>,
-        plant: Option<Plant>,
-    ) -> std::io::Result<Option<u64>> {
+    fn write(&mut self, store: &mut Arc<MemoryStore>, plant: Option<Plant>) -> std::io::Result<Option<u64>> {
         let (mut batches, mut purge) = (Vec::new(), None);
         for work in self.writing.drain(..) {
             match work {

@@ -83,6 +83,7 @@ enum Event {
     DiskFull { place: Place, full: bool },
     Thaw { place: Place, number: u64 },
     Snapshot(Box<group::Transfer>),
+    SnapshotSent { from: u64, from_incarnation: u64, peer: MasterId, arrived: bool },
     Replace { master: u64 },
 }
 
@@ -323,6 +324,9 @@ impl World {
             }
             Event::Thaw { place, number } => self.thaw(place, Some(number)),
             Event::Snapshot(transfer) => self.snapshot(*transfer),
+            Event::SnapshotSent { from, from_incarnation, peer, arrived } => {
+                self.snapshot_sent(from, from_incarnation, peer, arrived);
+            }
             Event::Replace { master } => self.replace(master),
         }
     }
@@ -386,6 +390,9 @@ impl World {
             Event::Thaw { place, number } => (22, place.number(), *number),
             Event::Snapshot(_) => (23, 0, 0),
             Event::Replace { master } => (24, *master, 0),
+            Event::SnapshotSent { from, peer, arrived, .. } => {
+                (25, *from, peer.raw() << 1 | u64::from(*arrived))
+            }
         };
         let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
         for number in [micros, tag, a, b] {

@@ -75,6 +75,7 @@ impl World {
             | Event::Flush { master }
             | Event::PeerLost { master, .. }
             | Event::Closed { master, .. }
+            | Event::SnapshotSent { from: master, .. }
             | Event::Raft { to: master, .. } => Some(Place::Master(*master)),
             Event::Request { conn, .. } => self.conns.get(conn).map(|conn| Place::Master(conn.master)),
             Event::Frame { conn, .. } => self.conns.get(conn).and_then(|conn| of_task(&conn.task)),

@@ -42,7 +42,8 @@ impl World {
         let view = running.core.state().store().view();
         let said = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
         if applied_index_of(&*view) != said {
-            return self.with_core(from, |core, _| core.snapshot_sent(peer, false));
+            return self
+                .after(Duration::ZERO, Event::SnapshotSent { from, from_incarnation, peer, arrived: false });
         }
         let mut received = None;
         let mut receiving = None;
@@ -50,7 +51,9 @@ impl World {
             match piece {
                 Piece::Begin(begin) => receiving = Some(Receiving::begin(begin, MemorySink::default())?),
                 Piece::Rows(rows) => receiving.as_mut().map_or(Ok(()), |receiving| receiving.rows(rows))?,
-                Piece::End(end) => received = receiving.take().map(|receiving| receiving.end(end)).transpose()?,
+                Piece::End(end) => {
+                    received = receiving.take().map(|receiving| receiving.end(end)).transpose()?
+                }
             }
             Ok(())
         });
@@ -81,8 +84,12 @@ impl World {
             let store: Arc<dyn MetaStore> = store;
             self.with_core(to, |core, now| core.snapshot_received(now, message, store));
         }
+        self.after(Duration::ZERO, Event::SnapshotSent { from, from_incarnation, peer, arrived: arrives });
+    }
+
+    pub(super) fn snapshot_sent(&mut self, from: u64, from_incarnation: u64, peer: MasterId, arrived: bool) {
         if self.masters.get(&from).is_some_and(|master| master.incarnation == from_incarnation) {
-            self.with_core(from, |core, _| core.snapshot_sent(peer, arrives));
+            self.with_core(from, |core, _| core.snapshot_sent(peer, arrived));
         }
     }
 
@@ -91,7 +98,8 @@ impl World {
         let Some(leader) = self.leader().and_then(|leader| self.masters.get(&leader)) else { return false };
         let Some(running) = leader.running.as_ref() else { return false };
         let voters = running.core.state().membership().voters();
-        voters.len() == self.masters.len() && self.masters.values().all(|master| voters.contains(&master.id()))
+        voters.len() == self.masters.len()
+            && self.masters.values().all(|master| voters.contains(&master.id()))
     }
 
     /// A master loses its disk for good.

@@ -90,7 +90,7 @@ impl Node {
         let replaced = self.raw.raft.leader_id != 0 && self.raw.raft.leader_id != lost.leader;
         // After that time the usual way has taken over.
         let late = now.saturating_sub(lost.at) > self.election * 4;
-        if replaced || late || self.role() == Role::Leader {
+        if replaced || late || self.role() == Role::Leader || !self.raw.raft.promotable() {
             self.lease.lost = None;
             return;
         }
