@@ -38,6 +38,8 @@ pub struct ConfigFile {
     pub session_timeout_ms: u64,
     /// Memory for rows of the store, in bytes.
     pub cache_bytes: u64,
+    /// Bytes of the Raft log kept, in memory and on disk, for masters that lag behind.
+    pub log_keep_bytes: usize,
     /// Log as JSON.
     pub json_logs: bool,
 }
@@ -70,6 +72,7 @@ impl Default for ConfigFile {
             election_ms: 250,
             session_timeout_ms: 10_000,
             cache_bytes: 32 << 20,
+            log_keep_bytes: 32 << 20,
             json_logs: false,
         }
     }
@@ -104,6 +107,8 @@ pub struct Config {
     pub session_timeout: Duration,
     /// Memory for rows of the store.
     pub cache_bytes: u64,
+    /// Bytes of the log kept for masters that lag behind.
+    pub log_keep_bytes: usize,
     /// Log as JSON.
     pub json_logs: bool,
 }
@@ -165,6 +170,7 @@ impl ConfigFile {
             election: Duration::from_millis(self.election_ms),
             session_timeout: Duration::from_millis(self.session_timeout_ms),
             cache_bytes: self.cache_bytes,
+            log_keep_bytes: self.log_keep_bytes,
             json_logs: self.json_logs,
         })
     }

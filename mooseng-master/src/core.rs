@@ -5,6 +5,7 @@
 //! [`MasterCore::settle`], which turns everything that has gathered into one batch for the log and one message per
 //! peer.
 
+mod alike;
 mod apply;
 mod group;
 mod housekeeping;
@@ -25,6 +26,7 @@ use mooseng_types::{ClusterId, MasterId, TimeNs};
 use prost::Message;
 
 use crate::config::Peer;
+use crate::digests::Digests;
 use crate::raft::{Node, Output, Persist, ProposeError, Recovered, Role};
 use crate::registry::Registry;
 use crate::service;
@@ -71,6 +73,8 @@ pub struct CoreConfig {
     pub election: Duration,
     /// When a silent session ends.
     pub session_timeout: Duration,
+    /// Bytes of the log kept for masters that lag behind.
+    pub log_keep_bytes: usize,
 }
 
 /// What the edge has to do, in order.
@@ -149,6 +153,7 @@ pub struct MasterCore {
     last_flush: Duration,
     flushing: Option<u64>,
     received: Option<Received>,
+    digests: Digests,
     durable: u64,
     purged: u64,
     /// Until then a new leader is expected to make itself known, and requests wait for it.
@@ -190,6 +195,7 @@ impl MasterCore {
             last_flush: now,
             flushing: None,
             received: None,
+            digests: Digests::new(),
             durable: applied,
             purged,
             successor_until: Duration::ZERO,
@@ -251,6 +257,7 @@ impl MasterCore {
         if self.door.removed {
             return;
         }
+        self.hear_digest(&messages);
         self.node.told_all_have(messages.all_have);
         for message in messages.messages {
             self.node.step(now.mono, message);
@@ -403,7 +410,9 @@ impl MasterCore {
         }
         let all_have = if self.node.role() == Role::Leader { self.node.all_have() } else { 0 };
         for (to, messages) in by_peer {
-            let messages = pb::RaftMessages { messages, all_have, ..Default::default() };
+            let (digest_index, digest) = self.digests.latest().unwrap_or_default();
+            let messages =
+                pb::RaftMessages { messages, all_have, digest_index, digest, ..Default::default() };
             self.effects.push(Effect::Send(MasterId::from_raw(to), messages));
         }
     }

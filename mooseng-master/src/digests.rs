@@ -9,7 +9,7 @@ use mooseng_types::MasterId;
 
 /// A note is made at every index that is a multiple of this: often enough to hear of trouble within a second or so of
 /// busy work, seldom enough that the notes below reach back past the slowest of the others.
-pub const NOTE_EVERY: u64 = 256;
+pub const NOTE_EVERY: u64 = 64;
 /// Notes that are remembered of each master, the highest ones.
 const NOTES_MAX: usize = 64;
 /// Masters whose notes are remembered; groups are far smaller.

@@ -454,6 +454,7 @@ fn core_config(config: &Config, id: MasterId) -> CoreConfig {
         heartbeat: config.heartbeat,
         election: config.election,
         session_timeout: config.session_timeout,
+        log_keep_bytes: config.log_keep_bytes,
     }
 }
 

@@ -148,6 +148,7 @@ impl Master {
             heartbeat: Duration::from_millis(50),
             election: Duration::from_millis(250),
             session_timeout: Duration::from_secs(5),
+            log_keep_bytes: 3 << 10,
         }
     }
 

@@ -11,7 +11,7 @@ mod observe;
 mod shape;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -114,8 +114,8 @@ pub(crate) struct World {
     rng: Rng,
     net: Net,
     masters: BTreeMap<u64, Master>,
-    /// Lives of masters that were taken out of the group.
-    removed: BTreeSet<MasterId>,
+    /// Masters that are taken out of the group, in the life that leaves it, and let in again.
+    replacing: BTreeMap<u64, MasterId>,
     servers: BTreeMap<u32, Server>,
     tasks: BTreeMap<u64, Slot>,
     /// The task of each client that lives.
@@ -190,7 +190,7 @@ impl World {
             rng,
             net,
             masters,
-            removed: BTreeSet::new(),
+            replacing: BTreeMap::new(),
             servers,
             tasks: BTreeMap::new(),
             clients: BTreeMap::new(),

@@ -25,6 +25,7 @@ impl MasterCore {
             }
         };
         self.node.applied(logged.index);
+        self.digests.note(logged.index, self.state.digest());
         let Some((term, waiter)) = self.waiting.remove(&logged.index) else { return };
         let Waiter::Client { conn, header, context } = waiter else { return };
         if term != logged.term {
@@ -39,7 +40,15 @@ impl MasterCore {
 
     fn apply_command(&mut self, logged: &LogEntry) -> Response {
         match Entry::decode(&logged.data) {
-            Ok(entry) => self.state.apply(logged.index, &entry),
+            Ok(entry) => {
+                let response = self.state.apply(logged.index, &entry);
+                if matches!(response, Response::Server(_)) {
+                    // Every master, whether or not that server has spoken to it: the next leader may be asked where the
+                    // server's chunks are before it has.
+                    self.know_servers();
+                }
+                response
+            }
             Err(error) => {
                 // A majority agreed on bytes that this release cannot read. Leaving them out would make this replica
                 // differ from the others for ever.

@@ -16,6 +16,7 @@ use mooseng_types::MasterId;
 use prost::Message as _;
 
 use super::{Effect, MasterCore, Now, Waiter};
+use crate::digests::Digests;
 use crate::raft::{Change, ChangeError, HardState, LogEntry, Node, NodeConfig, Persist, Recovered, Role};
 
 /// Time between two knocks of a master that asks to be let in.
@@ -373,6 +374,7 @@ impl MasterCore {
         self.group = self.state.membership().clone();
         self.door.heard_of.clear();
         self.registry = super::known_servers(&self.state);
+        self.digests = Digests::new();
         self.durable = index;
         self.purged = index;
         self.node.set_snapshot_point(Some(index));
@@ -406,6 +408,7 @@ pub(super) fn node(
         heartbeat: config.heartbeat,
         election: config.election,
         applied,
+        keep_bytes: config.log_keep_bytes,
     };
     Node::new(&node_config, recovered, now, Arc::clone(entropy))
 }

@@ -7,10 +7,8 @@ use std::collections::VecDeque;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
-/// Bytes of commands kept for members that lag behind.
-const KEEP_BYTES: usize = 32 << 20;
-/// Bytes of commands kept for a member that is being sent a snapshot.
-const KEEP_BEHIND_SNAPSHOT_BYTES: usize = 256 << 20;
+/// For a member that is being sent a snapshot, so many times the usual is kept.
+const KEEP_BEHIND_SNAPSHOT: usize = 8;
 
 /// The last entry in a snapshot that could be sent now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +24,8 @@ pub(super) struct MemoryLog {
     purged: (u64, u64),
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Bytes of commands kept for members that lag behind.
+    pub(super) keep_bytes: usize,
     /// `None` while no snapshot can be taken.
     pub(super) snapshot_point: Option<SnapshotPoint>,
     /// One was asked for in vain.
@@ -48,6 +48,7 @@ impl MemoryLog {
             purged,
             entries: entries.into(),
             bytes,
+            keep_bytes: usize::MAX,
             snapshot_point: None,
             snapshot_wanted: Cell::new(false),
             conf_index: 0,
@@ -75,9 +76,12 @@ impl MemoryLog {
     /// `on_its_way`: the last entry of a snapshot that is being sent.
     pub(super) fn purge(&mut self, durable: u64, all_have: u64, on_its_way: Option<u64>) {
         loop {
-            let keep = if on_its_way.is_some() { KEEP_BEHIND_SNAPSHOT_BYTES } else { KEEP_BYTES };
-            let too_many = self.bytes > keep;
-            let goes = |entry: &mut Entry| entry.index <= durable && (entry.index <= all_have || too_many);
+            let many = self.bytes > self.keep_bytes;
+            let far_too_many = self.bytes > self.keep_bytes.saturating_mul(KEEP_BEHIND_SNAPSHOT);
+            let goes = |entry: &mut Entry| {
+                let needed = on_its_way.is_some_and(|last| entry.index > last) && !far_too_many;
+                entry.index <= durable && (entry.index <= all_have || (many && !needed))
+            };
             let Some(entry) = self.entries.pop_front_if(goes) else { return };
             self.purged = (entry.index, entry.term);
             self.bytes -= entry.data.len();

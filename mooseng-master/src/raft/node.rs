@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub election: Duration,
     /// What the state machine has applied durably.
     pub applied: u64,
+    /// Bytes of commands kept for members that lag behind; one that lags further gets a snapshot.
+    pub keep_bytes: usize,
 }
 
 /// What a master is at the moment.
@@ -175,7 +177,8 @@ impl Node {
         hard_state.commit = recovered.hard_state.commit.clamp(config.applied, last);
         let raw_ids = |ids: &[MasterId]| ids.iter().map(|id| id.raw()).collect();
         let members = conf_state(raw_ids(&config.voters), raw_ids(&config.learners));
-        let log = MemoryLog::new(hard_state, members, recovered.purged, entries);
+        let mut log = MemoryLog::new(hard_state, members, recovered.purged, entries);
+        log.keep_bytes = config.keep_bytes;
         let term = log.hard_state.term;
         let mut raw = match RawNode::new(
             &library_config(config),
@@ -223,7 +226,9 @@ impl Node {
         }
         self.last_tick = now;
         for _ in 0..ticks {
-            if now < self.silent_until && self.role() != Role::Leader {
+            // With a snapshot that is not durable yet this master cannot stand for election.
+            let silent = now < self.silent_until || self.installing.is_some();
+            if silent && self.role() != Role::Leader {
                 break;
             }
             self.randomise();
@@ -250,7 +255,9 @@ impl Node {
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote if now < self.silent_until => return,
             // Only whoever leads may ask to be replaced.
             MessageType::MsgTimeoutNow
-                if message.from != self.raw.raft.leader_id || message.term != self.term() =>
+                if message.from != self.raw.raft.leader_id
+                    || message.term != self.term()
+                    || self.installing.is_some() =>
             {
                 return;
             }

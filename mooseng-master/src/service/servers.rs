@@ -40,7 +40,6 @@ pub(super) fn registered(
     it: pb::RegisterServerRequest,
     server: ServerId,
 ) -> Vec<u8> {
-    core.know_servers();
     core.registry.heard(server, conn, now.mono, disks(&it.disks));
     pb::RegisterServerReply { server: server.raw() }.encode_to_vec()
 }
@@ -54,9 +53,6 @@ pub(super) fn heartbeat(
 ) -> Result<Answer, CallError> {
     let id = ServerId::from_raw(it.server);
     let leader = core.node.role() == Role::Leader;
-    if core.registry.get(id).is_none() {
-        core.know_servers();
-    }
     let Some(server) = core.registry.heard(id, conn, now.mono, disks(&it.disks)) else {
         return Err(CallError::Unavailable {
             message: format!("server {id} is not known here yet: register first"),
@@ -103,7 +99,7 @@ impl MasterCore {
     }
 
     /// Takes over from the state what servers there are.
-    fn know_servers(&mut self) {
+    pub(crate) fn know_servers(&mut self) {
         for row in self.state.servers() {
             self.registry.know(&row);
         }

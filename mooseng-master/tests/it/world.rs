@@ -80,6 +80,7 @@ impl World {
             election: Duration::from_millis(250),
             session_timeout: Duration::from_secs(30),
             cache_bytes: 1 << 20,
+            log_keep_bytes: 4 << 10,
             json_logs: false,
         }
     }

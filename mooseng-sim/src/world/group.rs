@@ -116,38 +116,43 @@ impl World {
 
     /// The administrator takes a master out of the group, and lets it in again with a new disk.
     pub(super) fn replace_master(&mut self, id: u64) {
-        if self.masters.len() < 3 || !self.all_vote() || self.leader() == Some(id) {
+        let Some(old) = self.masters.get(&id).map(crate::master::Master::id) else { return };
+        if self.masters.len() < 3 || !self.all_vote() || self.replacing.contains_key(&id) {
             return;
         }
         self.note(format!("master {id} is to leave the group"));
-        self.admin(&pb::RemoveMasterRequest { master: id.to_string(), dry_run: false });
-        let later = self.rng.ms(50, 800);
-        self.after(later, Event::Replace { master: id });
+        self.replacing.insert(id, old);
+        self.after(Duration::ZERO, Event::Replace { master: id });
     }
 
-    /// Goes on with it once the group has agreed.
+    /// Goes on with it, as far as the group has agreed.
     pub(super) fn replace(&mut self, id: u64) {
-        let Some(master) = self.masters.get(&id) else { return };
-        let own = master.id();
-        let known = |world: &Self| {
-            let leader = world.leader().and_then(|leader| world.masters.get(&leader))?;
-            Some(leader.running.as_ref()?.core.state().membership().clone())
-        };
-        let Some(group) = known(self) else {
-            return self.after(ASK_AGAIN, Event::Replace { master: id });
-        };
-        if group.get(own).is_some() {
-            // It was never taken out, or is in again.
-            return;
-        }
-        if group.by_number(id).is_none() && self.removed.insert(own) {
-            self.crash_master(id, true);
-            if let Some(master) = self.masters.get_mut(&id) {
-                master.wipe();
+        let Some(old) = self.replacing.get(&id).copied() else { return };
+        let Some(own) = self.masters.get(&id).map(crate::master::Master::id) else { return };
+        let group = self.leader().and_then(|leader| self.masters.get(&leader)).and_then(|master| {
+            master.running.as_ref().map(|running| running.core.state().membership().clone())
+        });
+        match group {
+            None => {}
+            Some(group) if group.get(old).is_some() => {
+                if self.leader() == Some(id) {
+                    self.admin(&pb::TransferLeaderRequest::default());
+                }
+                self.admin(&pb::RemoveMasterRequest { master: id.to_string(), dry_run: false });
             }
-            self.note(format!("master {id} has left and comes back with a new disk"));
+            Some(_) if own == old => {
+                self.crash_master(id, true);
+                if let Some(master) = self.masters.get_mut(&id) {
+                    master.wipe();
+                }
+                self.note(format!("master {id} has left and comes back with a new disk"));
+            }
+            Some(group) if group.get(own).is_some() => {
+                self.replacing.remove(&id);
+                return;
+            }
+            Some(_) => self.admin(&pb::AddMasterRequest { master: id.to_string(), ..Default::default() }),
         }
-        self.admin(&pb::AddMasterRequest { master: id.to_string(), ..Default::default() });
         self.after(ASK_AGAIN, Event::Replace { master: id });
     }
 

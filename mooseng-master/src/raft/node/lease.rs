@@ -94,7 +94,8 @@ impl Node {
             self.lease.lost = None;
             return;
         }
-        if now < self.silent_until || now < self.lease.heard + self.lease.length {
+        let silent = now < self.silent_until || self.installing.is_some();
+        if silent || now < self.lease.heard + self.lease.length {
             return;
         }
         let stand_at = match lost.stand_at {
