@@ -11,7 +11,7 @@ use mooseng_master::config::Peer;
 use mooseng_master::core::{CoreConfig, Effect, MasterCore, Now};
 use mooseng_master::raft::log::{LogOpenError, LogOptions, Segments};
 use mooseng_master::raft::{HardState, LogEntry, Persist};
-use mooseng_meta::{Batch, MemoryStore, MetaState, MetaStore};
+use mooseng_meta::Batch;
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{ClusterId, MasterId};
 
@@ -20,12 +20,14 @@ use crate::disk::FusedDisk;
 use crate::entropy::{Rng, SeededEntropy};
 use crate::invariants::Appended;
 use crate::plant::Plant;
+use crate::rows::Rows;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 /// Small, so that a run turns over many segments.
 const SEGMENT_BYTES: u64 = 32 << 10;
 const LOG_DIR: &str = "/log";
+const ELECTION: Duration = Duration::from_millis(250);
 
 /// Work of the log's writer, in order.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ pub(crate) struct Master {
     pub(crate) id: u64,
     pub(crate) clock: MachineClock,
     pub(crate) disk: FusedDisk,
-    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) rows: Rows,
     /// Rises with every start, so that what was meant for a former process is told from what is meant for this one.
     pub(crate) incarnation: u64,
     pub(crate) running: Option<Running>,
@@ -102,7 +104,7 @@ impl Master {
             id,
             clock: MachineClock::new(rng),
             disk,
-            store: Arc::new(MemoryStore::new()),
+            rows: Rows::default(),
             incarnation: 0,
             running: None,
             rng: rng.fork(),
@@ -120,7 +122,7 @@ impl Master {
             cluster: CLUSTER,
             copies: 2,
             heartbeat: Duration::from_millis(50),
-            election: Duration::from_millis(250),
+            election: ELECTION,
             session_timeout: Duration::from_secs(5),
         }
     }
@@ -143,12 +145,15 @@ impl Master {
             }
             Err(error) => return Err(format!("master {} cannot open its log: {error}", self.id)),
         };
-        if self.plant == Some(Plant::TruncateTail) {
-            recovered.entries.pop();
+        let mut now = self.clock.now(time).mono;
+        match self.plant {
+            Some(Plant::TruncateTail) => drop(recovered.entries.pop()),
+            Some(Plant::VoteAtOnce) => now = now.saturating_sub(4 * ELECTION),
+            Some(Plant::ForgetAnswers) => self.rows.forget_answers(),
+            Some(Plant::DoubleApply) => self.rows.go_back(&mut recovered),
+            _ => {}
         }
-        let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
-        let state = MetaState::open(store).map_err(|error| format!("master {}: {error}", self.id))?;
-        let now = self.clock.now(time).mono;
+        let state = self.rows.open().map_err(|error| format!("master {}: {error}", self.id))?;
         let entropy = SeededEntropy::door(self.rng.fork());
         let core = MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
         self.running =
@@ -162,7 +167,7 @@ impl Master {
         if let Some(batch) = running.flushing.take()
             && self.rng.chance(500)
         {
-            self.store.write(&batch);
+            self.rows.write(&batch);
         }
         let operations = match self.rng.below(4) {
             0 => 0,
@@ -180,8 +185,18 @@ impl Master {
 
     /// The last entry whose rows are in the store.
     pub(crate) fn store_index(&self) -> u64 {
-        let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
-        MetaState::open(store).map_or(0, |state| state.applied_index())
+        self.rows.open().map_or(0, |state| state.applied_index())
+    }
+
+    /// The store has written what it was given.
+    pub(crate) fn flushed(&mut self) {
+        let Some(running) = self.running.as_mut() else { return };
+        if let Some(batch) = running.flushing.take() {
+            self.rows.write(&batch);
+            if self.plant != Some(Plant::FlushBeforeWrite) {
+                running.core.flushed();
+            }
+        }
     }
 
     pub(crate) fn now(&self, time: Duration) -> Now {
@@ -264,16 +279,6 @@ impl Running {
             }
             Ok(None) => Done::Nothing,
             Err(_) => Done::Died,
-        }
-    }
-
-    /// The store has written what it was given.
-    pub(crate) fn flushed(&mut self, store: &MemoryStore, plant: Option<Plant>) {
-        if let Some(batch) = self.flushing.take() {
-            store.write(&batch);
-            if plant != Some(Plant::FlushBeforeWrite) {
-                self.core.flushed();
-            }
         }
     }
 }

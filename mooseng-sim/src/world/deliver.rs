@@ -108,14 +108,12 @@ impl World {
     }
 
     pub(super) fn flushed(&mut self, id: u64, incarnation: u64) {
-        let plant = self.plant;
         let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
         if master.disk.is_full() && master.rng.chance(700) {
             // What the store makes of it: rows that are not there end the process.
             return self.crash_master(id, false);
         }
-        let Some(running) = master.running.as_mut() else { return };
-        running.flushed(&master.store, plant);
+        master.flushed();
         self.with_core(id, |_, _| {});
     }
 

@@ -45,7 +45,8 @@ impl World {
             21 => self.jump_clock(master),
             22 => self.fill_disk(Place::Master(master)),
             23 => self.stall_disk(master),
-            24..=25 => self.lose_leader(),
+            24 => self.lose_leader(),
+            25 => self.leave_leader_by_degrees(),
             _ => self.with_core(master, |core, now| core.flush(now.mono)),
         }
     }

@@ -153,7 +153,7 @@ impl World {
                 problems.extend(invariants::consistent(master.id, running.core.state()));
             }
         }
-        let stores: Vec<_> = self.masters.values().map(|master| (master.id, &*master.store)).collect();
+        let stores: Vec<_> = self.masters.values().map(|master| (master.id, master.rows.store())).collect();
         problems.extend(invariants::same_rows(&stores));
         problems.into_iter().for_each(|problem| self.accuse(problem));
     }

@@ -90,6 +90,7 @@ impl World {
             | Event::Fault
             | Event::Heal
             | Event::DiskFull { .. }
+            | Event::Abandon { .. }
             | Event::Thaw { .. } => None,
         }
     }

@@ -9,9 +9,9 @@ use super::{Event, World};
 use crate::net::Place;
 use crate::plant::Plant;
 
-/// Whether followers may lose their connections to a leader that lives, several at a time. All of them then vote at once,
-/// while the leader may still answer reads: `lease_is_exclusive` is found broken within ten seeds. To be set once a
-/// voter remembers until when it has promised a leader not to.
+/// Whether followers may lose their connections to a leader that lives. They then stand for election and vote at once,
+/// while the leader may still answer reads: `lease_is_exclusive` is found broken within ten seeds. To be set once a voter
+/// keeps what it has promised a leader.
 const LOSES_LIVING_LEADERS: bool = false;
 
 impl World {
@@ -77,12 +77,47 @@ impl World {
                 self.after(soon, Event::StartMaster { master: other });
             }
         }
-        if self.rng.chance(300) {
+        if LOSES_LIVING_LEADERS && self.rng.chance(300) {
             let last = if leader == 1 { count } else { leader - 1 };
             let delay = self.rng.ms(0, 200);
             self.after(delay, Event::PeerLost { master: last, peer: leader });
         }
         self.heal_later();
+    }
+
+    /// First as many lose the leader as are not needed for its lease. By the time they stand for election, one of those
+    /// who keep it in office dies, is back at once, and is cut off from it too: its silence is all that is left. Clients
+    /// ask for nothing meanwhile, or those who stand would lack what was written, and not be elected for that reason.
+    pub(super) fn leave_leader_by_degrees(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let count = self.shape.masters();
+        let mut others = (1..count).map(|step| 1 + (leader - 1 + step) % count);
+        let Some(last) = others.next() else { return };
+        let stay = usize::try_from(count / 2).unwrap_or(1) - 1;
+        for other in others.skip(stay) {
+            self.net.cut(Place::Master(leader), Place::Master(other));
+            self.net.cut(Place::Master(other), Place::Master(leader));
+        }
+        self.note(format!("master {leader}, which leads, is left with what it needs"));
+        let then = self.rng.ms(150, 500);
+        for number in 0..self.shape.clients() {
+            self.freeze(Place::Client(number as u64), then + Duration::from_millis(300));
+        }
+        self.after(then, Event::Abandon { leader, last });
+        self.after(then + Duration::from_secs(1), Event::Heal);
+    }
+
+    pub(super) fn abandon(&mut self, leader: u64, last: u64) {
+        if self.time >= self.faults_until {
+            return;
+        }
+        for other in (1..=self.shape.masters()).filter(|other| *other != leader) {
+            self.net.cut(Place::Master(leader), Place::Master(other));
+            self.net.cut(Place::Master(other), Place::Master(leader));
+        }
+        self.crash_master(last, true);
+        let soon = self.rng.ms(1, 40);
+        self.after(soon, Event::StartMaster { master: last });
     }
 
     /// The leader's connections to several others break at about the same time. It may be dead, cut off, or as well as
@@ -143,6 +178,9 @@ impl World {
     /// A connection between masters breaks at one end.
     pub(super) fn break_connection(&mut self, master: u64) {
         let peer = 1 + self.rng.below(self.shape.masters());
+        if self.leader() == Some(peer) && !LOSES_LIVING_LEADERS {
+            return;
+        }
         self.after(Duration::ZERO, Event::PeerLost { master, peer });
     }
 }
