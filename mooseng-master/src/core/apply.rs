@@ -1,6 +1,6 @@
 //! A committed entry reaches the state, and whoever waits for it gets the answer.
 
-use mooseng_meta::{Entry, Response};
+use mooseng_meta::{Command, Entry, Response};
 use mooseng_protocol::status::CallError;
 use mooseng_types::FsError;
 
@@ -31,7 +31,15 @@ impl MasterCore {
 
     fn apply_command(&mut self, logged: &LogEntry) -> Response {
         match Entry::decode(&logged.data) {
-            Ok(entry) => self.state.apply(logged.index, &entry),
+            Ok(entry) => {
+                let response = self.state.apply(logged.index, &entry);
+                // A follower may lead next, before a server that another master has made known speaks to it. A copy on
+                // a server without an address would be left out of the next write.
+                if matches!(entry.command, Command::RegisterServer { .. }) {
+                    self.know_servers();
+                }
+                response
+            }
             Err(error) => {
                 // A majority agreed on bytes that this release cannot read. Leaving them out would make this replica
                 // differ from the others for ever.

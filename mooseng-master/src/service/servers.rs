@@ -102,7 +102,7 @@ impl MasterCore {
     }
 
     /// Takes over from the state what servers there are.
-    fn know_servers(&mut self) {
+    pub(crate) fn know_servers(&mut self) {
         for row in self.state.servers() {
             self.registry.know(&row);
         }
