@@ -80,7 +80,7 @@ enum Event {
     Heal,
     DiskFull { place: Place, full: bool },
     Thaw { place: Place, number: u64 },
-    Abandon { leader: u64, last: u64 },
+    Leave { leader: u64, last: bool },
 }
 
 /// A connection of a task to a master.
@@ -314,7 +314,7 @@ impl World {
                 }
             }
             Event::Thaw { place, number } => self.thaw(place, Some(number)),
-            Event::Abandon { leader, last } => self.abandon(leader, last),
+            Event::Leave { leader, last } => self.leave(leader, last),
         }
     }
 
@@ -375,7 +375,7 @@ impl World {
             Event::Heal => (20, 0, 0),
             Event::DiskFull { place, full } => (21, place.number(), u64::from(*full)),
             Event::Thaw { place, number } => (22, place.number(), *number),
-            Event::Abandon { leader, last } => (23, *leader, *last),
+            Event::Leave { leader, last } => (23, *leader, u64::from(*last)),
         };
         let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
         for number in [micros, tag, a, b] {

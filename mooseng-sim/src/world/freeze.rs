@@ -90,7 +90,7 @@ impl World {
             | Event::Fault
             | Event::Heal
             | Event::DiskFull { .. }
-            | Event::Abandon { .. }
+            | Event::Leave { .. }
             | Event::Thaw { .. } => None,
         }
     }

@@ -47,11 +47,12 @@ impl World {
     }
 
     pub(super) fn leader(&self) -> Option<u64> {
-        let leads = |id: &u64| {
-            let running = self.masters.get(id).and_then(|master| master.running.as_ref());
-            running.is_some_and(|running| running.core.node().role() == Role::Leader)
-        };
-        (1..=self.shape.masters()).find(leads)
+        (1..=self.shape.masters()).find(|id| self.leads(*id))
+    }
+
+    fn leads(&self, id: u64) -> bool {
+        let running = self.masters.get(&id).and_then(|master| master.running.as_ref());
+        running.is_some_and(|running| running.core.node().role() == Role::Leader)
     }
 
     /// The leader goes on alone, reachable for clients. One of those who follow it may crash and come back at once, and
@@ -85,39 +86,45 @@ impl World {
         self.heal_later();
     }
 
-    /// First as many lose the leader as are not needed for its lease. By the time they stand for election, one of those
-    /// who keep it in office dies, is back at once, and is cut off from it too: its silence is all that is left. Clients
-    /// ask for nothing meanwhile, or those who stand would lack what was written, and not be elected for that reason.
+    /// The leader is left by degrees: first by as many as are not needed for its lease. When what they have promised it is
+    /// over, one of those who keep it in office dies, is back at once, and is cut off from it too: its silence is all
+    /// that is left. Clients ask for nothing meanwhile, or those who stand would lack what was written, and not be
+    /// elected for that reason.
     pub(super) fn leave_leader_by_degrees(&mut self) {
         let Some(leader) = self.leader() else { return };
-        let count = self.shape.masters();
-        let mut others = (1..count).map(|step| 1 + (leader - 1 + step) % count);
-        let Some(last) = others.next() else { return };
-        let stay = usize::try_from(count / 2).unwrap_or(1) - 1;
-        for other in others.skip(stay) {
-            self.net.cut(Place::Master(leader), Place::Master(other));
-            self.net.cut(Place::Master(other), Place::Master(leader));
-        }
-        self.note(format!("master {leader}, which leads, is left with what it needs"));
-        let then = self.rng.ms(150, 500);
         for number in 0..self.shape.clients() {
-            self.freeze(Place::Client(number as u64), then + Duration::from_millis(300));
+            self.freeze(Place::Client(number as u64), Duration::from_millis(700));
         }
-        self.after(then, Event::Abandon { leader, last });
+        self.note(format!("master {leader}, which leads, is left by one after the other"));
+        self.after(Duration::from_millis(60), Event::Leave { leader, last: false });
+        let then = self.rng.ms(320, 400);
+        self.after(then, Event::Leave { leader, last: true });
         self.after(then + Duration::from_secs(1), Event::Heal);
     }
 
-    pub(super) fn abandon(&mut self, leader: u64, last: u64) {
+    /// Those who leave first, or the others.
+    pub(super) fn leave(&mut self, leader: u64, last: bool) {
         if self.time >= self.faults_until {
             return;
         }
-        for other in (1..=self.shape.masters()).filter(|other| *other != leader) {
-            self.net.cut(Place::Master(leader), Place::Master(other));
-            self.net.cut(Place::Master(other), Place::Master(leader));
+        let count = self.shape.masters();
+        let others: Vec<_> = (1..count).map(|step| 1 + (leader - 1 + step) % count).collect();
+        let (stay, go) = others.split_at(others.len() / 2);
+        for other in if last { stay } else { go } {
+            self.net.cut(Place::Master(leader), Place::Master(*other));
+            self.net.cut(Place::Master(*other), Place::Master(leader));
         }
-        self.crash_master(last, true);
-        let soon = self.rng.ms(1, 40);
-        self.after(soon, Event::StartMaster { master: last });
+        if last && let Some(voter) = stay.first() {
+            self.crash_master(*voter, true);
+            let back = self.rng.ms(1, 30);
+            self.after(back, Event::StartMaster { master: *voter });
+            for master in go {
+                self.after(
+                    back + Duration::from_millis(5),
+                    Event::PeerLost { master: *master, peer: leader },
+                );
+            }
+        }
     }
 
     /// The leader's connections to several others break at about the same time. It may be dead, cut off, or as well as
@@ -178,7 +185,7 @@ impl World {
     /// A connection between masters breaks at one end.
     pub(super) fn break_connection(&mut self, master: u64) {
         let peer = 1 + self.rng.below(self.shape.masters());
-        if self.leader() == Some(peer) && !LOSES_LIVING_LEADERS {
+        if self.leads(peer) && !LOSES_LIVING_LEADERS {
             return;
         }
         self.after(Duration::ZERO, Event::PeerLost { master, peer });
