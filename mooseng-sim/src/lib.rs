@@ -14,6 +14,7 @@ mod master;
 mod net;
 pub mod oracle;
 pub mod plant;
+mod rows;
 mod server;
 mod task;
 pub mod world;

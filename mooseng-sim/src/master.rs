@@ -11,7 +11,7 @@ use mooseng_master::config::Peer;
 use mooseng_master::core::{CoreConfig, Effect, MasterCore, Now};
 use mooseng_master::raft::log::{LogOpenError, LogOptions, Segments};
 use mooseng_master::raft::{HardState, LogEntry, Persist};
-use mooseng_meta::{Batch, Member, Membership, MemoryStore, MetaState, MetaStore};
+use mooseng_meta::{Batch, Member, Membership, MemoryStore, MetaStore};
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{ClusterId, MasterId};
 
@@ -20,12 +20,14 @@ use crate::disk::FusedDisk;
 use crate::entropy::{Rng, SeededEntropy};
 use crate::invariants::Appended;
 use crate::plant::Plant;
+use crate::rows::Rows;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 /// Small, so that a run turns over many segments.
 const SEGMENT_BYTES: u64 = 32 << 10;
 const LOG_DIR: &str = "/log";
+const ELECTION: Duration = Duration::from_millis(250);
 
 /// Work of the log's writer, in order.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ pub(crate) struct Master {
     life: u32,
     pub(crate) clock: MachineClock,
     pub(crate) disk: FusedDisk,
-    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) rows: Rows,
     /// Rises with every start, so that what was meant for a former process is told from what is meant for this one.
     pub(crate) incarnation: u64,
     pub(crate) running: Option<Running>,
@@ -105,16 +107,16 @@ pub(crate) fn address(id: u64) -> String {
 impl Master {
     /// A machine whose disk is new, or that is already in a group of all masters.
     pub(crate) fn new(number: u64, masters: u64, founded: bool, rng: &mut Rng, plant: Option<Plant>) -> Self {
-        let store = Arc::new(MemoryStore::new());
+        let rows = Rows::default();
         if founded {
-            found(&store, masters);
+            found(&rows, masters);
         }
         Self {
             number,
             life: 0,
             clock: MachineClock::new(rng),
             disk: new_disk(),
-            store,
+            rows,
             incarnation: 0,
             running: None,
             rng: rng.fork(),
@@ -133,7 +135,7 @@ impl Master {
     pub(crate) fn wipe(&mut self) {
         self.life += 1;
         self.disk = new_disk();
-        self.store = Arc::new(MemoryStore::new());
+        self.rows = Rows::default();
     }
 
     fn config(&self) -> CoreConfig {
@@ -146,7 +148,7 @@ impl Master {
             cluster: CLUSTER,
             copies: 2,
             heartbeat: Duration::from_millis(50),
-            election: Duration::from_millis(250),
+            election: ELECTION,
             session_timeout: Duration::from_secs(5),
             log_keep_bytes: 3 << 10,
         }
@@ -170,16 +172,23 @@ impl Master {
             }
             Err(error) => return Err(format!("master {} cannot open its log: {error}", self.number)),
         };
-        let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
-        let state = MetaState::open(store).map_err(|error| format!("master {}: {error}", self.number))?;
-        if let Err(error) = segments.begin_behind(state.base(), &mut recovered) {
+        let base = match self.rows.open() {
+            Ok(state) => state.base(),
+            Err(error) => return Err(format!("master {}: {error}", self.number)),
+        };
+        if let Err(error) = segments.begin_behind(base, &mut recovered) {
             let full = error.kind() == ErrorKind::StorageFull;
             return Ok(if full && !self.disk.blown() { Started::NoRoom } else { Started::Dark });
         }
-        if self.plant == Some(Plant::TruncateTail) {
-            recovered.entries.pop();
+        let mut now = self.clock.now(time).mono;
+        match self.plant {
+            Some(Plant::TruncateTail) => drop(recovered.entries.pop()),
+            Some(Plant::VoteAtOnce) => now = now.saturating_sub(4 * ELECTION),
+            Some(Plant::ForgetAnswers) => self.rows.forget_answers(),
+            Some(Plant::DoubleApply) => self.rows.go_back(&mut recovered),
+            _ => {}
         }
-        let now = self.clock.now(time).mono;
+        let state = self.rows.open().map_err(|error| format!("master {}: {error}", self.number))?;
         let entropy = SeededEntropy::door(self.rng.fork());
         let core = MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
         self.running = Some(Running {
@@ -199,7 +208,7 @@ impl Master {
         if let Some((store, batch)) = running.flushing.take()
             && self.rng.chance(500)
         {
-            store.write(&batch);
+            self.rows.write(&*store, &batch);
         }
         let operations = match self.rng.below(4) {
             0 => 0,
@@ -209,7 +218,7 @@ impl Master {
         self.disk.arm(operations);
         if !running.writing.is_empty() {
             // What has not come to the disk before the end is lost; nobody was told of it.
-            drop(running.write(&mut self.store, self.plant));
+            drop(running.write(&mut self.rows, self.plant));
         }
         self.disk.mend();
         true
@@ -217,8 +226,18 @@ impl Master {
 
     /// The last entry whose rows are in the store.
     pub(crate) fn store_index(&self) -> u64 {
-        let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
-        MetaState::open(store).map_or(0, |state| state.applied_index())
+        self.rows.open().map_or(0, |state| state.applied_index())
+    }
+
+    /// The store has written what it was given.
+    pub(crate) fn flushed(&mut self, now: Now) {
+        let Some(running) = self.running.as_mut() else { return };
+        if let Some((store, batch)) = running.flushing.take() {
+            self.rows.write(&*store, &batch);
+            if self.plant != Some(Plant::FlushBeforeWrite) {
+                running.core.flushed(now);
+            }
+        }
     }
 
     pub(crate) fn now(&self, time: Duration) -> Now {
@@ -275,7 +294,7 @@ impl Running {
     }
 
     /// One turn of the log's writer; the number of the last batch that is durable now.
-    fn write(&mut self, store: &mut Arc<MemoryStore>, plant: Option<Plant>) -> std::io::Result<Option<u64>> {
+    fn write(&mut self, rows: &mut Rows, plant: Option<Plant>) -> std::io::Result<Option<u64>> {
         let (mut batches, mut purge) = (Vec::new(), None);
         for work in self.writing.drain(..) {
             match work {
@@ -288,7 +307,7 @@ impl Running {
                 Work::Install(snapshot, batch) => {
                     self.segments.append(&batches)?;
                     batches.clear();
-                    *store = snapshot;
+                    *rows = Rows::of(snapshot);
                     batches.push(batch);
                 }
                 Work::Purge { index, term } => purge = Some((index, term)),
@@ -303,24 +322,14 @@ impl Running {
     }
 
     /// The log's writer is done with what it had in hand.
-    pub(crate) fn written(&mut self, store: &mut Arc<MemoryStore>, plant: Option<Plant>) -> Done {
-        match self.write(store, plant) {
+    pub(crate) fn written(&mut self, rows: &mut Rows, plant: Option<Plant>) -> Done {
+        match self.write(rows, plant) {
             Ok(Some(number)) => {
                 self.core.persisted(number);
                 Done::Nothing
             }
             Ok(None) => Done::Nothing,
             Err(_) => Done::Died,
-        }
-    }
-
-    /// The store has written what it was given.
-    pub(crate) fn flushed(&mut self, now: Now, plant: Option<Plant>) {
-        if let Some((store, batch)) = self.flushing.take() {
-            store.write(&batch);
-            if plant != Some(Plant::FlushBeforeWrite) {
-                self.core.flushed(now);
-            }
         }
     }
 }
@@ -337,9 +346,8 @@ fn new_disk() -> FusedDisk {
 }
 
 /// Writes what a group of all masters begins with.
-fn found(store: &Arc<MemoryStore>, masters: u64) {
-    let empty: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(store);
-    let Ok(mut state) = MetaState::open(empty) else { return };
+fn found(rows: &Rows, masters: u64) {
+    let Ok(mut state) = rows.open() else { return };
     let member = |number| Member {
         id: id_of(number, 0),
         name: address(number),
@@ -349,6 +357,6 @@ fn found(store: &Arc<MemoryStore>, masters: u64) {
     };
     state.found(1, 1, Membership { epoch: 1, members: (1..=masters).map(member).collect() });
     if let Some(batch) = state.freeze() {
-        store.write(&batch);
+        rows.store().write(&batch);
     }
 }

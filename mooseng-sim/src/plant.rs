@@ -18,11 +18,18 @@ pub enum Plant {
     FreshNumbers,
     /// The clock of a leader that is cut off runs at a twentieth of its speed: it takes its lease for valid too long.
     SlowClock,
+    /// A restarted master votes at once, while the leader from before may count on its silence.
+    VoteAtOnce,
+    /// A restarted master finds that it has applied less than its store has, and the requests' numbers are gone: what is
+    /// applied again is not known again.
+    DoubleApply,
+    /// A restarted master has forgotten the answers it gave.
+    ForgetAnswers,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
@@ -30,6 +37,9 @@ impl Plant {
         Self::SkipDataSync,
         Self::FreshNumbers,
         Self::SlowClock,
+        Self::VoteAtOnce,
+        Self::DoubleApply,
+        Self::ForgetAnswers,
     ];
 
     /// Its name on the command line.
@@ -43,6 +53,9 @@ impl Plant {
             Self::SkipDataSync => "skip-data-sync",
             Self::FreshNumbers => "fresh-numbers",
             Self::SlowClock => "slow-clock",
+            Self::VoteAtOnce => "vote-at-once",
+            Self::DoubleApply => "double-apply",
+            Self::ForgetAnswers => "forget-answers",
         }
     }
 }

@@ -85,6 +85,7 @@ enum Event {
     Snapshot(Box<group::Transfer>),
     SnapshotSent { from: u64, from_incarnation: u64, peer: MasterId, arrived: bool },
     Replace { master: u64 },
+    Leave { leader: u64, last: bool },
 }
 
 /// A connection of a task to a master.
@@ -328,6 +329,7 @@ impl World {
                 self.snapshot_sent(from, from_incarnation, peer, arrived);
             }
             Event::Replace { master } => self.replace(master),
+            Event::Leave { leader, last } => self.leave(leader, last),
         }
     }
 
@@ -393,6 +395,7 @@ impl World {
             Event::SnapshotSent { from, peer, arrived, .. } => {
                 (25, *from, peer.raw() << 1 | u64::from(*arrived))
             }
+            Event::Leave { leader, last } => (26, *leader, u64::from(*last)),
         };
         let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
         for number in [micros, tag, a, b] {

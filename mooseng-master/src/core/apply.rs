@@ -1,6 +1,6 @@
 //! A committed entry reaches the state, and whoever waits for it gets the answer.
 
-use mooseng_meta::{Entry, Response};
+use mooseng_meta::{Command, Entry, Response};
 use mooseng_protocol::status::CallError;
 use mooseng_types::FsError;
 
@@ -42,9 +42,9 @@ impl MasterCore {
         match Entry::decode(&logged.data) {
             Ok(entry) => {
                 let response = self.state.apply(logged.index, &entry);
-                if matches!(response, Response::Server(_)) {
-                    // Every master, whether or not that server has spoken to it: the next leader may be asked where the
-                    // server's chunks are before it has.
+                // A follower may lead next, before a server that another master has made known speaks to it. A copy on
+                // a server without an address would be left out of the next write.
+                if matches!(entry.command, Command::RegisterServer { .. }) {
                     self.know_servers();
                 }
                 response
@@ -70,5 +70,54 @@ impl MasterCore {
     pub(crate) fn mismatched(response: &Response) -> CallError {
         tracing::error!(?response, "a command was answered in the wrong shape");
         CallError::Refused(FsError::Io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use mooseng_env::SystemEntropy;
+    use mooseng_meta::{MemoryStore, MetaState};
+    use mooseng_protocol::token::TokenKey;
+    use mooseng_types::{ClusterId, MasterId, ServerId, TimeNs};
+
+    use super::*;
+    use crate::config::Peer;
+    use crate::core::CoreConfig;
+    use crate::raft::{HardState, Recovered};
+
+    #[test]
+    fn a_server_that_another_master_made_known_has_an_address_here_before_it_speaks() {
+        let (uuid, name, address) = ([1; 16], "s".to_owned(), "s:1".to_owned());
+        let command = Command::RegisterServer { uuid, name, address };
+        let entry = Entry { stamp: TimeNs::from_raw(0), request: None, command };
+        let logged = LogEntry { term: 1, index: 1, kind: 0, data: entry.encode().into() };
+        let peer = |id| Peer { id, name: format!("m{id}"), address: format!("m{id}:1") };
+        let config = CoreConfig {
+            id: MasterId::from_raw(1),
+            name: "m1".into(),
+            address: "m1:1".into(),
+            log_keep_bytes: 1 << 20,
+            peers: (1..=3).map(peer).collect(),
+            cluster: ClusterId::from_bytes([1; 16]),
+            copies: 2,
+            heartbeat: Duration::from_millis(50),
+            election: Duration::from_millis(250),
+            session_timeout: Duration::from_secs(5),
+        };
+        let hard_state = HardState { term: 1, vote: 0, commit: 1 };
+        let recovered = Recovered { hard_state, purged: (0, 0), entries: vec![logged] };
+        let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
+        let (key, entropy) = (TokenKey::new(&[0; 32]), Arc::new(SystemEntropy));
+        let mut core = MasterCore::new(config, key, state, recovered, Duration::ZERO, entropy);
+        let now = Now { mono: Duration::ZERO, wall: TimeNs::from_raw(0) };
+        core.settle(now);
+        assert_eq!(core.state().applied_index(), 1);
+        let server = core.state().servers()[0].server;
+        assert_eq!(server, ServerId::from_raw(1));
+        let known = core.registry.addresses(&[server], Duration::ZERO);
+        assert_eq!(known, [(server, "s:1".to_owned())]);
     }
 }

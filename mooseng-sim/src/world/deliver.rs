@@ -103,7 +103,7 @@ impl World {
         let plant = self.plant;
         let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
         let Some(running) = master.running.as_mut() else { return };
-        match running.written(&mut master.store, plant) {
+        match running.written(&mut master.rows, plant) {
             Done::Nothing => self.with_core(id, |_, _| {}),
             // A full disk ends the process only, a blown fuse the machine.
             Done::Died => {
@@ -114,15 +114,13 @@ impl World {
     }
 
     pub(super) fn flushed(&mut self, id: u64, incarnation: u64) {
-        let plant = self.plant;
         let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
         if master.disk.is_full() && master.rng.chance(700) {
             // What the store makes of it: rows that are not there end the process.
             return self.crash_master(id, false);
         }
         let now = master.now(self.time);
-        let Some(running) = master.running.as_mut() else { return };
-        running.flushed(now, plant);
+        master.flushed(now);
         self.with_core(id, |_, _| {});
     }
 

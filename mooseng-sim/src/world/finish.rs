@@ -153,7 +153,8 @@ impl World {
                 problems.extend(invariants::consistent(master.number, running.core.state()));
             }
         }
-        let stores: Vec<_> = self.masters.values().map(|master| (master.number, &*master.store)).collect();
+        let stores: Vec<_> =
+            self.masters.values().map(|master| (master.number, master.rows.store())).collect();
         problems.extend(invariants::same_rows(&stores));
         problems.into_iter().for_each(|problem| self.accuse(problem));
     }

@@ -91,6 +91,7 @@ impl World {
             | Event::Fault
             | Event::Heal
             | Event::DiskFull { .. }
+            | Event::Leave { .. }
             | Event::Thaw { .. }
             | Event::Snapshot(_)
             | Event::Replace { .. } => None,

@@ -9,11 +9,6 @@ use super::{Event, World};
 use crate::net::Place;
 use crate::plant::Plant;
 
-/// Whether followers may lose their connections to a leader that lives, several at a time. All of them then vote at once,
-/// while the leader may still answer reads: `lease_is_exclusive` is found broken within ten seeds. To be set once a
-/// voter remembers until when it has promised a leader not to.
-const LOSES_LIVING_LEADERS: bool = false;
-
 impl World {
     /// Cuts masters off from each other: two of them, one from all, one half from the other, or here and there.
     pub(super) fn part_masters(&mut self) {
@@ -47,11 +42,12 @@ impl World {
     }
 
     pub(super) fn leader(&self) -> Option<u64> {
-        let leads = |id: &u64| {
-            let running = self.masters.get(id).and_then(|master| master.running.as_ref());
-            running.is_some_and(|running| running.core.node().role() == Role::Leader)
-        };
-        (1..=self.shape.masters()).find(leads)
+        (1..=self.shape.masters()).find(|id| self.leads(*id))
+    }
+
+    fn leads(&self, id: u64) -> bool {
+        let running = self.masters.get(&id).and_then(|master| master.running.as_ref());
+        running.is_some_and(|running| running.core.node().role() == Role::Leader)
     }
 
     /// The leader goes on alone, reachable for clients. One of those who follow it may crash and come back at once, and
@@ -85,12 +81,53 @@ impl World {
         self.heal_later();
     }
 
+    /// The leader is left by degrees: first by as many as are not needed for its lease. When what they have promised it is
+    /// over, one of those who keep it in office dies, is back at once, and is cut off from it too: its silence is all
+    /// that is left. Clients ask for nothing meanwhile, or those who stand would lack what was written, and not be
+    /// elected for that reason.
+    pub(super) fn leave_leader_by_degrees(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        for number in 0..self.shape.clients() {
+            self.freeze(Place::Client(number as u64), Duration::from_millis(700));
+        }
+        self.note(format!("master {leader}, which leads, is left by one after the other"));
+        self.after(Duration::from_millis(60), Event::Leave { leader, last: false });
+        let then = self.rng.ms(320, 400);
+        self.after(then, Event::Leave { leader, last: true });
+        self.after(then + Duration::from_secs(1), Event::Heal);
+    }
+
+    /// Those who leave first, or the others.
+    pub(super) fn leave(&mut self, leader: u64, last: bool) {
+        if self.time >= self.faults_until {
+            return;
+        }
+        let count = self.shape.masters();
+        let others: Vec<_> = (1..count).map(|step| 1 + (leader - 1 + step) % count).collect();
+        let (stay, go) = others.split_at(others.len() / 2);
+        for other in if last { stay } else { go } {
+            self.net.cut(Place::Master(leader), Place::Master(*other));
+            self.net.cut(Place::Master(*other), Place::Master(leader));
+        }
+        if last && let Some(voter) = stay.first() {
+            self.crash_master(*voter, true);
+            let back = self.rng.ms(1, 30);
+            self.after(back, Event::StartMaster { master: *voter });
+            for master in go {
+                self.after(
+                    back + Duration::from_millis(5),
+                    Event::PeerLost { master: *master, peer: leader },
+                );
+            }
+        }
+    }
+
     /// The leader's connections to several others break at about the same time. It may be dead, cut off, or as well as
     /// before.
     pub(super) fn lose_leader(&mut self) {
         let Some(leader) = self.leader() else { return };
         let others: Vec<u64> = (1..=self.shape.masters()).filter(|other| *other != leader).collect();
-        let fate = self.rng.below(if LOSES_LIVING_LEADERS { 3 } else { 1 });
+        let fate = self.rng.below(3);
         match fate {
             0 => self.crash_master(leader, true),
             1 => {

@@ -33,13 +33,18 @@ fn three_masters_keep_their_promises_through_crashes_and_partitions() {
 }
 
 #[test]
+fn five_masters_keep_their_promises_through_crashes_and_partitions() {
+    check((1..=SEEDS).map(|seed| (seed, Shape::Five)));
+}
+
+#[test]
 fn seeds_that_once_failed_do_not_fail_again() {
     check(KEPT.iter().copied());
 }
 
 #[test]
 fn equal_seeds_run_alike_and_others_do_not() {
-    for shape in [Shape::One, Shape::Three] {
+    for shape in Shape::ALL {
         let traces: Vec<_> = (1..=12).map(|seed| run(seed, shape, None).trace).collect();
         let again: Vec<_> = (1..=12).map(|seed| run(seed, shape, None).trace).collect();
         assert_eq!(traces, again);

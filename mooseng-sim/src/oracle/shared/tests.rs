@@ -1,3 +1,5 @@
+//! Hand-made histories, good and bad, of each shared object.
+
 use std::time::Duration;
 
 use super::*;
