@@ -93,18 +93,19 @@ impl World {
         }
     }
 
-    /// Whether all masters are voters in the life that they have, as the leader sees it: one may then be lost for good.
-    fn all_vote(&self) -> bool {
+    /// Whether all masters, perhaps but one, are voters in the life that they have, as the leader sees it: one may then be
+    /// lost for good.
+    fn vote_all_but(&self, one: Option<u64>) -> bool {
         let Some(leader) = self.leader().and_then(|leader| self.masters.get(&leader)) else { return false };
         let Some(running) = leader.running.as_ref() else { return false };
         let voters = running.core.state().membership().voters();
-        voters.len() == self.masters.len()
-            && self.masters.values().all(|master| voters.contains(&master.id()))
+        let mut others = self.masters.values().filter(|master| Some(master.number) != one);
+        others.all(|master| voters.contains(&master.id()))
     }
 
     /// A master loses its disk for good.
     pub(super) fn wipe_master(&mut self, id: u64) {
-        if self.masters.len() < 3 || !self.all_vote() {
+        if self.masters.len() < 3 || !self.replacing.is_empty() || !self.vote_all_but(None) {
             return;
         }
         self.crash_master(id, true);
@@ -117,7 +118,7 @@ impl World {
     /// The administrator takes a master out of the group, and lets it in again with a new disk.
     pub(super) fn replace_master(&mut self, id: u64) {
         let Some(old) = self.masters.get(&id).map(crate::master::Master::id) else { return };
-        if self.masters.len() < 3 || !self.all_vote() || self.replacing.contains_key(&id) {
+        if self.masters.len() < 3 || !self.replacing.is_empty() {
             return;
         }
         self.note(format!("master {id} is to leave the group"));
@@ -137,8 +138,9 @@ impl World {
             Some(group) if group.get(old).is_some() => {
                 if self.leader() == Some(id) {
                     self.admin(&pb::TransferLeaderRequest::default());
+                } else if self.vote_all_but(Some(id)) {
+                    self.admin(&pb::RemoveMasterRequest { master: id.to_string(), dry_run: false });
                 }
-                self.admin(&pb::RemoveMasterRequest { master: id.to_string(), dry_run: false });
             }
             Some(_) if own == old => {
                 self.crash_master(id, true);
