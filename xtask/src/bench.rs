@@ -11,6 +11,7 @@ mod report;
 mod stream;
 mod target;
 mod usage;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ pub(crate) struct BenchArgs {
     /// Something else than the load of a file system; most other options do not count then.
     #[arg(long, value_enum)]
     suite: Option<Special>,
-    /// How often a suite does what it measures.
+    /// How often the failover suite has each kind of failover.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Measure this directory instead of starting a cluster.
@@ -82,6 +83,8 @@ impl Group {
 pub(crate) enum Special {
     /// How long a mount stands still when the leader goes.
     Failover,
+    /// Durable creates of many callers without a mount.
+    Wire,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -168,6 +171,7 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("mooseng-bench-").tempdir_in(scratch)?;
     match args.suite {
         Some(Special::Failover) => return failover::run(root, args, scratch.path()),
+        Some(Special::Wire) => return wire::run(root, args, scratch.path()),
         None => {}
     }
     let mut targets = targets(root, args, scratch.path())?;
