@@ -19,6 +19,8 @@ pub(super) struct Belief {
     masters: Vec<Arc<str>>,
     silent: Vec<(Arc<str>, Duration)>,
     leader: Arc<str>,
+    /// Somebody has said so, and it was not just the next one to try.
+    told: bool,
     term: u64,
     news: u64,
 }
@@ -38,7 +40,7 @@ impl Belief {
     pub(super) fn new(masters: &[String]) -> Self {
         let masters: Vec<Arc<str>> = masters.iter().map(|master| master.as_str().into()).collect();
         let leader = masters.first().cloned().unwrap_or_else(|| "".into());
-        Self { masters, silent: Vec::new(), leader, term: 1, news: 1 }
+        Self { masters, silent: Vec::new(), leader, told: false, term: 1, news: 1 }
     }
 
     pub(super) fn now(&self) -> Believed {
@@ -85,16 +87,20 @@ impl Belief {
         let next = in_turn.clone().find(|master| !self.is_silent(master, now)).or_else(|| in_turn.next());
         if let Some(next) = next {
             self.leader = Arc::clone(next);
+            self.told = false;
             self.term += 1;
         }
     }
 
     fn learn(&mut self, address: &str) -> bool {
-        if address.is_empty() || *self.leader == *address {
+        if address.is_empty() || (self.told && *self.leader == *address) {
             return false;
         }
-        self.leader = address.into();
-        self.term += 1;
+        if *self.leader != *address {
+            self.leader = address.into();
+            self.term += 1;
+        }
+        self.told = true;
         self.news += 1;
         true
     }
@@ -189,8 +195,10 @@ mod tests {
         let news = belief.news();
         belief.pass(belief.term(), NOW);
         assert_eq!(belief.news(), news);
-        assert!(belief.claimed("c"));
+        let term = belief.term();
+        assert!(belief.claimed("b"), "but that it leads indeed is news to those who wait");
         assert_ne!(belief.news(), news);
+        assert_eq!(belief.term(), term, "and to nobody who has asked it already");
     }
 
     #[test]
