@@ -66,6 +66,17 @@ pub(crate) fn wait_in_sync(limit: Duration, command: impl Fn() -> Command) -> Re
     last.context("no status")
 }
 
+/// Whether this build can hand the leadership over.
+pub(crate) fn can_transfer(mut mooseng: Command) -> bool {
+    let help = shell::finish(mooseng.args(["cluster", "transfer-leader", "--help"]), ASK_LIMIT);
+    help.is_ok_and(|done| done.status.success())
+}
+
+/// The leader hands over to whichever follower it chooses.
+pub(crate) fn transfer(mut mooseng: Command) -> Result<()> {
+    shell::stdout_within(mooseng.args(["cluster", "transfer-leader"]), ASK_LIMIT).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,6 @@ use crate::{shell, test, wait};
 const SYNC_LIMIT: Duration = Duration::from_secs(60);
 /// Longer than a client tries before it gives up.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(90);
-const TRANSFER_LIMIT: Duration = Duration::from_secs(20);
 const BEFORE: Duration = Duration::from_millis(300);
 const AFTER: Duration = Duration::from_millis(700);
 const FROZEN: Duration = Duration::from_secs(3);
@@ -35,13 +34,16 @@ enum Kind {
     Nothing,
     Kill,
     Freeze,
+    /// SIGTERM, as an administrator stops a master.
+    Stop,
     Transfer,
 }
 
-const KINDS: [(Kind, &str); 4] = [
+const KINDS: [(Kind, &str); 5] = [
     (Kind::Nothing, "nothing happens"),
     (Kind::Kill, "kill -9 of the leader"),
     (Kind::Freeze, "SIGSTOP of the leader, 3 s"),
+    (Kind::Stop, "SIGTERM of the leader"),
     (Kind::Transfer, "planned transfer"),
 ];
 
@@ -58,7 +60,7 @@ pub(super) fn run(root: &Path, args: &BenchArgs, scratch: &Path) -> Result<()> {
     let [create, stat] = lanes;
     let lanes = [create?, stat?];
     for (kind, name) in KINDS {
-        if kind == Kind::Transfer && !can_transfer(&cluster) {
+        if kind == Kind::Transfer && !status::can_transfer(cluster.mooseng(&[])) {
             println!("{name}: skipped, this build has no `mooseng cluster transfer-leader`");
             continue;
         }
@@ -90,11 +92,6 @@ fn start(root: &Path, args: &BenchArgs, scratch: &Path) -> Result<Cluster> {
     Ok(cluster)
 }
 
-fn can_transfer(cluster: &Cluster) -> bool {
-    let help = shell::finish(&mut cluster.mooseng(&["cluster", "transfer-leader", "--help"]), TRANSFER_LIMIT);
-    help.is_ok_and(|done| done.status.success())
-}
-
 /// One fault under load; answers the longest gap of each lane.
 fn round_of(kind: Kind, cluster: &mut Cluster, lanes: &[Lane; 2]) -> Result<[Duration; 2]> {
     let status = in_sync(cluster)?;
@@ -111,9 +108,8 @@ fn round_of(kind: Kind, cluster: &mut Cluster, lanes: &[Lane; 2]) -> Result<[Dur
             shell::signal(pid, Signal::CONT);
             waited?;
         }
-        Kind::Transfer => {
-            shell::stdout_within(&mut cluster.mooseng(&["cluster", "transfer-leader"]), TRANSFER_LIMIT)?;
-        }
+        Kind::Stop => shell::signal(cluster.pid(leader)?, Signal::TERM),
+        Kind::Transfer => status::transfer(cluster.mooseng(&[]))?,
     }
     wait::let_run(AFTER)?;
     let done = lanes.each_ref().map(Lane::done);
@@ -122,7 +118,8 @@ fn round_of(kind: Kind, cluster: &mut Cluster, lanes: &[Lane; 2]) -> Result<[Dur
         Ok(lanes.iter().zip(done).all(|(lane, before)| lane.done() > before))
     })?;
     let gaps = lanes.each_ref().map(Lane::longest);
-    if kind == Kind::Kill {
+    if matches!(kind, Kind::Kill | Kind::Stop) {
+        wait::until(PROGRESS_LIMIT, "the master to end", || Ok(cluster.pid(leader).is_err()))?;
         cluster.restart(leader)?;
     }
     Ok(gaps)

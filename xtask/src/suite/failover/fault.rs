@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
 use super::spread::{Spread, host};
-use crate::status::Status;
+use crate::status::{self, Status};
 
 /// One kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) enum Fault {
     Kill,
     /// SIGTERM: it may hand over first.
     Stop,
+    /// The administrator has the leadership handed over.
+    Transfer,
     /// SIGSTOP, later SIGCONT: a process that hangs, or a machine that swaps.
     Freeze,
     /// The link goes down: nobody hears anything, no connection is reset.
@@ -34,10 +36,11 @@ pub(super) enum Victim {
 }
 
 /// Every kind of round, in order.
-pub(super) const KINDS: [(Fault, Victim); 9] = [
+pub(super) const KINDS: [(Fault, Victim); 10] = [
     (Fault::Kill, Victim::Leader),
     (Fault::Kill, Victim::Follower),
     (Fault::Stop, Victim::Leader),
+    (Fault::Transfer, Victim::Leader),
     (Fault::Freeze, Victim::Leader),
     (Fault::Freeze, Victim::Follower),
     (Fault::Cut, Victim::Leader),
@@ -53,6 +56,7 @@ impl Fault {
     pub(super) fn lasts(self) -> Duration {
         match self {
             Self::Kill | Self::Stop => Duration::from_secs(2),
+            Self::Transfer => Duration::from_secs(1),
             Self::Freeze => Duration::from_secs(10),
             Self::Cut | Self::FullDisk => Duration::from_secs(4),
         }
@@ -68,6 +72,7 @@ impl Fault {
                 spread.signal(victim, Signal::TERM)?;
                 spread.wait_ended(victim)
             }
+            Self::Transfer => status::transfer(spread.mooseng()),
             Self::Freeze => spread.signal(victim, Signal::STOP),
             Self::Cut => spread.net.set_link(host(victim).context("no master")?, false),
             Self::FullDisk => fill(&spread.disk(victim).join(BALLAST)),
@@ -78,6 +83,7 @@ impl Fault {
     pub(super) fn end(self, spread: &mut Spread, victim: &str) -> Result<&'static str> {
         match self {
             Self::Kill | Self::Stop => spread.launch(victim)?,
+            Self::Transfer => {}
             Self::Freeze => spread.signal(victim, Signal::CONT)?,
             Self::Cut => spread.net.set_link(host(victim).context("no master")?, true)?,
             Self::FullDisk => {
