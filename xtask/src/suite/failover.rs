@@ -45,12 +45,13 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Outcome::Skipped("network namespaces are made, which only root may".to_owned()));
     }
-    let net = match Net::make(MASTERS) {
+    let options = context.options();
+    let net = match Net::make(MASTERS, &options.data, &options.mount) {
         Ok(net) => net,
         Err(error) => return Ok(Outcome::Skipped(format!("no network namespaces here: {error:#}"))),
     };
     let seed = Random::fresh_seed();
-    let mut spread = Spread::start(context.options(), net, seed)?;
+    let mut spread = Spread::start(options, net, seed)?;
     let mounts = (0..MOUNTS).map(|number| spread.mount(&format!("mount-{number}")));
     let mounts: Vec<PathBuf> = mounts.collect::<Result<_>>()?;
     let rounds = context.rounds.unwrap_or(1);

@@ -2,17 +2,19 @@
 //! link to that bridge, which can be cut.
 //!
 //! Everything is named `mngfoX`, X being the third byte of the network's addresses. A locked file says that the network
-//! is in use; one whose lock is free was left behind by a run that was killed, and is taken down by the next.
+//! is in use, and where its cluster is; one whose lock is free was left behind by a run that was killed, and is taken
+//! down by the next.
 
 use std::fs::{self, File, TryLockError};
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
-use crate::{shell, wait};
+use crate::{cluster, mounts, shell, wait};
 
 const PREFIX: &str = "mngfo";
 /// Where `ip netns` keeps its names.
@@ -31,15 +33,17 @@ pub(super) struct Net {
 }
 
 impl Net {
-    /// Makes a network of `hosts` namespaces on addresses that are free. An error where this may not be done.
-    pub(super) fn make(hosts: u8) -> Result<Net> {
+    /// Makes a network of `hosts` namespaces on addresses that are free, for a cluster with its data and its mounts in
+    /// these directories. An error where this may not be done.
+    pub(super) fn make(hosts: u8, data: &Path, mounts: &Path) -> Result<Net> {
         sweep_leftovers();
         let used = ip(&["-4", "-o", "addr", "show"])? + &ip(&["-4", "route", "show"])?;
         for number in FIRST..FIRST + TRIES {
-            let Some(lock) = take_lock(number)? else { continue };
+            let Some(mut lock) = take_lock(number)? else { continue };
             if used.contains(&format!("10.77.{number}.")) {
                 continue;
             }
+            writeln!(lock, "{}\n{}", data.display(), mounts.display())?;
             let net = Net { number, hosts, _lock: lock };
             net.build()?;
             return Ok(net);
@@ -71,7 +75,7 @@ impl Net {
     }
 
     /// A command that runs `program` on that host. The process is the program itself, with its pid.
-    pub(super) fn on(&self, host: u8, program: &std::path::Path) -> Command {
+    pub(super) fn on(&self, host: u8, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={NAMESPACES}/{}", self.namespace(host))).arg("--").arg(program);
         command
@@ -105,6 +109,10 @@ fn ip(words: &[&str]) -> Result<String> {
     shell::stdout_within(Command::new("ip").args(words), IP_LIMIT)
 }
 
+fn undo(words: &[&str]) -> Option<String> {
+    shell::clean_up(Command::new("ip").args(words), IP_LIMIT)
+}
+
 fn lock_path(number: u8) -> PathBuf {
     std::env::temp_dir().join(format!("{PREFIX}{number}.lock"))
 }
@@ -112,7 +120,8 @@ fn lock_path(number: u8) -> PathBuf {
 /// The lock of a network; `None` if somebody else has it.
 fn take_lock(number: u8) -> Result<Option<File>> {
     let path = lock_path(number);
-    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    let file = File::options().append(true).create(true).open(&path);
+    let file = file.with_context(|| format!("create {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -130,10 +139,12 @@ pub(crate) fn sweep_leftovers() {
     }
 }
 
-/// Names of namespaces and of devices.
+/// Names of namespaces, of devices and of locks.
 fn names() -> Vec<String> {
     let entries = |path: &str| fs::read_dir(path).into_iter().flatten().flatten();
     let all = entries(NAMESPACES).chain(entries("/sys/class/net"));
+    let locks = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    let all = all.chain(locks);
     all.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
@@ -149,18 +160,24 @@ fn numbers(names: &[String]) -> Vec<u8> {
     found
 }
 
-/// Kills what runs in the namespaces, and removes them and the bridge. What is not there is no error.
+/// Kills the cluster and whatever else runs in the namespaces, and removes them and the bridge. What is not there is no
+/// error.
 fn take_down(number: u8) {
+    let left = fs::read_to_string(lock_path(number)).unwrap_or_default();
+    if let [data, mount] = left.lines().map(Path::new).collect::<Vec<_>>().as_slice() {
+        cluster::sweep(data, mount);
+        mounts::unmount_below(mount);
+    }
     let bridge = format!("{PREFIX}{number}");
     for name in names().iter().filter(|name| name.starts_with(&format!("{bridge}-"))) {
-        let pids = ip(&["netns", "pids", name]).unwrap_or_default();
+        let pids = undo(&["netns", "pids", name]).unwrap_or_default();
         let pids: Vec<u32> = pids.lines().filter_map(|line| line.trim().parse().ok()).collect();
         pids.iter().for_each(|pid| shell::signal(*pid, Signal::KILL));
         wait::quietly(DEATH_LIMIT, || !pids.iter().any(|pid| shell::is_alive(*pid)));
-        ip(&["netns", "del", name]).ok();
+        drop(undo(&["netns", "del", name]));
     }
     for name in names().iter().filter(|name| **name == bridge || name.starts_with(&format!("{bridge}v"))) {
-        ip(&["link", "del", name]).ok();
+        drop(undo(&["link", "del", name]));
     }
     fs::remove_file(lock_path(number)).ok();
 }
