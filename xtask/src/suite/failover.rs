@@ -29,7 +29,7 @@ const MASTERS: u8 = 3;
 const BEFORE: Duration = Duration::from_millis(700);
 const AFTER: Duration = Duration::from_millis(1500);
 /// A stall above this is a failure, whatever the fault.
-const STALL_MAX: Duration = Duration::from_secs(15);
+const STALL_MAX: Duration = Duration::from_secs(5);
 const SYNC_LIMIT: Duration = Duration::from_secs(60);
 const FSCK_LIMIT: Duration = Duration::from_secs(60);
 const SHOWN_MAX: usize = 20;
