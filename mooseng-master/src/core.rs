@@ -6,6 +6,7 @@
 //! peer.
 
 mod apply;
+mod batches;
 mod housekeeping;
 
 use std::collections::BTreeMap;
@@ -333,8 +334,10 @@ impl MasterCore {
         }
         let all_have = if self.node.role() == Role::Leader { self.node.all_have() } else { 0 };
         for (to, messages) in by_peer {
-            let messages = pb::RaftMessages { messages, all_have, ..Default::default() };
-            self.effects.push(Effect::Send(MasterId::from_raw(to), messages));
+            for messages in batches::parts(messages) {
+                let messages = pb::RaftMessages { messages, all_have, ..Default::default() };
+                self.effects.push(Effect::Send(MasterId::from_raw(to), messages));
+            }
         }
     }
 
