@@ -24,10 +24,12 @@ const TELL_CLOSED_EVERY: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(1);
 /// A lease that is not used for this long is given back, and what is unsent for this long is sent.
 const IDLE: Duration = Duration::from_secs(5);
-/// How soon a control connection that was lost, or not made, is tried again.
-const RECONNECT: Duration = Duration::from_secs(2);
+/// How soon a control connection that was lost, or not made, is tried again: until then a master that has just been
+/// started again can announce nothing to this client, and cannot be asked.
+const RECONNECT: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the leader has to answer. While this thread waits for a frozen one it reconnects to nobody else.
+const CALL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a call that is not answered looks whether the leader has changed.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -125,9 +127,8 @@ impl Keeper<'_> {
             return;
         };
         control.connecting = false;
-        if let Some(mux) = mux {
-            self.masters.watch().listen(address, &mux);
-            control.mux = Some(mux);
+        if mux.is_some() {
+            control.mux = mux;
         }
     }
 
@@ -253,7 +254,10 @@ fn connect(address: &str, masters: &Arc<MasterClient>, events: &Events) -> Optio
         _ => {}
     };
     match Mux::connect(address, &masters.control_hello(), CONNECT_TIMEOUT, on_push) {
-        Ok((mux, _)) => Some(mux),
+        Ok((mux, _)) => {
+            masters.watch().listen(address, &mux);
+            Some(mux)
+        }
         Err(error) => {
             tracing::debug!(address, %error, "no control connection");
             None
