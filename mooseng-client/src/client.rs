@@ -36,6 +36,10 @@ const RECALLS_QUEUED: usize = 1024;
 const TIDIERS: usize = 4;
 /// Idle files that wait for it; the rest is found again at the next tick.
 const TIDIES_QUEUED: usize = 1024;
+/// Masters to which control connections are made at the same time: a minority that does not answer keeps nobody waiting.
+const CONNECTORS: usize = 3;
+/// Masters that wait to be connected to; the rest is found again at the next look.
+const CONNECTS_QUEUED: usize = 16;
 /// Closed files of which the masters are told by one request.
 const LEAVING_MAX: usize = 256;
 /// Closed files whose time and size are remembered, to keep the kernel's cache of them.
@@ -56,6 +60,7 @@ pub struct Client {
     pub(crate) fetchers: Workers,
     pub(crate) recallers: Workers,
     pub(crate) tidiers: Workers,
+    pub(crate) connectors: Workers,
     pub(crate) inodes: Mutex<HashMap<InodeId, Arc<Inode>>>,
     pub(crate) remembered: Mutex<HashMap<InodeId, (TimeNs, u64)>>,
     /// Closed files that the masters have down as open.
@@ -95,6 +100,7 @@ impl Client {
             fetchers: Workers::start("fetch", FETCHERS, FETCHES_QUEUED).map_err(no_thread)?,
             recallers: Workers::start("recall", RECALLERS, RECALLS_QUEUED).map_err(no_thread)?,
             tidiers: Workers::start("tidy", TIDIERS, TIDIES_QUEUED).map_err(no_thread)?,
+            connectors: Workers::start("connect", CONNECTORS, CONNECTS_QUEUED).map_err(no_thread)?,
             inodes: Mutex::default(),
             remembered: Mutex::default(),
             leaving: Mutex::default(),
@@ -135,6 +141,8 @@ impl Client {
         }
         self.flushers.close();
         self.fetchers.close();
+        // While the session's thread still takes what they tell it.
+        self.connectors.close();
         self.events.stop();
         self.threads.join();
         self.recallers.close();

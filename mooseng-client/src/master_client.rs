@@ -1,11 +1,18 @@
 //! Calls to the leader: a pool of connections, and tries until the visible limit.
 //!
-//! A caller takes a connection for itself, writes, reads and puts it back: no other thread is involved. While it waits
-//! it looks up every [`SLICE`] whether the leader has changed; if so it sends the same request, under the same number,
-//! to the new one, so that a frozen leader costs an election and not a time-out.
+//! A caller takes a connection for itself, writes, reads and puts it back: no other thread is involved. When another
+//! master turns out to lead, its socket is shut down under it ([`watch`]), and it sends the same request, under the same
+//! number, to the new one; so a frozen leader costs an election and not a time-out. After every [`SLICE`] without an
+//! answer it asks the other masters whether it waits in vain.
 
+mod belief;
+mod dial;
 mod files;
 mod names;
+mod watch;
+
+#[cfg(test)]
+mod tests;
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,8 +22,7 @@ use std::time::Duration;
 use mooseng_env::{Clock, Entropy};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
-use mooseng_protocol::status::CallError;
-use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_types::{ClusterId, FsError, SessionId};
 
 use crate::backoff::Backoff;
@@ -24,12 +30,19 @@ use crate::config::ClientConfig;
 use crate::request_ids::RequestIds;
 use crate::{ClientError, Result, lock, wire};
 
+use belief::Believed;
 pub(crate) use files::{Commit, Granted, Located, Placement};
+use watch::Connection;
+pub(crate) use watch::Watch;
 
-/// How often a waiting caller looks whether the leader has changed.
-const SLICE: Duration = Duration::from_millis(100);
+/// How long a caller waits before it doubts that the one it asked still leads, and between two doubts.
+const SLICE: Duration = Duration::from_millis(50);
 /// How long one try may last.
 const TRY_MAX: Duration = Duration::from_secs(10);
+/// How long one try may last if no other master can be asked who leads.
+const TRY_ALONE_MAX: Duration = Duration::from_secs(3);
+/// Tries one after the other without a wait, when each of them had a reason to go elsewhere.
+const HOPS_MAX: u32 = 2;
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Idle connections that are kept.
@@ -49,14 +62,6 @@ pub(crate) struct Session {
     ids: Mutex<RequestIds>,
 }
 
-/// Where the leader is believed to be.
-#[derive(Debug, Clone)]
-struct Leader {
-    address: Arc<str>,
-    /// Rises with each change, so that waiting callers notice.
-    term: u64,
-}
-
 /// The way to the leader, shared by all threads.
 #[derive(Debug)]
 pub(crate) struct MasterClient {
@@ -65,8 +70,8 @@ pub(crate) struct MasterClient {
     instance: String,
     cluster: ClusterId,
     retry: Duration,
-    leader: Mutex<Leader>,
-    idle: Mutex<Vec<(u64, FrameStream)>>,
+    watch: Arc<Watch>,
+    idle: Mutex<Vec<Connection>>,
     session: RwLock<Arc<Session>>,
     renewing: Mutex<()>,
     sessions_lost: AtomicU64,
@@ -82,14 +87,13 @@ impl MasterClient {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
-        let first = config.masters.first().cloned().unwrap_or_default();
         let mut client = Self {
             masters: config.masters.clone(),
             name: config.name.clone(),
             instance: config.instance.clone(),
             cluster: config.cluster(),
             retry: patience,
-            leader: Mutex::new(Leader { address: first.into(), term: 1 }),
+            watch: Watch::new(&config.masters),
             idle: Mutex::new(Vec::new()),
             session: RwLock::new(Arc::new(Session {
                 id: SessionId::from_raw(0),
@@ -128,19 +132,13 @@ impl MasterClient {
 
     /// The believed leader, with a number that rises with each change.
     pub(crate) fn leader(&self) -> (Arc<str>, u64) {
-        let leader = lock(&self.leader).clone();
-        (leader.address, leader.term)
+        let believed = self.watch.believed();
+        (believed.leader, believed.term)
     }
 
-    /// Somebody who should know has named the leader. An address that is the known one changes nothing.
-    pub(crate) fn set_leader(&self, address: &str) {
-        let mut leader = lock(&self.leader);
-        if !address.is_empty() && *leader.address != *address {
-            tracing::info!(address, "the masters have a new leader");
-            *leader = Leader { address: address.into(), term: leader.term + 1 };
-            drop(leader);
-            lock(&self.idle).clear();
-        }
+    /// Where the belief about the leader is kept.
+    pub(crate) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
     }
 
     /// Opens a new session in place of one that has expired; once, however many callers notice.
@@ -215,14 +213,13 @@ impl MasterClient {
         mut in_doubt: Option<&mut bool>,
     ) -> Result<R::Reply> {
         let start = self.clock.monotonic();
-        let (mut away, mut held) = (Backoff::unavailable(), Backoff::lease_held());
-        let mut tried = 0u32;
+        let (mut away, mut held) = (Backoff::election(), Backoff::lease_held());
+        let mut hops = 0;
         let mut stalled = false;
         loop {
-            let (leader, term) = self.leader();
-            let outcome = self.try_once(&leader, term, &make());
+            let believed = self.watch.believed();
+            let (outcome, reused) = self.try_once(&believed, &make());
             let since = self.clock.monotonic().saturating_sub(start);
-            tried += 1;
             let error = match outcome {
                 Ok(reply) => {
                     if stalled {
@@ -251,86 +248,115 @@ impl MasterClient {
                 stalled = true;
                 tracing::warn!(what, %error, "waiting for the masters");
             }
-            let followed = self.follow(&error, term);
-            if tried > 1 || !followed {
-                self.clock.sleep(away.next(self.entropy.next_u64()));
+            hops += 1;
+            if !self.follow(&error, &believed, reused) || hops > HOPS_MAX {
+                hops = 0;
+                self.watch.wait(believed.news, away.next(self.entropy.next_u64()));
             }
         }
     }
 
-    /// Moves on to where `error` points. Tells whether the next try goes to another place than the last.
-    fn follow(&self, error: &CallError, term: u64) -> bool {
+    /// Moves on to where `error` points. Tells whether there is a reason to try again at once.
+    fn follow(&self, error: &CallError, believed: &Believed, reused: bool) -> bool {
+        let (now, term) = (self.clock.monotonic(), believed.term);
         match error {
             CallError::NotLeader { leader: Some(address) } => {
-                self.set_leader(address);
-                self.leader().1 != term
-            }
-            // The one that was asked is there, but leads nobody, or is not reached: ask the next.
-            CallError::NotLeader { leader: None } | CallError::Transport(_) => {
-                let mut leader = lock(&self.leader);
-                if leader.term == term {
-                    let at = self.masters.iter().position(|master| **master == *leader.address);
-                    let next = at.map_or(0, |at| (at + 1) % self.masters.len());
-                    if let Some(address) = self.masters.get(next) {
-                        *leader = Leader { address: address.as_str().into(), term: term + 1 };
-                    }
+                if !self.watch.hinted(term, address, now) {
+                    self.watch.pass(term, now);
                 }
                 true
             }
-            _ => false,
+            CallError::NotLeader { leader: None } => {
+                self.watch.pass(term, now);
+                true
+            }
+            // A connection that was closed while idle says nothing about the master. The others of its kind are gone.
+            CallError::Transport(error) if reused && !matches!(error, TransportError::TimedOut { .. }) => {
+                true
+            }
+            CallError::Transport(_) => {
+                // Not if the connection was shut down because the leader has changed.
+                if self.watch.term() == term {
+                    self.watch.silent(term, &believed.leader, now);
+                }
+                true
+            }
+            _ => self.watch.term() != term,
         }
     }
 
-    /// One try on one connection.
+    /// One try on one connection. Tells also whether the connection had been used before.
     fn try_once<R: Rpc>(
         &self,
-        leader: &str,
-        term: u64,
+        believed: &Believed,
         request: &R,
-    ) -> std::result::Result<R::Reply, CallError> {
-        let idle = take_idle(&self.idle, term);
+    ) -> (std::result::Result<R::Reply, CallError>, bool) {
+        let begun = (self.clock.monotonic(), self.watch.answers());
+        let keep_waiting = || self.may_wait(believed.term, begun, TRY_MAX);
+        let idle = self.take_idle(&believed.leader);
         let reused = idle.is_some();
-        let mut stream = match idle {
-            Some(stream) => stream,
-            None => self.dial(leader)?,
+        let mut connection = match idle.map_or_else(|| self.dial(believed, begun), Ok) {
+            Ok(connection) => connection,
+            Err(error) => return (Err(error), false),
         };
-        let begun = self.clock.monotonic();
-        let keep_waiting =
-            || self.leader().1 == term && self.clock.monotonic().saturating_sub(begun) < TRY_MAX;
-        let outcome = wire::call(&mut stream, request, &[] as &[IoSlice<'_>], SLICE, keep_waiting);
+        let stream = &mut connection.stream;
+        let outcome = wire::call(stream, request, &[] as &[IoSlice<'_>], SLICE, keep_waiting);
         match &outcome {
             Err(CallError::Transport(_)) => {
                 // One that was closed while idle is seldom alone.
                 if reused {
-                    lock(&self.idle).clear();
+                    lock(&self.idle).retain(|idle| idle.address != connection.address);
                 }
             }
-            _ => put_idle(&self.idle, term, stream),
+            _ => self.put_idle(connection),
         }
-        outcome
+        (outcome, reused)
     }
 
-    fn dial(&self, address: &str) -> std::result::Result<FrameStream, CallError> {
+    /// Whether a caller that has waited since `begun` (and what number of answers) may go on. One in doubt asks around.
+    fn may_wait(&self, term: u64, begun: (Duration, u64), longest: Duration) -> bool {
+        let now = self.clock.monotonic();
+        let waited = now.saturating_sub(begun.0);
+        if waited >= longest || self.watch.term() != term {
+            return false;
+        }
+        self.watch.ask_around(self.session().id, term, now);
+        waited < TRY_ALONE_MAX || self.masters.len() == 1 || self.watch.answers() != begun.1
+    }
+
+    fn dial(
+        &self,
+        believed: &Believed,
+        begun: (Duration, u64),
+    ) -> std::result::Result<Connection, CallError> {
         let hello = wire::hello(self.cluster, &self.name, 0);
-        let (stream, _) = FrameStream::connect(address, &hello, CONNECT_TIMEOUT)?;
-        Ok(stream)
-    }
-}
-
-fn take_idle(idle: &Mutex<Vec<(u64, FrameStream)>>, term: u64) -> Option<FrameStream> {
-    let mut idle = lock(idle);
-    while let Some((of, stream)) = idle.pop() {
-        if of == term {
-            return Some(stream);
+        let keep_waiting = || self.may_wait(believed.term, begun, CONNECT_TIMEOUT);
+        let (stream, reply) = dial::dial(&believed.leader, &hello, SLICE, keep_waiting)?;
+        let named = Some(reply.leader_address).filter(|address| !address.is_empty());
+        if named.is_some() {
+            // It names another than itself, and would send the request there too.
+            return Err(CallError::NotLeader { leader: named });
         }
+        self.watch.adopt(&believed.leader, stream).map_err(|source| {
+            TransportError::Io { action: "keep a connection to", peer: believed.leader.to_string(), source }
+                .into()
+        })
     }
-    None
-}
 
-fn put_idle(idle: &Mutex<Vec<(u64, FrameStream)>>, term: u64, stream: FrameStream) {
-    let mut idle = lock(idle);
-    if idle.len() < IDLE_MAX {
-        idle.push((term, stream));
+    fn take_idle(&self, leader: &str) -> Option<Connection> {
+        let mut idle = lock(&self.idle);
+        let at = idle.iter().rposition(|connection| *connection.address == *leader)?;
+        Some(idle.remove(at))
+    }
+
+    /// The most recently used is taken first; the longest unused goes when there are too many, or the leader has
+    /// changed.
+    fn put_idle(&self, connection: Connection) {
+        let mut idle = lock(&self.idle);
+        if idle.first().is_some_and(|first| idle.len() >= IDLE_MAX || first.address != connection.address) {
+            drop(idle.remove(0));
+        }
+        idle.push(connection);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
-use mooseng_protocol::status::CallError;
+use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::Mux;
 use mooseng_types::{ChunkIndex, FsError, InodeId, SessionId};
 use prost::Message as _;
@@ -24,15 +24,21 @@ const TELL_CLOSED_EVERY: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(1);
 /// A lease that is not used for this long is given back, and what is unsent for this long is sent.
 const IDLE: Duration = Duration::from_secs(5);
-/// How soon a control connection that was lost, or not made, is tried again.
-const RECONNECT: Duration = Duration::from_secs(2);
+/// How soon a control connection that was lost, or not made, is tried again: until then a master that has just been
+/// started again can announce nothing to this client, and cannot be asked.
+const RECONNECT: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the leader has to answer. While this thread waits for a frozen one it reconnects to nobody else.
+const CALL_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often a call that is not answered looks whether the leader has changed.
+const SLICE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 enum Event {
     Recall(InodeId, ChunkIndex),
-    LeaderChanged(String),
+    LeaderChanged,
+    /// To this address; `None` if it was not reached.
+    Connected(String, Option<Arc<Mux>>),
     ConnectionEnded,
     Stop,
 }
@@ -56,6 +62,11 @@ impl Events {
         drop(self.0.send(Event::Stop));
     }
 
+    /// For what nobody finds out later. Fails only if the thread has ended.
+    fn must_push(&self, event: Event) {
+        drop(self.0.send(event));
+    }
+
     fn push(&self, event: Event) {
         // A full queue: see `EVENTS_MAX`; all else is looked at every tick anyway.
         drop(self.0.try_send(event));
@@ -66,7 +77,9 @@ impl Events {
 struct Control {
     address: String,
     mux: Option<Arc<Mux>>,
-    /// One that was not reached is left alone until then: a machine that is off costs the time-out.
+    /// Another thread is connecting: a machine that is off costs it the time-out, and nobody else.
+    connecting: bool,
+    /// One that was not reached is left alone until then.
     retry_at: Duration,
 }
 
@@ -95,8 +108,8 @@ pub(crate) fn run(
         match event {
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(Event::Recall(inode, index)) => recall(&client, inode, index),
-            Ok(Event::LeaderChanged(address)) => masters.set_leader(&address),
-            Ok(Event::ConnectionEnded) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Event::Connected(address, mux)) => keeper.connected(&address, mux),
+            Ok(Event::LeaderChanged | Event::ConnectionEnded) | Err(RecvTimeoutError::Timeout) => {}
         }
         let now = client.clock.monotonic();
         keeper.keep_alive(&client, now);
@@ -109,33 +122,45 @@ pub(crate) fn run(
 }
 
 impl Keeper<'_> {
-    fn keep_alive(&mut self, client: &Client, now: Duration) {
-        for control in &mut self.controls {
-            control.keep_connected(self.masters, self.events, now);
+    fn connected(&mut self, address: &str, mux: Option<Arc<Mux>>) {
+        let Some(control) = self.controls.iter_mut().find(|control| control.address == address) else {
+            return;
+        };
+        control.connecting = false;
+        if mux.is_some() {
+            control.mux = mux;
         }
+    }
+
+    fn keep_alive(&mut self, client: &Client, now: Duration) {
         let session = self.masters.session();
         let (leader, term) = self.masters.leader();
+        if !self.controls.iter().any(|control| *control.address == *leader) {
+            self.controls.push(Control::new(&leader));
+        }
+        for control in &mut self.controls {
+            control.keep_connected(client, self.masters, self.events, now);
+        }
         let list = self.told != Some((term, session.id));
         if !list && now.saturating_sub(self.last_alive) < session.timeout / 3 {
             return;
-        }
-        if !self.controls.iter().any(|control| *control.address == *leader) {
-            self.controls.push(Control::new(&leader));
         }
         let request = pb::ResumeSessionRequest {
             session: session.id.raw(),
             open_inodes: if list { client.open_inodes() } else { Vec::new() },
             list_follows: list,
         };
-        // Whoever is believed to lead is asked first; if it is gone, another one knows who does.
+        // Whoever is believed to lead is asked first; if it is gone, another one may lead.
         self.controls.sort_by_key(|control| *control.address != *leader);
-        for control in &mut self.controls {
-            control.keep_connected(self.masters, self.events, now);
-            let Some(mux) = &control.mux else { continue };
-            match mux.call(&request, &[], CALL_TIMEOUT) {
+        for control in &self.controls {
+            let Some(mux) = control.mux.as_ref().filter(|mux| !mux.is_closed()) else { continue };
+            let leads = *control.address == *leader;
+            match call(mux, &request, || self.masters.watch().term() == term) {
                 Ok(_) => {
-                    self.masters.set_leader(&control.address);
-                    self.told = Some((self.masters.leader().1, session.id));
+                    self.masters.watch().claimed_under(term, &control.address);
+                    let (leader, term) = self.masters.leader();
+                    // If the leader has changed meanwhile, that one is told next.
+                    self.told = (*leader == *control.address).then_some((term, session.id));
                     self.last_alive = now;
                     return;
                 }
@@ -146,32 +171,71 @@ impl Keeper<'_> {
                     }
                     return;
                 }
-                Err(CallError::NotLeader { leader: Some(address) }) => {
-                    self.masters.set_leader(&address);
+                // What another than the leader says of the leader may be old.
+                Err(CallError::NotLeader { leader: Some(address) }) if leads => {
+                    self.masters.watch().hinted(term, &address, now);
                     return;
                 }
+                // It leads, and cannot serve yet.
+                Err(CallError::Unavailable { .. }) => return,
                 Err(error) => tracing::debug!(%error, "keep-alive"),
+            }
+            if self.masters.watch().term() != term {
+                return;
             }
         }
     }
 }
 
+/// Asks, and waits for the answer as long as `keep_waiting` says so.
+fn call(
+    mux: &Arc<Mux>,
+    request: &pb::ResumeSessionRequest,
+    keep_waiting: impl Fn() -> bool,
+) -> std::result::Result<pb::ResumeSessionReply, CallError> {
+    let (sender, receiver) = sync_channel(1);
+    mux.start(request, &[], move |reply| {
+        // Nobody waits any more.
+        drop(sender.try_send(reply));
+    });
+    for _ in 0..CALL_TIMEOUT.as_millis() / SLICE.as_millis() {
+        match receiver.recv_timeout(SLICE) {
+            Ok(reply) => return reply,
+            Err(RecvTimeoutError::Timeout) if keep_waiting() => {}
+            Err(_) => break,
+        }
+    }
+    let deadline_ms = u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    Err(TransportError::TimedOut { peer: mux.peer().to_owned(), deadline_ms }.into())
+}
+
 impl Control {
     fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), mux: None, retry_at: Duration::ZERO }
+        Self { address: address.to_owned(), mux: None, connecting: false, retry_at: Duration::ZERO }
     }
 
-    fn keep_connected(&mut self, masters: &Arc<MasterClient>, events: &Events, now: Duration) {
+    fn keep_connected(
+        &mut self,
+        client: &Client,
+        masters: &Arc<MasterClient>,
+        events: &Events,
+        now: Duration,
+    ) {
         let lost = self.mux.as_ref().is_none_or(|mux| mux.is_closed());
-        if lost && now >= self.retry_at {
-            self.mux = connect(&self.address, masters, events);
-            self.retry_at = now + RECONNECT;
+        if !lost || self.connecting || now < self.retry_at {
+            return;
         }
+        let (address, masters, events) = (self.address.clone(), Arc::clone(masters), events.clone());
+        self.connecting = client.connectors.try_submit(move || {
+            let mux = connect(&address, &masters, &events);
+            events.must_push(Event::Connected(address, mux));
+        });
+        self.retry_at = now + RECONNECT;
     }
 }
 
 fn connect(address: &str, masters: &Arc<MasterClient>, events: &Events) -> Option<Arc<Mux>> {
-    let (events, masters_of_push) = (events.clone(), Arc::clone(masters));
+    let (events, watch) = (events.clone(), Arc::clone(masters.watch()));
     let on_push = move |kind, body: Bytes| match kind {
         0 => events.push(Event::ConnectionEnded),
         pb::RecallLease::KIND => {
@@ -183,14 +247,17 @@ fn connect(address: &str, masters: &Arc<MasterClient>, events: &Events) -> Optio
         pb::LeaderChanged::KIND => {
             if let Ok(push) = pb::LeaderChanged::decode(body) {
                 // At once, for those who wait for the old leader; and the thread tells the new one what is open.
-                masters_of_push.set_leader(&push.leader_address);
-                events.push(Event::LeaderChanged(push.leader_address));
+                watch.claimed(&push.leader_address);
+                events.push(Event::LeaderChanged);
             }
         }
         _ => {}
     };
     match Mux::connect(address, &masters.control_hello(), CONNECT_TIMEOUT, on_push) {
-        Ok((mux, _)) => Some(mux),
+        Ok((mux, _)) => {
+            masters.watch().listen(address, &mux);
+            Some(mux)
+        }
         Err(error) => {
             tracing::debug!(address, %error, "no control connection");
             None

@@ -7,6 +7,7 @@
 
 mod alike;
 mod apply;
+mod batches;
 mod group;
 mod housekeeping;
 
@@ -411,9 +412,11 @@ impl MasterCore {
         let all_have = if self.node.role() == Role::Leader { self.node.all_have() } else { 0 };
         for (to, messages) in by_peer {
             let (digest_index, digest) = self.digests.latest().unwrap_or_default();
-            let messages =
-                pb::RaftMessages { messages, all_have, digest_index, digest, ..Default::default() };
-            self.effects.push(Effect::Send(MasterId::from_raw(to), messages));
+            for messages in batches::parts(messages) {
+                let messages =
+                    pb::RaftMessages { messages, all_have, digest_index, digest, ..Default::default() };
+                self.effects.push(Effect::Send(MasterId::from_raw(to), messages));
+            }
         }
     }
 

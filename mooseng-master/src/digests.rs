@@ -193,15 +193,15 @@ mod tests {
     #[test]
     fn notes_are_made_at_some_indexes_only_and_not_of_what_is_unknown() {
         let mut all = Digests::new();
-        (0..256).for_each(|index| all.note(index, 5));
+        (0..NOTE_EVERY).for_each(|index| all.note(index, 5));
         assert_eq!(all.latest(), None);
-        all.note(256, 6);
-        all.note(257, 7);
-        all.note(512, 0);
-        assert_eq!(all.latest(), Some((256, 6)));
-        all.told(MasterId::new(2, 0), 255, 9);
+        all.note(NOTE_EVERY, 6);
+        all.note(NOTE_EVERY + 1, 7);
+        all.note(2 * NOTE_EVERY, 0);
+        assert_eq!(all.latest(), Some((NOTE_EVERY, 6)));
+        all.told(MasterId::new(2, 0), NOTE_EVERY - 1, 9);
         all.told(MasterId::new(2, 0), 0, 9);
-        all.told(MasterId::new(2, 0), 256, 0);
+        all.told(MasterId::new(2, 0), NOTE_EVERY, 0);
         assert_eq!(all.verdict(&members(2), OWN), None);
     }
 

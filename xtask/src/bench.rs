@@ -3,6 +3,7 @@
 //! A figure counts only beside another of the same machine and the same minutes: rounds alternate between the targets
 //! (A B A B …), medians and spread are reported, and each side's durability is printed beside its numbers.
 
+mod failover;
 mod metadata;
 mod moosefs;
 mod ours;
@@ -10,6 +11,7 @@ mod report;
 mod stream;
 mod target;
 mod usage;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,6 +29,12 @@ const TOUCH_BYTES: usize = 2560 << 20;
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
+    /// Something else than the load of a file system; most other options do not count then.
+    #[arg(long, value_enum)]
+    suite: Option<Special>,
+    /// How often the failover suite has each kind of failover.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
     /// Measure this directory instead of starting a cluster.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -69,6 +77,14 @@ pub(crate) enum Group {
 
 impl Group {
     const ALL: [Group; 4] = [Group::Meta, Group::Small, Group::Seq, Group::Rand];
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Special {
+    /// How long a mount stands still when the leader goes.
+    Failover,
+    /// Durable creates of many callers without a mount.
+    Wire,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -153,6 +169,11 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     }
     let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = tempfile::Builder::new().prefix("mooseng-bench-").tempdir_in(scratch)?;
+    match args.suite {
+        Some(Special::Failover) => return failover::run(root, args, scratch.path()),
+        Some(Special::Wire) => return wire::run(root, args, scratch.path()),
+        None => {}
+    }
     let mut targets = targets(root, args, scratch.path())?;
     for target in &targets {
         println!("{}: {}", target.name(), target.durability());

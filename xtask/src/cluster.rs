@@ -34,12 +34,15 @@ pub(crate) struct Cluster {
     up: Option<Child>,
     /// The mount daemon, once it was restarted by us.
     mount: Option<Child>,
+    /// Servers that were killed and started again by us.
+    restarted: BTreeMap<String, Child>,
 }
 
 impl Cluster {
     /// Starts a cluster on the data directory (a new one, or one that was stopped or killed) and waits until it is ready.
     pub(crate) fn start(options: &Options) -> Result<Cluster> {
-        let mut cluster = Cluster { options: options.clone(), up: None, mount: None };
+        let mut cluster =
+            Cluster { options: options.clone(), up: None, mount: None, restarted: BTreeMap::new() };
         cluster.launch()?;
         Ok(cluster)
     }
@@ -110,6 +113,21 @@ impl Cluster {
         wait::until(STOP_LIMIT, &format!("{name} to die"), || Ok(!shell::is_alive(pid)))
     }
 
+    /// Starts a server again that was killed.
+    pub(crate) fn restart(&mut self, name: &str) -> Result<()> {
+        let kind = name.split('-').next().unwrap_or(name);
+        let log = self.options.data.join("log").join(format!("{name}.log"));
+        let log = File::options().create(true).append(true).open(log)?;
+        let mut command = self.daemon(kind, &self.options.data.join(name).join("config.toml"));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
+        fs::write(self.options.data.join("run").join(format!("{name}.pid")), child.id().to_string())?;
+        if let Some(mut old) = self.restarted.insert(name.to_owned(), child) {
+            old.wait().ok();
+        }
+        Ok(())
+    }
+
     /// `kill -9` of everything at once, `up` first so that it restarts nothing, and the dead mount is taken away.
     pub(crate) fn kill_all(&mut self) {
         let pids = self.pids();
@@ -132,6 +150,9 @@ impl Cluster {
         }
         if let Some(up) = &self.up {
             shell::signal(up.id(), Signal::TERM);
+        }
+        for server in self.restarted.values() {
+            shell::signal(server.id(), Signal::TERM);
         }
         let stopped = wait::quietly(STOP_LIMIT, || {
             self.reap_ended();
@@ -203,11 +224,12 @@ impl Cluster {
                 *slot = None;
             }
         }
+        self.restarted.retain(|_, child| matches!(child.try_wait(), Ok(None)));
     }
 
     fn reap(&mut self) {
-        for child in [self.mount.take(), self.up.take()].into_iter().flatten() {
-            let mut child = child;
+        let servers = std::mem::take(&mut self.restarted).into_values();
+        for mut child in [self.mount.take(), self.up.take()].into_iter().flatten().chain(servers) {
             child.kill().ok();
             child.wait().ok();
         }

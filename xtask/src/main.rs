@@ -11,6 +11,7 @@ mod fuzz;
 mod mounts;
 mod random;
 mod shell;
+mod status;
 mod suite;
 mod test;
 mod tidy;
@@ -62,10 +63,10 @@ struct TestArgs {
     /// Only this suite (may be repeated): unit, doc, smoke, kill_all, …
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// How often kill_all cuts the power.
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-    /// The first of 700 ports on 127.0.0.0/8.
+    /// How often kill_all cuts the power [default: 3], and how often failover has each of its faults [default: 1].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// The first of 800 ports on 127.0.0.0/8.
     #[arg(long, default_value_t = PORT_BASE)]
     port_base: u16,
 }
@@ -80,7 +81,7 @@ struct SuiteArgs {
     #[arg(long)]
     port_base: u16,
     #[arg(long)]
-    rounds: u32,
+    rounds: Option<u32>,
     #[arg(long)]
     quick: bool,
 }

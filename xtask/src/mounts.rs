@@ -38,7 +38,7 @@ pub(crate) fn unmount(point: &Path) {
             return;
         }
         // What one of them says about a mount of the other's kind is of no interest.
-        shell::finish(Command::new(program).args(flags).arg(point), UNMOUNT_LIMIT).ok();
+        drop(shell::clean_up(Command::new(program).args(flags).arg(point), UNMOUNT_LIMIT));
         if wait::quietly(Duration::from_millis(200), || !is_mounted(point)) {
             return;
         }

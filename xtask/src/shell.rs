@@ -46,6 +46,19 @@ pub(crate) fn finish(command: &mut Command, limit: Duration) -> Result<Finished>
     Ok(Finished { status, stdout, stderr })
 }
 
+/// Runs a step of a clean-up, which goes on after a signal; answers what the program said, if it succeeded.
+pub(crate) fn clean_up(command: &mut Command, limit: Duration) -> Option<String> {
+    let mut out = tempfile::tempfile().ok()?;
+    command.stdin(Stdio::null()).stdout(out.try_clone().ok()?).stderr(Stdio::null()).process_group(0);
+    let mut child = command.spawn().ok()?;
+    if !wait::quietly(limit, || !matches!(child.try_wait(), Ok(None))) {
+        kill_group(&mut child);
+        return None;
+    }
+    let status = child.wait().ok()?;
+    status.success().then(|| all_of(&mut out).ok()).flatten()
+}
+
 /// Runs a program that must succeed and answers its standard output.
 pub(crate) fn stdout(command: &mut Command) -> Result<String> {
     stdout_within(command, DEFAULT_LIMIT)
@@ -146,6 +159,14 @@ mod tests {
         let error = stdout_within(&mut command, Duration::from_millis(300)).unwrap_err().to_string();
         let grandchild: u32 = error.lines().nth(1).unwrap().trim().parse().unwrap();
         assert!(wait::quietly(Duration::from_secs(5), || !is_alive(grandchild)));
+    }
+
+    #[test]
+    fn a_step_of_a_clean_up_answers_only_if_it_succeeds_in_time() {
+        let sh = |script: &str, limit| clean_up(Command::new("sh").args(["-c", script]), limit);
+        assert_eq!(sh("echo done", Duration::from_secs(10)), Some("done\n".to_owned()));
+        assert_eq!(sh("echo done; exit 1", Duration::from_secs(10)), None);
+        assert_eq!(sh("sleep 1000", Duration::from_millis(100)), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The end-to-end suites: each drives a real, mounted cluster from outside, as a user would, and has a limit on its time.
 
 mod bad_start;
+mod failover;
 mod fsx;
 mod full_disk;
 mod journal;
@@ -39,8 +40,8 @@ pub(crate) struct Context {
     /// The first of a hundred ports that no other suite uses.
     pub(crate) port_base: u16,
     pub(crate) quick: bool,
-    /// How often `kill_all` cuts the power.
-    pub(crate) rounds: u32,
+    /// How often a suite does what it does, if the caller said so.
+    pub(crate) rounds: Option<u32>,
 }
 
 /// How far apart two clusters of one suite are in ports.
@@ -76,6 +77,7 @@ impl Context {
             crate::cluster::sweep(&options.data, &options.mount);
         }
         crate::mounts::unmount_below(&self.scratch);
+        failover::sweep_leftovers();
     }
 }
 
@@ -86,14 +88,15 @@ pub(crate) struct Suite {
     pub(crate) run: fn(&Context) -> Result<Outcome>,
 }
 
-pub(crate) const SUITES: [Suite; 7] = [
+pub(crate) const SUITES: [Suite; 8] = [
     Suite { name: "smoke", limit: |_| minutes(8), run: smoke::run },
-    Suite { name: "kill_all", limit: |context| minutes(2 + context.rounds), run: kill_all::run },
+    Suite { name: "kill_all", limit: |context| minutes(2 + kill_all::rounds(context)), run: kill_all::run },
     Suite { name: "kill_chunkserver", limit: |_| minutes(5), run: kill_chunkserver::run },
     Suite { name: "full_disk", limit: |_| minutes(5), run: full_disk::run },
     Suite { name: "bad_start", limit: |_| minutes(6), run: bad_start::run },
     Suite { name: "pjdfstest", limit: |_| minutes(6), run: pjdfstest::run },
     Suite { name: "fsx", limit: |_| minutes(8), run: fsx::run },
+    Suite { name: "failover", limit: failover::limit, run: failover::run },
 ];
 
 fn minutes(count: u32) -> Duration {

@@ -29,7 +29,7 @@ pub(crate) struct Wanted {
     pub(crate) quick: bool,
     /// Names of suites; all when empty.
     pub(crate) only: Vec<String>,
-    pub(crate) rounds: u32,
+    pub(crate) rounds: Option<u32>,
     pub(crate) port_base: u16,
 }
 
@@ -151,7 +151,10 @@ fn one(root: &Path, wanted: &Wanted, binary: &Path, port_base: u16, suite: &Suit
     };
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("suite").arg(suite.name).arg("--binary").arg(binary).arg("--scratch").arg(scratch.path());
-    command.arg("--port-base").arg(port_base.to_string()).arg("--rounds").arg(wanted.rounds.to_string());
+    command.arg("--port-base").arg(port_base.to_string());
+    if let Some(rounds) = wanted.rounds {
+        command.arg("--rounds").arg(rounds.to_string());
+    }
     if wanted.quick {
         command.arg("--quick");
     }

@@ -21,6 +21,13 @@ const FSCK_LIMIT: Duration = Duration::from_secs(60);
 /// What is shown of a failed audit.
 const SHOWN_MAX: usize = 20;
 
+/// How often the power is cut, unless the caller says otherwise.
+const ROUNDS: u32 = 3;
+
+pub(super) fn rounds(context: &Context) -> u32 {
+    context.rounds.unwrap_or(ROUNDS)
+}
+
 pub(super) fn run(context: &Context) -> Result<Outcome> {
     let seed = Random::fresh_seed();
     println!("kill_all: seed {seed}");
@@ -34,7 +41,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
             Ok(Arc::new(Mutex::new(journal)))
         })
         .collect::<Result<_>>()?;
-    for round in 1..=context.rounds {
+    for round in 1..=rounds(context) {
         let time = Duration::from_millis(CUT_MS_MIN + random.below(CUT_MS_MAX - CUT_MS_MIN));
         load_and_cut(&mut cluster, &journals, time).with_context(|| format!("round {round}"))?;
         cluster.launch().with_context(|| format!("restart of round {round}"))?;

@@ -4,7 +4,7 @@ use super::Finding;
 use super::source::{Tree, has_word, is_test_file};
 
 /// Where the schema may be named: the protocol crate, and the files that speak to the wire.
-const EDGES: [&str; 13] = [
+const EDGES: [&str; 15] = [
     "mooseng-protocol/",
     "mooseng-master/src/service",
     "mooseng-master/src/server",
@@ -12,11 +12,14 @@ const EDGES: [&str; 13] = [
     "mooseng-master/src/raft/",
     "mooseng-master/src/snapshot/",
     "mooseng-master/src/core.rs",
+    "mooseng-master/src/core/",
     "mooseng-chunkserver/",
     "mooseng-client/src/master_client",
     "mooseng-client/src/chunk_client",
     "mooseng-client/src/session.rs",
     "mooseng-client/src/wire.rs",
+    // A load that speaks to the masters as any client may.
+    "mooseng-client/examples/wire.rs",
     "mooseng-cli/src/",
     "mooseng-sim/src/",
 ];

@@ -1,0 +1,161 @@
+//! Durable creates without a mount: many blocking callers, each with a session and a connection of its own.
+//! `cargo run --release -p mooseng-client --example wire -- MASTERS CALLERS own|shared SECONDS OPERATIONS`
+//!
+//! MASTERS are addresses with commas between them. Each caller works in a directory of its own, or all in one. Ends after
+//! SECONDS, or when all have made OPERATIONS files together. Prints one line: operations, seconds, and the middle and
+//! the hundredth worst time of a create in microseconds. `cargo xtask bench --suite wire` runs it beside the masters'
+//! processor time and syncs.
+
+use std::io::Write as _;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use mooseng_env::{Entropy as _, SystemEntropy};
+use mooseng_protocol::status::CallError;
+use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::{PROTOCOL_VERSION, convert, pb};
+use mooseng_types::{FileKind, InodeId};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+const CALLERS_MAX: usize = 1024;
+const USAGE: &str = "usage: wire MASTERS CALLERS own|shared SECONDS OPERATIONS";
+
+/// One session and its connection to the leader.
+struct Caller {
+    stream: FrameStream,
+    session: u64,
+    last: u64,
+    directory: InodeId,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [masters, callers, layout, seconds, operations] = arguments.as_slice() else { anyhow::bail!(USAGE) };
+    let count = callers.parse::<usize>().context(USAGE)?.clamp(1, CALLERS_MAX);
+    let (limit, most) =
+        (Duration::from_secs(seconds.parse().context(USAGE)?), operations.parse().context(USAGE)?);
+    let mut callers: Vec<Caller> =
+        (0..count).map(|_| Caller::connect(masters)).collect::<anyhow::Result<_>>()?;
+    make_directories(&mut callers, layout == "shared")?;
+    let (barrier, made) = (Barrier::new(count + 1), AtomicU64::new(0));
+    let (begun, ended) = std::thread::scope(|scope| {
+        let threads: Vec<_> = callers
+            .into_iter()
+            .map(|caller| scope.spawn(|| caller.work(&barrier, &made, limit, most)))
+            .collect();
+        barrier.wait();
+        let begun = Instant::now();
+        let ended: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        (begun, ended)
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    let mut times = Vec::new();
+    for thread in ended {
+        times.extend(thread.map_err(|_| anyhow::anyhow!("a caller panicked"))??);
+    }
+    times.sort_unstable();
+    let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default().as_micros();
+    writeln!(
+        std::io::stdout(),
+        "operations={} seconds={seconds:.3} p50_us={} p99_us={}",
+        times.len(),
+        at(50),
+        at(99)
+    )?;
+    Ok(())
+}
+
+fn make_directories(callers: &mut [Caller], shared: bool) -> anyhow::Result<()> {
+    let mut name = [0; 8];
+    SystemEntropy.fill(&mut name);
+    let name = u64::from_ne_bytes(name);
+    let mut common = None;
+    for (number, caller) in callers.iter_mut().enumerate() {
+        caller.directory = match common {
+            Some(directory) if shared => directory,
+            _ => caller.create(FileKind::Directory, format!("wire-{name:016x}-{number}"))?,
+        };
+        common = Some(caller.directory);
+    }
+    Ok(())
+}
+
+impl Caller {
+    /// A session at whichever master leads.
+    fn connect(masters: &str) -> anyhow::Result<Self> {
+        let mut last = None;
+        for master in masters.split(',') {
+            match Self::open(master) {
+                Ok(caller) => return Ok(caller),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.context(USAGE)?.into())
+    }
+
+    fn open(master: &str) -> Result<Self, CallError> {
+        let hello = pb::Hello {
+            cluster_id: vec![0; 16].into(),
+            protocol_version: PROTOCOL_VERSION,
+            role: pb::Role::Client.into(),
+            name: "wire".into(),
+            ..Default::default()
+        };
+        let (mut stream, _) = FrameStream::connect(master, &hello, TIMEOUT)?;
+        let mut client_id = [0; 16];
+        SystemEntropy.fill(&mut client_id);
+        let request = pb::OpenSessionRequest {
+            client_id: client_id.to_vec().into(),
+            name: "wire".into(),
+            ..Default::default()
+        };
+        let session = stream.call(&request, &[], TIMEOUT)?.session;
+        Ok(Self { stream, session, last: 0, directory: InodeId::ROOT })
+    }
+
+    /// Of the next request. All before it are answered.
+    fn number(&mut self) -> pb::RequestMeta {
+        self.last += 1;
+        pb::RequestMeta { session: self.session, seq: self.last, acked_below: self.last }
+    }
+
+    fn create(&mut self, kind: FileKind, name: String) -> anyhow::Result<InodeId> {
+        let request = pb::CreateRequest {
+            meta: Some(self.number()),
+            parent: self.directory.raw(),
+            name: name.into(),
+            kind: kind.raw().into(),
+            mode: 0o755,
+            ..Default::default()
+        };
+        let reply = self.stream.call(&request, &[], TIMEOUT).context("create")?;
+        Ok(convert::attr(reply.attr)?.inode)
+    }
+
+    /// Creates one after the other; answers how long each took.
+    fn work(
+        mut self,
+        barrier: &Barrier,
+        made: &AtomicU64,
+        limit: Duration,
+        most: u64,
+    ) -> anyhow::Result<Vec<Duration>> {
+        let mut times = Vec::new();
+        barrier.wait();
+        let begun = Instant::now();
+        while begun.elapsed() < limit && made.fetch_add(1, Ordering::Relaxed) < most {
+            let start = Instant::now();
+            // Sessions have numbers of their own, so the names of a shared directory do not meet.
+            self.create(FileKind::File, format!("{}-{}", self.session, self.last))?;
+            times.push(start.elapsed());
+        }
+        let close = pb::CloseSessionRequest { meta: Some(self.number()) };
+        self.stream.call(&close, &[], TIMEOUT).context("close the session")?;
+        Ok(times)
+    }
+}
