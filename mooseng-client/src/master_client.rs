@@ -65,7 +65,6 @@ pub(crate) struct Session {
 /// The way to the leader, shared by all threads.
 #[derive(Debug)]
 pub(crate) struct MasterClient {
-    masters: Vec<String>,
     name: String,
     instance: String,
     cluster: ClusterId,
@@ -88,7 +87,6 @@ impl MasterClient {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
         let mut client = Self {
-            masters: config.masters.clone(),
             name: config.name.clone(),
             instance: config.instance.clone(),
             cluster: config.cluster(),
@@ -118,11 +116,6 @@ impl MasterClient {
     /// How many sessions have expired under this client; leases of one do not outlive it.
     pub(crate) fn sessions_lost(&self) -> u64 {
         self.sessions_lost.load(Ordering::Acquire)
-    }
-
-    /// All masters, as configured.
-    pub(crate) fn masters(&self) -> &[String] {
-        &self.masters
     }
 
     /// The hello of a connection that receives the session's pushes.
@@ -321,7 +314,7 @@ impl MasterClient {
             return false;
         }
         self.watch.ask_around(self.session().id, term, now);
-        waited < TRY_ALONE_MAX || self.masters.len() == 1 || self.watch.answers() != begun.1
+        waited < TRY_ALONE_MAX || self.watch.masters().len() == 1 || self.watch.answers() != begun.1
     }
 
     fn dial(
@@ -332,6 +325,9 @@ impl MasterClient {
         let hello = wire::hello(self.cluster, &self.name, 0);
         let keep_waiting = || self.may_wait(believed.term, begun, CONNECT_TIMEOUT);
         let (stream, reply) = dial::dial(&believed.leader, &hello, SLICE, keep_waiting)?;
+        if !self.watch.is_current(reply.epoch) {
+            return Err(CallError::NotLeader { leader: None });
+        }
         let named = Some(reply.leader_address).filter(|address| !address.is_empty());
         if named.is_some() {
             // It names another than itself, and would send the request there too.

@@ -99,8 +99,7 @@ pub(crate) fn run(
     events: &Events,
     receiver: &EventReceiver,
 ) {
-    let controls = masters.masters().iter().map(|address| Control::new(address)).collect();
-    let mut keeper = Keeper { masters, events, controls, told: None, last_alive: Duration::ZERO };
+    let mut keeper = Keeper { masters, events, controls: Vec::new(), told: None, last_alive: Duration::ZERO };
     let mut last_tick = Duration::ZERO;
     loop {
         let event = receiver.0.recv_timeout(TELL_CLOSED_EVERY);
@@ -135,8 +134,14 @@ impl Keeper<'_> {
     fn keep_alive(&mut self, client: &Client, now: Duration) {
         let session = self.masters.session();
         let (leader, term) = self.masters.leader();
-        if !self.controls.iter().any(|control| *control.address == *leader) {
-            self.controls.push(Control::new(&leader));
+        let masters = self.masters.watch().masters();
+        self.controls.retain(|control| {
+            *control.address == *leader || masters.iter().any(|master| **master == *control.address)
+        });
+        for master in masters.iter().chain([&leader]) {
+            if !self.controls.iter().any(|control| *control.address == **master) {
+                self.controls.push(Control::new(master));
+            }
         }
         for control in &mut self.controls {
             control.keep_connected(client, self.masters, self.events, now);
@@ -156,7 +161,8 @@ impl Keeper<'_> {
             let Some(mux) = control.mux.as_ref().filter(|mux| !mux.is_closed()) else { continue };
             let leads = *control.address == *leader;
             match call(mux, &request, || self.masters.watch().term() == term) {
-                Ok(_) => {
+                Ok(reply) => {
+                    self.masters.watch().told_masters(&reply.masters);
                     self.masters.watch().claimed_under(term, &control.address);
                     let (leader, term) = self.masters.leader();
                     // If the leader has changed meanwhile, that one is told next.
@@ -254,6 +260,10 @@ fn connect(address: &str, masters: &Arc<MasterClient>, events: &Events) -> Optio
         _ => {}
     };
     match Mux::connect(address, &masters.control_hello(), CONNECT_TIMEOUT, on_push) {
+        Ok((_, reply)) if !masters.watch().is_current(reply.epoch) => {
+            tracing::debug!(address, "a master of a group that was made anew without it");
+            None
+        }
         Ok((mux, _)) => {
             masters.watch().listen(address, &mux);
             Some(mux)

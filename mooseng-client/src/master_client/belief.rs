@@ -10,13 +10,19 @@ use std::time::Duration;
 /// For how long a master that was not reached is passed over. A dead leader is named by the others until they have
 /// elected another one.
 const DISTRUST: Duration = Duration::from_millis(300);
+/// Masters that a leader tells of, at most.
+const MASTERS_MAX: usize = 16;
 /// Silent masters that are remembered; the oldest goes first.
 const SILENT_MAX: usize = 16;
 
 /// The belief, and a number for each state of it.
 #[derive(Debug)]
 pub(super) struct Belief {
+    configured: Vec<Arc<str>>,
+    /// Those of the configuration, and those that a leader has told of.
     masters: Vec<Arc<str>>,
+    /// The highest of the masters' group that was ever heard of.
+    epoch: u64,
     silent: Vec<(Arc<str>, Duration)>,
     leader: Arc<str>,
     /// Somebody has said so, and it was not just the next one to try.
@@ -40,7 +46,35 @@ impl Belief {
     pub(super) fn new(masters: &[String]) -> Self {
         let masters: Vec<Arc<str>> = masters.iter().map(|master| master.as_str().into()).collect();
         let leader = masters.first().cloned().unwrap_or_else(|| "".into());
-        Self { masters, silent: Vec::new(), leader, told: false, term: 1, news: 1 }
+        Self {
+            configured: masters.clone(),
+            masters,
+            epoch: 0,
+            silent: Vec::new(),
+            leader,
+            told: false,
+            term: 1,
+            news: 1,
+        }
+    }
+
+    /// The leader says where all masters are.
+    pub(super) fn told_masters(&mut self, told: &[String]) {
+        let new = |address: &&String| !self.configured.iter().any(|known| **known == ***address);
+        let new: Vec<Arc<str>> =
+            told.iter().filter(new).take(MASTERS_MAX).map(|address| address.as_str().into()).collect();
+        self.masters = self.configured.iter().cloned().chain(new).collect();
+    }
+
+    pub(super) fn masters(&self) -> &[Arc<str>] {
+        &self.masters
+    }
+
+    /// Whether to listen to a master that says this epoch: a lower one than was heard before is of a group that was made
+    /// anew without it. 0 is said by a master that is in no group yet.
+    pub(super) fn is_current(&mut self, epoch: u64) -> bool {
+        self.epoch = self.epoch.max(epoch);
+        epoch == 0 || epoch == self.epoch
     }
 
     pub(super) fn now(&self) -> Believed {
@@ -206,5 +240,28 @@ mod tests {
         let mut belief = three();
         (0..100).for_each(|number| belief.silent(0, &number.to_string(), NOW));
         assert_eq!(belief.silent.len(), SILENT_MAX);
+    }
+
+    #[test]
+    fn masters_that_joined_later_are_tried_and_those_that_left_are_not() {
+        let mut belief = Belief::new(&["a".to_owned(), "b".to_owned()]);
+        belief.told_masters(&["b".to_owned(), "c".to_owned()]);
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            belief.pass(belief.term(), NOW);
+            tried.push(belief.now().leader.to_string());
+        }
+        assert_eq!(tried, ["b", "c", "a"]);
+        belief.told_masters(&["b".to_owned()]);
+        assert_eq!(belief.masters().len(), 2);
+    }
+
+    #[test]
+    fn a_group_that_was_left_behind_is_not_listened_to() {
+        let mut belief = Belief::new(&["a".to_owned()]);
+        assert!(belief.is_current(1) && belief.is_current(0));
+        assert!(
+            belief.is_current(2) && !belief.is_current(1) && belief.is_current(2) && belief.is_current(0)
+        );
     }
 }

@@ -92,7 +92,9 @@ fn serve(socket: TcpStream, shared: &Shared) {
                 let reply = pb::OpenSessionReply { session: 7, timeout_ms: 10_000, copies: 2 };
                 writer.send(header, &reply, &[])
             }
-            (Rule::Leads, _) => writer.send(header, &pb::ResumeSessionReply { timeout_ms: 5 }, &[]),
+            (Rule::Leads, _) => {
+                writer.send(header, &pb::ResumeSessionReply { timeout_ms: 5, ..Default::default() }, &[])
+            }
             (Rule::Follows, _) => {
                 let reply = CallError::NotLeader { leader: None }.to_reply();
                 writer.send(Header { flags: FLAG_REPLY | FLAG_ERROR, ..header }, &reply, &[])

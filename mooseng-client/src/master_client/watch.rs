@@ -71,6 +71,21 @@ impl Watch {
         })
     }
 
+    /// The leader says where all masters are.
+    pub(crate) fn told_masters(&self, told: &[String]) {
+        lock(&self.belief).told_masters(told);
+    }
+
+    /// All masters, as far as is known.
+    pub(crate) fn masters(&self) -> Vec<Arc<str>> {
+        lock(&self.belief).masters().to_vec()
+    }
+
+    /// Whether a master that says this epoch is of the present group.
+    pub(crate) fn is_current(&self, epoch: u64) -> bool {
+        lock(&self.belief).is_current(epoch)
+    }
+
     pub(super) fn believed(&self) -> Believed {
         lock(&self.belief).now()
     }
