@@ -442,6 +442,12 @@ impl MasterCore {
         self.effects.push(Effect::Frame(conn, push_frame(message)));
     }
 
+    /// This master.
+    #[must_use]
+    pub fn id(&self) -> MasterId {
+        self.config.id
+    }
+
     /// Which making of the group this master belongs to; 0 while it is in none.
     #[must_use]
     pub fn epoch(&self) -> u64 {

@@ -40,8 +40,8 @@ use self::snapshots::{Incoming, Snapshots};
 use crate::config::Config;
 use crate::core::{ConnId, CoreConfig, Effect, MasterCore, Now};
 use crate::open::{Opened, open, take_out_of_service};
+use crate::raft::Persist;
 use crate::raft::log::{LogWriter, Work};
-use crate::raft::{Persist, Role};
 use crate::store::StorePlace;
 
 const LISTENER: Token = Token(0);
@@ -178,7 +178,8 @@ impl Server {
         let begun = self.now();
         if let Some(to) = self.core.hand_over(begun) {
             tracing::info!(%to, "another master is to lead");
-            while self.core.node().role() == Role::Leader
+            // Until the new one is known: it may need this master's vote.
+            while self.core.node().leader().is_none_or(|leader| leader == self.core.id())
                 && self.clock.monotonic().saturating_sub(begun.mono) < HAND_OVER_MAX
             {
                 self.turn(&mut events)?;

@@ -22,7 +22,8 @@ use crate::{shell, test, wait};
 const SYNC_LIMIT: Duration = Duration::from_secs(60);
 /// Longer than a client tries before it gives up.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(90);
-const BEFORE: Duration = Duration::from_millis(300);
+/// A master that was started again gives no vote for half a second; a cluster in peace has none such.
+const BEFORE: Duration = Duration::from_millis(800);
 const AFTER: Duration = Duration::from_millis(700);
 const FROZEN: Duration = Duration::from_secs(3);
 /// Files that are asked for in turn.

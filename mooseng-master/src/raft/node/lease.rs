@@ -19,7 +19,7 @@ use super::{Node, Role};
 /// After a leader was lost, those who might follow it stand for election one after the other.
 const STAGGER: Duration = Duration::from_millis(20);
 /// A round of that which has elected nobody is repeated after this time.
-const ROUND: Duration = Duration::from_millis(100);
+const ROUND: Duration = Duration::from_millis(80);
 
 /// What a master knows about the present leader's right to answer reads, its own or another's.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ struct Lost {
 impl Lease {
     pub(super) fn new(election: Duration) -> Self {
         Self {
-            length: election * 4 / 5,
+            length: election * 3 / 5,
             until: Duration::ZERO,
             term: 0,
             asked: Duration::ZERO,
