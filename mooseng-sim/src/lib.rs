@@ -20,4 +20,4 @@ mod task;
 pub mod world;
 
 pub use plant::Plant;
-pub use world::{Outcome, Shape, run, run_in_detail};
+pub use world::{Counts, Happening, Outcome, Shape, run, run_in_detail};

@@ -51,6 +51,8 @@ pub(crate) struct Running {
     flushing: Option<(Arc<dyn MetaStore>, Arc<Batch>)>,
     /// The store of a snapshot that has come.
     pub(crate) incoming: Option<Arc<MemoryStore>>,
+    /// The rows are those of a snapshot, and the log does not begin behind it yet.
+    switched: bool,
 }
 
 /// The machine.
@@ -68,6 +70,10 @@ pub(crate) struct Master {
     pub(crate) rng: Rng,
     /// Until then, each write of the log that begins takes long.
     pub(crate) stalled_until: Duration,
+    /// The process before ended between the rows of a snapshot and its log.
+    cut: bool,
+    /// So often has a start mended that.
+    pub(crate) cuts_mended: u64,
     masters: u64,
     plant: Option<Plant>,
 }
@@ -87,6 +93,8 @@ pub(crate) struct Performed {
     /// The log's writer, the store's have to start.
     pub(crate) write: bool,
     pub(crate) flush: bool,
+    /// A snapshot takes the place of what is there.
+    pub(crate) installs: bool,
     pub(crate) appended: Vec<Appended>,
 }
 
@@ -121,6 +129,8 @@ impl Master {
             running: None,
             rng: rng.fork(),
             stalled_until: Duration::ZERO,
+            cut: false,
+            cuts_mended: 0,
             masters,
             plant,
         }
@@ -134,6 +144,7 @@ impl Master {
     /// All that it had is lost; the process does not run.
     pub(crate) fn wipe(&mut self) {
         self.life += 1;
+        self.cut = false;
         self.disk = new_disk();
         self.rows = Rows::default();
     }
@@ -176,10 +187,12 @@ impl Master {
             Ok(state) => state.base(),
             Err(error) => return Err(format!("master {}: {error}", self.number)),
         };
+        let begins = recovered.purged;
         if let Err(error) = segments.begin_behind(base, &mut recovered) {
             let full = error.kind() == ErrorKind::StorageFull;
             return Ok(if full && !self.disk.blown() { Started::NoRoom } else { Started::Dark });
         }
+        self.cuts_mended += u64::from(std::mem::take(&mut self.cut) && recovered.purged != begins);
         let mut now = self.clock.now(time).mono;
         match self.plant {
             Some(Plant::TruncateTail) => drop(recovered.entries.pop()),
@@ -188,7 +201,11 @@ impl Master {
             Some(Plant::DoubleApply) => self.rows.go_back(&mut recovered),
             _ => {}
         }
-        let state = self.rows.open().map_err(|error| format!("master {}: {error}", self.number))?;
+        let state = match self.plant {
+            Some(Plant::ReplaceAtOnce) if self.incarnation > 1 => self.rows.open_replaced(self.id()),
+            _ => self.rows.open(),
+        };
+        let state = state.map_err(|error| format!("master {}: {error}", self.number))?;
         let entropy = SeededEntropy::door(self.rng.fork());
         let core = MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
         self.running = Some(Running {
@@ -198,6 +215,7 @@ impl Master {
             writing: Vec::new(),
             flushing: None,
             incoming: None,
+            switched: false,
         });
         Ok(Started::Running)
     }
@@ -220,6 +238,7 @@ impl Master {
             // What has not come to the disk before the end is lost; nobody was told of it.
             drop(running.write(&mut self.rows, self.plant));
         }
+        self.cut |= running.switched;
         self.disk.mend();
         true
     }
@@ -233,6 +252,9 @@ impl Master {
     pub(crate) fn flushed(&mut self, now: Now) {
         let Some(running) = self.running.as_mut() else { return };
         if let Some((store, batch)) = running.flushing.take() {
+            if self.plant == Some(Plant::StaleSnapshot) {
+                self.rows.keep_older();
+            }
             self.rows.write(&*store, &batch);
             if self.plant != Some(Plant::FlushBeforeWrite) {
                 running.core.flushed(now);
@@ -260,6 +282,7 @@ impl Running {
                         let number = batch.number;
                         done.appended.extend(batch.entries.iter().map(|entry| self.appended(entry)));
                         let incoming = self.incoming.take_if(|_| batch.snapshot.is_some());
+                        done.installs |= incoming.is_some();
                         self.waiting.push_back(match incoming {
                             Some(store) => Work::Install(store, batch),
                             None => Work::Append(batch),
@@ -308,6 +331,7 @@ impl Running {
                     self.segments.append(&batches)?;
                     batches.clear();
                     *rows = Rows::of(snapshot);
+                    self.switched = true;
                     batches.push(batch);
                 }
                 Work::Purge { index, term } => purge = Some((index, term)),
@@ -315,6 +339,7 @@ impl Running {
         }
         let last = batches.last().map(|batch| batch.number);
         self.segments.append(&batches)?;
+        self.switched = false;
         if let Some((index, term)) = purge {
             self.segments.purge(index, term)?;
         }

@@ -63,6 +63,11 @@ impl Net {
         self.cut.insert((from, to));
     }
 
+    /// Whether anybody is cut off from anybody.
+    pub(crate) fn is_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
     /// Everything is as it should be again.
     pub(crate) fn heal(&mut self) {
         self.cut.clear();

@@ -25,11 +25,18 @@ pub enum Plant {
     DoubleApply,
     /// A restarted master has forgotten the answers it gave.
     ForgetAnswers,
+    /// A snapshot has the rows of the time before the store was written to last, and says that they are those of now.
+    StaleSnapshot,
+    /// A snapshot leaves out the answers that were given.
+    SnapshotWithoutAnswers,
+    /// The group changes by a list that a master goes by from its next start on: of five, the last two are left out at
+    /// once. Whoever has not started again goes by the group of before.
+    ReplaceAtOnce,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
@@ -40,6 +47,9 @@ impl Plant {
         Self::VoteAtOnce,
         Self::DoubleApply,
         Self::ForgetAnswers,
+        Self::StaleSnapshot,
+        Self::SnapshotWithoutAnswers,
+        Self::ReplaceAtOnce,
     ];
 
     /// Its name on the command line.
@@ -56,6 +66,9 @@ impl Plant {
             Self::VoteAtOnce => "vote-at-once",
             Self::DoubleApply => "double-apply",
             Self::ForgetAnswers => "forget-answers",
+            Self::StaleSnapshot => "stale-snapshot",
+            Self::SnapshotWithoutAnswers => "snapshot-without-answers",
+            Self::ReplaceAtOnce => "replace-at-once",
         }
     }
 }

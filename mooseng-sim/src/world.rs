@@ -1,6 +1,7 @@
 //! The world: one queue of events in the order of their time, and everything that they happen to. First comes a time
 //! of faults, in which nothing that was promised may break; then a time without, in which everything must go on.
 
+mod counts;
 mod deliver;
 mod faults;
 mod finish;
@@ -33,8 +34,10 @@ use crate::oracle::Oracle;
 use crate::plant::Plant;
 use crate::server::{Asker, Link, Server};
 use crate::task::{ChunkRequest, Port, Task};
+use counts::Counting;
 use freeze::Frozen;
 
+pub use counts::{Counts, Happening};
 pub use shape::Shape;
 
 /// What became of a world.
@@ -48,6 +51,8 @@ pub struct Outcome {
     pub simulated: Duration,
     /// Operations of clients that were answered.
     pub answered: u64,
+    /// What happened, beside faults.
+    pub counts: Counts,
     /// The faults, and what they hit.
     pub log: Vec<String>,
 }
@@ -132,7 +137,10 @@ pub(crate) struct World {
     log_matching: LogMatching,
     leader_completeness: LeaderCompleteness,
     applied: Applied,
+    counting: Counting,
     faults_until: Duration,
+    /// Until then nobody mends the network.
+    parted_until: Duration,
     /// The longest a disk takes.
     slowest_disk: Duration,
     trace: u64,
@@ -171,7 +179,10 @@ impl World {
             Ok(oracle) => (oracle.violations.clone(), oracle.answered),
             Err(_) => (vec!["a client panicked".into()], 0),
         };
-        Outcome { violations, trace: self.trace, simulated: self.time, answered, log: self.log }
+        let mut counts = self.counting.counts;
+        let mended = self.masters.values().map(|master| master.cuts_mended).sum();
+        counts.add(Happening::SnapshotCut, mended);
+        Outcome { violations, trace: self.trace, simulated: self.time, answered, counts, log: self.log }
     }
 
     fn new(seed: u64, shape: Shape, plant: Option<Plant>) -> Self {
@@ -205,7 +216,9 @@ impl World {
             log_matching: LogMatching::default(),
             leader_completeness: LeaderCompleteness::default(),
             applied: Applied::default(),
+            counting: Counting::default(),
             faults_until,
+            parted_until: Duration::ZERO,
             slowest_disk: DISK,
             trace: 0xcbf2_9ce4_8422_2325,
             log: Vec::new(),
@@ -314,10 +327,7 @@ impl World {
             Event::StartServer { index } => self.start_server(index),
             Event::StartClient { number } => self.start_client(number),
             Event::Fault => self.fault(),
-            Event::Heal => {
-                self.net.heal();
-                self.slowest_disk = DISK;
-            }
+            Event::Heal => self.heal(),
             Event::DiskFull { place, full } => {
                 if let Some(disk) = self.disk(place) {
                     disk.set_full(full);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use mooseng_env::{Clock as _, Entropy as _, SystemClock, SystemEntropy, Threads};
-use mooseng_sim::{Outcome, Plant, Shape, run, run_in_detail};
+use mooseng_sim::{Happening, Outcome, Plant, Shape, run, run_in_detail};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// How often it tells how far it is.
@@ -42,9 +42,12 @@ struct Arguments {
     /// End at the first failure
     #[arg(long)]
     first: bool,
-    /// Print failures and the sum only
+    /// Print the first seed, failures and the sum only
     #[arg(long)]
     quiet: bool,
+    /// Count what happened in the worlds, and print it at the end
+    #[arg(long)]
+    stats: bool,
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -79,13 +82,25 @@ struct Sum {
     failed: u64,
     simulated: Duration,
     answered: u64,
+    /// How often each has happened, and in how many worlds.
+    happened: [(u64, u64); Happening::ALL.len()],
 }
 
 impl std::fmt::Display for Sum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { worlds, failed, simulated, answered } = self;
+        let Self { worlds, failed, simulated, answered, .. } = self;
         let hours = simulated.as_secs_f64() / 3600.0;
         write!(f, "{worlds} worlds, {failed} failed, {hours:.2} simulated hours, {answered} operations")
+    }
+}
+
+impl Sum {
+    fn tell_happenings(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        for (what, (times, worlds)) in Happening::ALL.iter().zip(&self.happened) {
+            let percent = 100 * worlds / self.worlds.max(1);
+            writeln!(out, "{:<32} {times:>7} times, in {worlds:>6} worlds, {percent:>3} %", what.name())?;
+        }
+        Ok(())
     }
 }
 
@@ -122,6 +137,9 @@ fn main() -> ExitCode {
         Ok(sum) => {
             // Without a reader of the output there is nobody to tell.
             drop(writeln!(out, "{sum}"));
+            if arguments.stats {
+                drop(sum.tell_happenings(&mut out));
+            }
             if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
@@ -143,10 +161,8 @@ fn explore(arguments: &Arguments, out: &mut impl std::io::Write) -> anyhow::Resu
         // A core that panics is told of as a broken promise, with its seed.
         std::panic::set_hook(Box::new(|_| {}));
     }
-    if !arguments.quiet {
-        writeln!(out, "seeds from {first} on")?;
-        out.flush()?;
-    }
+    writeln!(out, "seeds from {first} on")?;
+    out.flush()?;
     let limit = arguments.limit.unwrap_or(Duration::MAX);
     let (next, stop, clock) = (AtomicU64::new(first), AtomicBool::new(false), SystemClock::default());
     let seeds = Arc::new(Seeds { next, end, stop, told_to_stop, limit, clock });
@@ -203,6 +219,11 @@ fn collect(
                 sum.worlds += 1;
                 sum.simulated += outcome.simulated;
                 sum.answered += outcome.answered;
+                for (what, (times, worlds)) in Happening::ALL.iter().zip(&mut sum.happened) {
+                    let here = outcome.counts.of(*what);
+                    *times += here;
+                    *worlds += u64::from(here > 0);
+                }
                 if arguments.seed.is_some() {
                     outcome.log.iter().try_for_each(|line| writeln!(out, "{line}"))?;
                     writeln!(out, "trace {:016x}, {} operations", outcome.trace, outcome.answered)?;

@@ -39,9 +39,12 @@ impl World {
         let Some(master) = self.masters.get_mut(&id) else { return };
         let (incarnation, now) = (master.incarnation, master.now(self.time));
         let Some(running) = master.running.as_mut() else { return };
-        let Performed { effects, write, flush, appended } = running.perform(now, plant);
+        let Performed { effects, write, flush, installs, appended } = running.perform(now, plant);
         let stalled = master.stalled_until > self.time;
         self.appended(id, &appended);
+        if installs {
+            self.installs(id);
+        }
         if write {
             let delay = if stalled {
                 self.rng.ms(500, 3000)

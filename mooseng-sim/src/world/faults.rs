@@ -19,7 +19,7 @@ impl World {
         let power = self.rng.chance(600);
         let master = 1 + self.rng.below(self.shape.masters());
         let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
-        match self.rng.below(34) {
+        match self.rng.below(36) {
             0..=2 => self.crash_master(master, power),
             3 => (1..=self.shape.masters()).for_each(|id| self.crash_master(id, power)),
             4..=5 => self.crash_server(index, power),
@@ -50,6 +50,7 @@ impl World {
             26..=27 => self.wipe_master(master),
             28..=29 => self.replace_master(master),
             30..=31 => self.transfer_leader(master),
+            32..=33 => self.part_minority(),
             _ => self.with_core(master, |core, now| core.flush(now.mono)),
         }
     }

@@ -83,6 +83,7 @@ impl World {
     fn stop_faults(&mut self) {
         self.note("no more faults".into());
         self.faults_until = self.time;
+        self.parted_until = self.time;
         self.net.heal();
         self.slowest_disk = DISK;
         self.thaw_all();

@@ -13,8 +13,10 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_types::MasterId;
 
-use super::{Event, World};
+use super::{Event, Happening, World};
 use crate::net::Place;
+use crate::plant::Plant;
+use crate::rows::Rows;
 
 /// The administrator's connection: nobody listens to the answers; what has to happen is asked for until it has.
 const ADMIN: ConnId = ConnId(1 << 60);
@@ -40,6 +42,12 @@ impl World {
         let from_incarnation = master.incarnation;
         let Some(running) = master.running.as_ref() else { return };
         let view = running.core.state().store().view();
+        let planted = match self.plant {
+            Some(Plant::StaleSnapshot) => master.rows.older(&*view),
+            Some(Plant::SnapshotWithoutAnswers) => Some(Rows::without_answers(&*view)),
+            _ => None,
+        };
+        let view = planted.map_or(view, |planted| planted.view());
         let said = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
         if applied_index_of(&*view) != said {
             return self
@@ -91,6 +99,22 @@ impl World {
         if self.masters.get(&from).is_some_and(|master| master.incarnation == from_incarnation) {
             self.with_core(from, |core, _| core.snapshot_sent(peer, arrived));
         }
+    }
+
+    /// A master takes a snapshot for its rows and its log; often its power goes while it does.
+    pub(super) fn installs(&mut self, id: u64) {
+        let operations = self.rng.below(4);
+        if self.time < self.faults_until
+            && self.rng.chance(300)
+            && let Some(master) = self.masters.get(&id)
+        {
+            master.disk.arm(operations);
+        }
+        let stopped = self.frozen.keys().any(|place| matches!(place, Place::Master(_)));
+        let down = self.masters.values().any(|master| master.running.is_none());
+        let counts = &mut self.counting.counts;
+        counts.add(Happening::Snapshot, 1);
+        counts.add(Happening::SnapshotAmidFaults, u64::from(stopped || down || self.net.is_cut()));
     }
 
     /// Whether all masters, perhaps but one, are voters in the life that they have, as the leader sees it: one may then be
@@ -151,7 +175,7 @@ impl World {
             }
             Some(group) if group.get(own).is_some() => {
                 self.replacing.remove(&id);
-                return;
+                return self.counting.counts.add(Happening::Replacement, 1);
             }
             Some(_) => self.admin(&pb::AddMasterRequest { master: id.to_string(), ..Default::default() }),
         }
@@ -160,6 +184,13 @@ impl World {
 
     pub(super) fn transfer_leader(&mut self, to: u64) {
         self.note(format!("master {to} is to lead"));
+        if let Some(leader) = self.leader()
+            && self.rng.chance(200)
+        {
+            // The word to take over may be the last that passes, or not even that.
+            self.net.cut(Place::Master(leader), Place::Master(to));
+            self.heal_later();
+        }
         self.admin(&pb::TransferLeaderRequest { master: to.to_string(), dry_run: false });
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mooseng_master::raft::Role;
 
-use super::{Event, World};
+use super::{DISK, Event, World};
 use crate::net::Place;
 use crate::plant::Plant;
 
@@ -39,6 +39,36 @@ impl World {
         };
         self.note(format!("cut off: {what}, both ways: {both}"));
         self.heal_later();
+    }
+
+    /// As many masters as can be spared are killed, come back, and are cut off from the others together, for so long that
+    /// both sides look for a leader.
+    pub(super) fn part_minority(&mut self) {
+        let count = self.shape.masters();
+        let first = self.rng.below(count);
+        let few: Vec<u64> = (0..count / 2).map(|step| 1 + (first + step) % count).collect();
+        for id in &few {
+            self.crash_master(*id, false);
+            let back = self.rng.ms(1, 60);
+            self.after(back, Event::StartMaster { master: *id });
+            for other in (1..=count).filter(|other| !few.contains(other)) {
+                self.net.cut(Place::Master(*id), Place::Master(other));
+                self.net.cut(Place::Master(other), Place::Master(*id));
+            }
+        }
+        self.note(format!("masters {few:?} start anew and are cut off from the others"));
+        let span = self.rng.ms(800, 2000);
+        self.parted_until = self.time + span;
+        self.after(span, Event::Heal);
+    }
+
+    /// The network is mended, unless it is to stay apart for longer.
+    pub(super) fn heal(&mut self) {
+        if self.time < self.parted_until {
+            return self.at(self.parted_until, Event::Heal);
+        }
+        self.net.heal();
+        self.slowest_disk = DISK;
     }
 
     pub(super) fn leader(&self) -> Option<u64> {

@@ -20,6 +20,7 @@ impl World {
             problems.extend(self.elections.observe(term, id));
             problems.extend(self.leader_completeness.leads(id, term, commit, term_of));
         }
+        self.counting.observe(id, node, running.core.state().membership());
         let applied = running.core.state().applied_index();
         problems.extend(self.applied.observe(id, applied, term_of));
         problems.extend(self.lease(id));

@@ -7,9 +7,15 @@ const SEEDS: u64 = 300;
 
 /// Found, by one of the promises that it breaks.
 fn is_found(plant: Plant) {
+    is_found_by(plant, &[""]);
+}
+
+/// Found, by one of these promises.
+fn is_found_by(plant: Plant, promises: &[&str]) {
     let broken = |seed: u64| {
         let shape = if seed.is_multiple_of(3) { Shape::Five } else { Shape::Three };
-        !run(seed, shape, Some(plant)).violations.is_empty()
+        let violations = run(seed, shape, Some(plant)).violations;
+        violations.iter().any(|violation| promises.iter().any(|promise| violation.starts_with(promise)))
     };
     assert!((1..=SEEDS).any(broken), "{} was not found by {SEEDS} seeds", plant.name());
 }
@@ -62,4 +68,19 @@ fn a_master_that_applies_entries_twice_is_found() {
 #[test]
 fn a_master_that_forgets_its_answers_is_found() {
     is_found(Plant::ForgetAnswers);
+}
+
+#[test]
+fn a_snapshot_of_older_rows_is_found() {
+    is_found_by(Plant::StaleSnapshot, &["state_machine_safety"]);
+}
+
+#[test]
+fn a_snapshot_without_the_answers_is_found() {
+    is_found_by(Plant::SnapshotWithoutAnswers, &["state_machine_safety"]);
+}
+
+#[test]
+fn a_group_that_is_replaced_at_once_is_found() {
+    is_found_by(Plant::ReplaceAtOnce, &["election_safety", "leader_completeness"]);
 }

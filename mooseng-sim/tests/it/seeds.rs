@@ -22,4 +22,6 @@ pub(crate) const KEPT: &[(u64, Shape)] = &[
     (145, Shape::Three),
     (368, Shape::Three),
     (375, Shape::Three),
+    // A master that led, or stood for election, when it learned of its own removal.
+    (18, Shape::Five),
 ];

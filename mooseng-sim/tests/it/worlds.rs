@@ -1,6 +1,6 @@
 //! Worlds without planted bugs: all promises hold.
 
-use mooseng_sim::{Shape, run};
+use mooseng_sim::{Happening, Shape, run};
 
 use crate::seeds::KEPT;
 
@@ -40,6 +40,18 @@ fn five_masters_keep_their_promises_through_crashes_and_partitions() {
 #[test]
 fn seeds_that_once_failed_do_not_fail_again() {
     check(KEPT.iter().copied());
+}
+
+/// Else the promises above would be kept because nothing endangers them.
+#[test]
+fn worlds_do_all_that_promises_are_easily_broken_by() {
+    for shape in [Shape::Three, Shape::Five] {
+        let counts: Vec<_> = (1..=SEEDS).map(|seed| run(seed, shape, None).counts).collect();
+        for what in Happening::ALL {
+            let worlds = counts.iter().filter(|counts| counts.of(what) > 0).count();
+            assert!(worlds > 0, "{} in no world with {} masters", what.name(), shape.name());
+        }
+    }
 }
 
 #[test]

@@ -107,12 +107,22 @@ impl Node {
                 let log = self.raw.mut_store();
                 log.conf_state = state;
                 log.conf_index = index;
+                self.step_aside_if_removed();
                 true
             }
             Err(error) => {
                 tracing::error!(%error, ?change, "a change of the group has no effect");
                 false
             }
+        }
+    }
+
+    /// Whoever is not in the group any more neither leads nor stands for election: another leader may have proposed to
+    /// remove this one. The library would look for its progress, which it does not have.
+    fn step_aside_if_removed(&mut self) {
+        if !self.is_member() && self.role() != Role::Follower {
+            let term = self.term();
+            self.raw.raft.become_follower(term, 0);
         }
     }
 
@@ -191,5 +201,94 @@ impl Node {
             self.stalled = None;
             self.hand_over(peer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mooseng_env::SystemEntropy;
+    use raft::eraftpb::MessageType;
+
+    use super::*;
+    use crate::raft::{NodeConfig, Recovered};
+
+    const NOW: Duration = Duration::ZERO;
+
+    /// Lets everything become durable and take effect; returns the changes of the group that did.
+    fn settle(node: &mut Node) -> Vec<Change> {
+        let mut changes = Vec::new();
+        while let Some(output) = node.output() {
+            if let Some(persist) = output.persist {
+                drop(node.persisted(persist.number));
+            }
+            for entry in output.committed {
+                if let Some((change, _)) = Change::of_entry(&entry).filter(|_| entry.kind == 1) {
+                    assert!(node.apply_change(entry.index, change));
+                    changes.push(change);
+                }
+                node.applied(entry.index);
+            }
+        }
+        changes
+    }
+
+    fn from(from: u64, kind: MessageType, term: u64) -> pb::RaftMessage {
+        pb::RaftMessage { kind: kind as u32, to: 2, from, term, ..Default::default() }
+    }
+
+    /// Master 2 of three, in whose log is the order of another leader to remove it, not known to be committed.
+    fn about_to_be_removed() -> Node {
+        let config = NodeConfig {
+            id: MasterId::from_raw(2),
+            voters: (1..=3).map(MasterId::from_raw).collect(),
+            learners: Vec::new(),
+            heartbeat: Duration::from_millis(50),
+            election: Duration::from_millis(250),
+            applied: 0,
+            keep_bytes: 1 << 20,
+        };
+        let mut node = Node::new(&config, Recovered::default(), NOW, Arc::new(SystemEntropy));
+        let data = pb::MembershipChange { kind: 1, node: 2, ..Default::default() }.encode_to_vec().into();
+        let entry = pb::RaftEntry { kind: 1, term: 1, index: 1, data, ..Default::default() };
+        node.step(NOW, pb::RaftMessage { entries: vec![entry], ..from(1, MessageType::MsgAppend, 1) });
+        assert_eq!(settle(&mut node), []);
+        node
+    }
+
+    fn stand(node: &mut Node) {
+        node.raw.campaign().unwrap();
+        settle(node);
+        node.step(NOW, from(3, MessageType::MsgRequestPreVoteResponse, 2));
+        settle(node);
+    }
+
+    #[test]
+    fn a_leader_that_turns_out_to_be_removed_leads_no_more() {
+        let mut node = about_to_be_removed();
+        stand(&mut node);
+        node.step(NOW, from(3, MessageType::MsgRequestVoteResponse, 2));
+        settle(&mut node);
+        assert_eq!((node.role(), node.term()), (Role::Leader, 2));
+        node.step(NOW, pb::RaftMessage { index: 2, ..from(3, MessageType::MsgAppendResponse, 2) });
+        assert_eq!(settle(&mut node), [Change::Remove(MasterId::from_raw(2))]);
+        assert_eq!(node.role(), Role::Follower);
+        node.tick(Duration::from_secs(2));
+        settle(&mut node);
+        assert_eq!((node.role(), node.is_member()), (Role::Follower, false));
+    }
+
+    #[test]
+    fn a_candidate_that_turns_out_to_be_removed_is_not_elected() {
+        let mut node = about_to_be_removed();
+        stand(&mut node);
+        assert_eq!((node.role(), node.term()), (Role::Candidate, 2));
+        // A vote may say what is committed.
+        node.raw.raft.raft_log.commit_to(1);
+        assert_eq!(settle(&mut node), [Change::Remove(MasterId::from_raw(2))]);
+        node.step(NOW, from(3, MessageType::MsgRequestVoteResponse, 2));
+        settle(&mut node);
+        assert_eq!(node.role(), Role::Follower);
     }
 }
