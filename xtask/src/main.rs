@@ -65,7 +65,7 @@ struct TestArgs {
     /// How often kill_all cuts the power.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// The first of 700 ports on 127.0.0.0/8.
+    /// The first of 800 ports on 127.0.0.0/8.
     #[arg(long, default_value_t = PORT_BASE)]
     port_base: u16,
 }

@@ -39,7 +39,8 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {
     /// Its name, or its number.
-    master: String,
+    #[arg(value_name = "NAME|NUMBER")]
+    name: String,
     /// Keep it a learner for good: a copy of the metadata, without a vote.
     #[arg(long)]
     learner: bool,
@@ -60,7 +61,8 @@ pub(crate) struct AddArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
     /// Its name, or its number.
-    master: String,
+    #[arg(value_name = "NAME|NUMBER")]
+    name: String,
     /// If it leads, let another master lead first.
     #[arg(long)]
     transfer: bool,
@@ -74,9 +76,9 @@ pub(crate) struct RemoveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TransferArgs {
-    /// Its name, or its number [default: the one that is best prepared].
-    #[arg(default_value = "")]
-    master: String,
+    /// Its name, or its number. Left out: the one that is best prepared.
+    #[arg(value_name = "NAME|NUMBER", default_value = "", hide_default_value = true)]
+    name: String,
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -131,14 +133,14 @@ pub(super) fn add(target: &Target, args: &AddArgs) -> anyhow::Result<ExitCode> {
     let interrupted = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)).context("wait for Ctrl-C")?;
     let masters = admin::masters(target)?;
-    let status = wait_for_knock(&masters, &args.master, &interrupted)?;
+    let status = wait_for_knock(&masters, &args.name, &interrupted)?;
     if interrupted.load(Ordering::Relaxed) {
         output::note("interrupted before anything was done");
         return Ok(ExitCode::from(INTERRUPTED));
     }
     let masters = with_told(masters, &status);
     let request =
-        pb::AddMasterRequest { master: args.master.clone(), learner: args.learner, dry_run: args.dry_run };
+        pb::AddMasterRequest { master: args.name.clone(), learner: args.learner, dry_run: args.dry_run };
     let done = admin::ask_leader(&masters, &request)?.done;
     let report = Done { done, dry_run: args.dry_run, master: None, took_ms: None };
     if args.dry_run || args.no_wait {
@@ -155,7 +157,7 @@ pub(super) fn add(target: &Target, args: &AddArgs) -> anyhow::Result<ExitCode> {
         None => {
             output::note(&format!(
                 "not waiting any longer; {} goes on joining, as `mooseng cluster status` shows",
-                args.master
+                args.name
             ));
             Ok(ExitCode::from(INTERRUPTED))
         }
@@ -201,7 +203,7 @@ impl Joining<'_> {
         loop {
             // That nobody leads for a moment is no reason to give up.
             let status = admin::cluster_status(self.masters).ok();
-            let found = status.as_ref().and_then(|status| Some((status.find(&self.args.master)?, status)));
+            let found = status.as_ref().and_then(|status| Some((status.find(&self.args.name)?, status)));
             if let Some((master, status)) = found {
                 let commit = status.leader().map_or(u64::MAX, |leader| leader.commit_index);
                 if takes_part(master, commit, self.args.learner) {
@@ -220,7 +222,7 @@ impl Joining<'_> {
             ensure!(
                 clock.monotonic() < self.args.timeout,
                 "{} has not caught up in {} s; it goes on joining: look with `mooseng cluster status` and into its log",
-                self.args.master,
+                self.args.name,
                 self.args.timeout.as_secs()
             );
             clock.sleep(LOOK_EVERY);
@@ -238,7 +240,7 @@ pub(super) fn remove(target: &Target, args: &RemoveArgs) -> anyhow::Result<ExitC
     let masters = admin::masters(target)?;
     let status = admin::cluster_status(&masters)?;
     let masters = with_told(masters, &status);
-    let leads = status.leader().zip(status.find(&args.master)).filter(|(leader, it)| leader.id == it.id);
+    let leads = status.leader().zip(status.find(&args.name)).filter(|(leader, it)| leader.id == it.id);
     if let Some((leader, _)) = leads.filter(|_| args.transfer) {
         let name = leader.name.clone();
         let (to, took) = hand_over(&masters, "", args.dry_run)?;
@@ -248,7 +250,7 @@ pub(super) fn remove(target: &Target, args: &RemoveArgs) -> anyhow::Result<ExitC
         }
         output::note(&format!("{to} leads instead of {name}, after {} ms", millis(took)));
     }
-    let request = pb::RemoveMasterRequest { master: args.master.clone(), dry_run: args.dry_run };
+    let request = pb::RemoveMasterRequest { master: args.name.clone(), dry_run: args.dry_run };
     let clock = SystemClock::default();
     let reply = loop {
         match admin::ask_leader(&masters, &request) {
@@ -259,7 +261,7 @@ pub(super) fn remove(target: &Target, args: &RemoveArgs) -> anyhow::Result<ExitC
         }
     };
     if !args.dry_run {
-        output::note(&format!("now stop {}; its data directory is of no more use", args.master));
+        output::note(&format!("now stop {}; its data directory is of no more use", args.name));
     }
     Done { done: reply.done, dry_run: args.dry_run, master: None, took_ms: None }.tell(args.json)
 }
@@ -267,7 +269,7 @@ pub(super) fn remove(target: &Target, args: &RemoveArgs) -> anyhow::Result<ExitC
 pub(super) fn transfer(target: &Target, args: &TransferArgs) -> anyhow::Result<ExitCode> {
     let masters = admin::masters(target)?;
     let masters = with_told(masters.clone(), &admin::cluster_status(&masters)?);
-    let (to, took) = hand_over(&masters, &args.master, args.dry_run)?;
+    let (to, took) = hand_over(&masters, &args.name, args.dry_run)?;
     if args.dry_run {
         let done = format!("{to} leads");
         return Done { done, dry_run: true, master: None, took_ms: None }.tell(args.json);
