@@ -44,6 +44,8 @@ pub(crate) struct Master {
     pub(crate) term: u64,
     pub(crate) commit_index: u64,
     pub(crate) applied_index: u64,
+    /// Chunkservers that it hears; `None` if it does not answer.
+    pub(crate) servers_up: Option<u64>,
 }
 
 /// A master that asks to be let in.
@@ -117,6 +119,10 @@ impl Answer {
         self.own.as_ref().is_some_and(|own| own.role == role)
     }
 
+    fn servers_up(&self) -> u64 {
+        self.reply.servers.iter().filter(|server| server.state == "up").count() as u64
+    }
+
     /// How well it knows the group.
     fn authority(&self) -> (bool, u64, bool, u64) {
         let own = self.own.as_ref();
@@ -158,7 +164,7 @@ fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
     // One that the group goes on without is still worth a line: somebody should stop it.
     for own in answers.iter().filter(|it| it.has_role("removed")).filter_map(|it| it.own.as_ref()) {
         if !masters.iter().any(|master| master.address == own.address) {
-            masters.push(Master { voter: false, ..master(own) });
+            masters.push(Master { voter: false, ..master(own, None) });
         }
     }
     let voters = masters.iter().filter(|master| master.voter).count() as u64;
@@ -201,7 +207,7 @@ fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
     })
 }
 
-fn master(status: &pb::MasterStatus) -> Master {
+fn master(status: &pb::MasterStatus, servers_up: Option<u64>) -> Master {
     Master {
         id: status.id,
         name: status.name.clone(),
@@ -211,6 +217,7 @@ fn master(status: &pb::MasterStatus) -> Master {
         term: status.term,
         commit_index: status.commit_index,
         applied_index: status.applied_index,
+        servers_up,
     }
 }
 
@@ -218,15 +225,15 @@ fn master(status: &pb::MasterStatus) -> Master {
 fn shown(told: &pb::MasterStatus, answers: &[Answer], best: &pb::ClusterStatusReply) -> Master {
     // While one life of a master takes the place of another, both have its number and its address.
     let twice = best.masters.iter().filter(|other| other.id == told.id).count() > 1;
-    let own = answers
-        .iter()
-        .filter(|answer| answer.reply.epoch == best.epoch)
-        .filter_map(|answer| answer.own.as_ref())
-        .find(|own| own.id == told.id && own.role != "joining");
-    match own {
-        _ if twice => master(told),
-        Some(own) => Master { voter: told.voter, ..master(own) },
-        None => Master { role: "unreachable".into(), ..master(told) },
+    let named = |answer: &&Answer| {
+        let own = answer.own.as_ref();
+        own.is_some_and(|own| own.id == told.id && own.role != "joining")
+    };
+    let answer = answers.iter().filter(|answer| answer.reply.epoch == best.epoch).find(named);
+    match answer.and_then(|answer| Some((answer, answer.own.as_ref()?))) {
+        _ if twice => master(told, None),
+        Some((answer, own)) => Master { voter: told.voter, ..master(own, Some(answer.servers_up())) },
+        None => Master { role: "unreachable".into(), ..master(told, None) },
     }
 }
 

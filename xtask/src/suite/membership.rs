@@ -23,11 +23,12 @@ const STATE_LIMIT: Duration = Duration::from_secs(30);
 /// Between two operations of one thread: a light load.
 const PAUSE: Duration = Duration::from_millis(5);
 const THREADS: u64 = 2;
+const CHUNKSERVERS: u32 = 2;
 /// Ports above the first one, of the masters that `up` does not start.
 const OWN_PORTS: u16 = 40;
 
 pub(super) fn run(context: &Context) -> Result<Outcome> {
-    let options = Options { masters: 1, chunkservers: 2, ..context.options() };
+    let options = Options { masters: 1, chunkservers: CHUNKSERVERS, ..context.options() };
     let mut cluster = Cluster::start(&options)?;
     let mut masters = Masters { options, children: Vec::new() };
     masters.tell_mount()?;
@@ -46,26 +47,26 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
 }
 
 fn story(context: &Context, cluster: &Cluster, masters: &mut Masters) -> Result<()> {
-    let load = Load::start(context, cluster)?;
-    step("one master grows to three", &load, || {
+    let mut load = Load::start(context, cluster)?;
+    step("one master grows to three", &mut load, || {
         masters.let_in(2, &[])?;
         masters.let_in(3, &[])?;
         // From its next start on the first one knows where to look for the others.
         masters.write_config(1)
     })?;
-    step("a learner joins and leaves", &load, || {
+    step("a learner joins and leaves", &mut load, || {
         masters.let_in(4, &["--learner"])?;
         masters.wait_for_role(4, "learner")?;
         masters.mooseng(&["cluster", "remove-master", "master-4"])?;
         masters.stop(4)
     })?;
-    step("a master that lost its disk comes back", &load, || {
+    step("a master that lost its disk comes back", &mut load, || {
         masters.stop(2)?;
         masters.wipe(2)?;
         masters.start(2)?;
         masters.wait_until_all_vote(3)
     })?;
-    step("all masters are restarted one after the other", &load, || {
+    step("all masters are restarted one after the other", &mut load, || {
         // The leader last, as the documentation says: then leadership moves once.
         let leader = masters.leader()?;
         for number in (1..=3).filter(|number| *number != leader).chain([leader]) {
@@ -74,7 +75,7 @@ fn story(context: &Context, cluster: &Cluster, masters: &mut Masters) -> Result<
         }
         Ok(())
     })?;
-    step("three shrink to one", &load, || {
+    step("three shrink to one", &mut load, || {
         for number in [2, 3] {
             masters.mooseng(&["cluster", "remove-master", &format!("master-{number}"), "--transfer"])?;
             masters.stop(number)?;
@@ -82,7 +83,7 @@ fn story(context: &Context, cluster: &Cluster, masters: &mut Masters) -> Result<
         }
         masters.wait_until_all_vote(1)
     })?;
-    step("and grow to three again", &load, || {
+    step("and grow to three again", &mut load, || {
         masters.let_in(2, &[])?;
         masters.let_in(3, &[])?;
         masters.wait_until_all_vote(3)
@@ -128,7 +129,7 @@ fn recover(masters: &mut Masters, journals: &[Arc<Mutex<Journal>>]) -> Result<()
     Ok(())
 }
 
-fn step(what: &str, load: &Load, act: impl FnOnce() -> Result<()>) -> Result<()> {
+fn step(what: &str, load: &mut Load, act: impl FnOnce() -> Result<()>) -> Result<()> {
     let begun = Instant::now();
     load.reset_stall();
     act().with_context(|| what.to_owned())?;
@@ -291,7 +292,7 @@ impl Masters {
         Ok(())
     }
 
-    /// Name and role of each master and whether it votes.
+    /// Name and role of each master and whether it votes and hears all chunkservers.
     fn status(&self) -> Result<Vec<(String, String, bool)>> {
         let done = shell::finish(&mut self.command(&["cluster", "status", "--json"]), COMMAND_LIMIT)?;
         let status: serde_json::Value = serde_json::from_str(&done.stdout).unwrap_or_default();
@@ -299,8 +300,12 @@ impl Masters {
         let text = |master: &serde_json::Value, key: &str| {
             master.get(key).and_then(|text| text.as_str()).unwrap_or_default().to_owned()
         };
-        let voter = |master: &serde_json::Value| master.get("voter").and_then(|v| v.as_bool());
-        Ok(masters.map(|it| (text(it, "name"), text(it, "role"), voter(it).unwrap_or(false))).collect())
+        // A leader that does not hear them finds no place for new chunks, and says that there is no space.
+        let voter = |master: &serde_json::Value| {
+            let hears = master.get("servers_up").and_then(|up| up.as_u64()) == Some(CHUNKSERVERS.into());
+            hears && master.get("voter").and_then(|voter| voter.as_bool()).unwrap_or(false)
+        };
+        Ok(masters.map(|it| (text(it, "name"), text(it, "role"), voter(it))).collect())
     }
 
     fn leader(&self) -> Result<u64> {
@@ -395,9 +400,14 @@ impl Load {
     }
 
     /// An error if a thread has met one.
-    fn check(&self) -> Result<()> {
-        ensure!(self.threads.iter().all(|thread| !thread.is_finished()), "a thread of the load has ended");
-        Ok(())
+    fn check(&mut self) -> Result<()> {
+        match self.threads.iter().position(JoinHandle::is_finished) {
+            Some(ended) => {
+                let thread = self.threads.swap_remove(ended);
+                thread.join().map_err(|_| anyhow::anyhow!("a thread of the load panicked"))?
+            }
+            None => Ok(()),
+        }
     }
 
     /// Ends the load and compares what is there with what was acknowledged.

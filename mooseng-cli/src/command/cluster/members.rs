@@ -327,6 +327,7 @@ mod tests {
             term: 1,
             commit_index: 0,
             applied_index,
+            servers_up: Some(0),
         };
         assert!(takes_part(&master("follower", true, 1000), 1010, false));
         assert!(takes_part(&master("learner", false, 1000), 1010, true));

@@ -112,6 +112,14 @@ fn warnings(status: &ClusterStatus) -> Vec<String> {
             voters - 1
         ));
     }
+    // Whoever leads without them finds no place for new chunks.
+    let heard = status.masters.iter().filter_map(|master| master.servers_up).max().unwrap_or(0);
+    for master in status.masters.iter().filter(|master| master.voter) {
+        if let Some(up) = master.servers_up.filter(|up| *up < heard) {
+            let name = &master.name;
+            warnings.push(format!("{name} hears {up} of {heard} chunkservers: it should not lead yet"));
+        }
+    }
     for master in status.masters.iter().filter(|master| master.role == "removed") {
         warnings.push(format!("the group goes on without {}: stop it", master.name));
     }
@@ -133,6 +141,7 @@ mod tests {
             term: 1,
             commit_index: 1,
             applied_index: 1,
+            servers_up: (*role != "unreachable").then_some(2),
         };
         let masters: Vec<Master> = (1..).zip(roles).map(master).collect();
         let voters = masters.iter().filter(|it| it.voter).count() as u64;
@@ -171,5 +180,8 @@ mod tests {
         check(&["leader", "follower", "follower", "follower", "unreachable"], &["the failure of 1 more"]);
         check(&["leader", "follower"], &["2 voters survive no more failures than 1"]);
         check(&["leader", "removed"], &["goes on without m2"]);
+        let mut restarted = status(&["leader", "follower", "follower"]);
+        restarted.masters[2].servers_up = Some(1);
+        assert_eq!(warnings(&restarted), ["m3 hears 1 of 2 chunkservers: it should not lead yet"]);
     }
 }
