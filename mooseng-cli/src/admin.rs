@@ -1,5 +1,7 @@
 //! Calls to the masters, for the commands.
 
+mod status;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -8,53 +10,20 @@ use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{PROTOCOL_VERSION, pb};
-use mooseng_types::ClusterId;
-use serde::Serialize;
 
 use crate::Target;
 use crate::up::layout::Layout;
+
+pub(crate) use status::{ClusterStatus, Master, cluster_status};
 
 const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long a leader is waited for.
 const LEADER: Duration = Duration::from_secs(10);
-
-/// The cluster, as status shows it.
-#[derive(Debug, Serialize)]
-pub(crate) struct ClusterStatus {
-    pub(crate) cluster_id: String,
-    pub(crate) masters: Vec<Master>,
-    pub(crate) servers: Vec<Server>,
-    pub(crate) sessions: u64,
-    pub(crate) inodes: u64,
-    pub(crate) used_bytes: u64,
-    pub(crate) chunks: u64,
-    pub(crate) orphans: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Master {
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) role: String,
-    pub(crate) address: String,
-    pub(crate) term: u64,
-    pub(crate) commit_index: u64,
-    pub(crate) applied_index: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Server {
-    pub(crate) id: u32,
-    pub(crate) name: String,
-    pub(crate) state: String,
-    pub(crate) address: String,
-    pub(crate) total_bytes: u64,
-    pub(crate) free_bytes: u64,
-    pub(crate) chunks: u64,
-    pub(crate) disks: u64,
-    pub(crate) disks_failed: u64,
-}
+/// Between two rounds of questions.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Masters spoken to, told ones included: twice what a configuration can name.
+const MASTERS_MAX: usize = 32;
 
 /// The addresses of the masters to speak to.
 pub(crate) fn masters(target: &Target) -> anyhow::Result<Vec<String>> {
@@ -80,89 +49,40 @@ fn hello() -> pb::Hello {
     }
 }
 
-fn ask<R: Rpc>(address: &str, request: &R) -> Result<R::Reply, CallError> {
-    FrameStream::connect(address, &hello(), CONNECT)?.0.call(request, &[], ANSWER)
+fn ask<R: Rpc>(address: &str, request: &R, answer: Duration) -> Result<R::Reply, CallError> {
+    FrameStream::connect(address, &hello(), CONNECT)?.0.call(request, &[], answer)
 }
 
-/// Asks one master after the other until the leader answers.
+/// Asks one master after the other, and whom they take for the leader, until the leader answers.
 pub(crate) fn ask_leader<R: Rpc>(masters: &[String], request: &R) -> anyhow::Result<R::Reply> {
     let clock = SystemClock::default();
+    let mut masters = masters.to_vec();
     let mut last = None;
     while clock.monotonic() < LEADER {
-        for address in masters {
-            match ask(address, request) {
+        let mut next = 0;
+        while let Some(address) = masters.get(next).cloned() {
+            next += 1;
+            match ask(&address, request, ANSWER) {
                 Ok(reply) => return Ok(reply),
-                Err(error) if error.is_retryable() => last = Some(error),
+                Err(error) if error.is_retryable() => {
+                    if let CallError::NotLeader { leader: Some(leader) } = &error {
+                        learn(&mut masters, leader);
+                    }
+                    last = Some(error);
+                }
+                Err(CallError::Rejected { message }) => bail!("{message}"),
                 Err(error) => return Err(error.into()),
             }
         }
-        clock.sleep(Duration::from_millis(50));
+        clock.sleep(PAUSE);
     }
     let why = last.map_or_else(String::new, |error| format!(" ({:#})", anyhow::Error::from(error)));
     bail!("no leader among {}{why}: are a majority of the masters running?", masters.join(", "))
 }
 
-/// The cluster as the leader sees it, or else as any master does. Masters that do not answer are shown as such.
-pub(crate) fn cluster_status(masters: &[String]) -> anyhow::Result<ClusterStatus> {
-    let mut best: Option<pb::ClusterStatusReply> = None;
-    let mut answered = Vec::new();
-    let mut last = None;
-    for address in masters {
-        match ask(address, &pb::ClusterStatusRequest {}) {
-            Ok(reply) => {
-                let mine = reply.masters.iter().find(|master| master.address == *address).cloned();
-                let leads = mine.as_ref().is_some_and(|master| master.role == "leader");
-                if best.is_none() || leads {
-                    best = Some(reply);
-                }
-                answered.extend(mine);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    let Some(best) = best else {
-        let why = last.map_or_else(String::new, |error| format!(" ({:#})", anyhow::Error::from(error)));
-        bail!("no master answers at {}{why}: is the cluster running?", masters.join(", "));
-    };
-    Ok(merge(best, &answered))
-}
-
-/// What each master says of itself counts more than what another says of it.
-fn merge(best: pb::ClusterStatusReply, answered: &[pb::MasterStatus]) -> ClusterStatus {
-    let cluster_id = <[u8; 16]>::try_from(&best.cluster_id[..]).map(ClusterId::from_bytes);
-    let masters = best.masters.into_iter().map(|told| {
-        let own = answered.iter().find(|own| own.id == told.id);
-        let role = own.map_or_else(|| "unreachable".into(), |own| own.role.clone());
-        let m = own.cloned().unwrap_or(told);
-        Master {
-            id: m.id,
-            name: m.name,
-            role,
-            address: m.address,
-            term: m.term,
-            commit_index: m.commit_index,
-            applied_index: m.applied_index,
-        }
-    });
-    let servers = best.servers.into_iter().map(|s| Server {
-        id: s.id,
-        name: s.name,
-        state: s.state,
-        address: s.address,
-        total_bytes: s.total_bytes,
-        free_bytes: s.free_bytes,
-        chunks: s.chunks,
-        disks: s.disks,
-        disks_failed: s.disks_failed,
-    });
-    ClusterStatus {
-        cluster_id: cluster_id.map_or_else(|_| String::new(), |id| id.to_string()),
-        masters: masters.collect(),
-        servers: servers.collect(),
-        sessions: best.sessions,
-        inodes: best.inodes,
-        used_bytes: best.used_bytes,
-        chunks: best.chunks,
-        orphans: best.orphans,
+/// Adds a master that was told of.
+fn learn(masters: &mut Vec<String>, address: &str) {
+    if masters.len() < MASTERS_MAX && !masters.iter().any(|known| known == address) {
+        masters.push(address.to_owned());
     }
 }

@@ -8,6 +8,7 @@
 //! - [`multiregion`]: where copies are put.
 //! - [`store`] and [`cache_enhanced`]: the namespace's rows on disk and in memory.
 //! - [`snapshot`]: all rows, from one master to another.
+//! - [`recover`]: the group made anew from one master, after a majority was lost for good.
 //! - [`digests`]: do all replicas have the same state?
 //! - [`server`]: the edge: one thread that owns the core and all sockets.
 //! - [`daemon`]: the process.
@@ -21,6 +22,7 @@ pub mod digests;
 pub mod multiregion;
 mod open;
 pub mod raft;
+pub mod recover;
 pub mod registry;
 pub mod server;
 mod service;

@@ -57,6 +57,12 @@ pub(crate) fn open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Ope
     }
 }
 
+/// Opens the directory of `config` as [`open`] does, and sets nothing aside: damage is an error.
+pub(crate) fn open_undamaged(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
+    refuse_if_out_of_service(&config.data)?;
+    try_open(config, entropy)
+}
+
 fn is_damage(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),

@@ -173,8 +173,23 @@ impl MetaState {
         self.tables.rows.digest.entry(index, &self.tables.counters);
     }
 
-    /// Index and term of the entry that the store began with, at the group's founding or by a snapshot: what the log
-    /// begins after. (0, 0) if it began empty.
+    /// Makes this state that of a group made anew after it lost its majority for good: its log goes on after this entry.
+    /// Entries that came after the applied one may be lost with the other masters, and with them ids that they gave
+    /// out; so ids go on far above, that none is given to two things.
+    pub fn begin_anew(&mut self, index: u64, term: u64, membership: Membership) {
+        assert!(
+            membership.epoch > self.membership.epoch,
+            "a group that is made anew has an epoch of its own"
+        );
+        self.advance(index);
+        self.tables.rows.put_own(&key::BASE, Base { index, term }.encode().into());
+        self.put_membership(membership);
+        self.tables.counters.skip_ids();
+        self.tables.rows.digest.entry(index, &self.tables.counters);
+    }
+
+    /// Index and term of the entry that the store began with, at the group's founding, at its being made anew or by a
+    /// snapshot: what the log begins after. (0, 0) if it began empty.
     #[must_use]
     pub fn base(&self) -> (u64, u64) {
         self.tables.row(&key::BASE).map_or((0, 0), |Base { index, term }| (index, term))

@@ -7,6 +7,7 @@ mod full_disk;
 mod journal;
 mod kill_all;
 mod kill_chunkserver;
+mod membership;
 mod pjdfstest;
 mod smoke;
 mod stream;
@@ -88,13 +89,14 @@ pub(crate) struct Suite {
     pub(crate) run: fn(&Context) -> Result<Outcome>,
 }
 
-pub(crate) const SUITES: [Suite; 8] = [
+pub(crate) const SUITES: [Suite; 9] = [
     Suite { name: "smoke", limit: |_| minutes(8), run: smoke::run },
     Suite { name: "kill_all", limit: |context| minutes(2 + kill_all::rounds(context)), run: kill_all::run },
     Suite { name: "kill_chunkserver", limit: |_| minutes(5), run: kill_chunkserver::run },
     Suite { name: "full_disk", limit: |_| minutes(5), run: full_disk::run },
     Suite { name: "bad_start", limit: |_| minutes(6), run: bad_start::run },
     Suite { name: "pjdfstest", limit: |_| minutes(6), run: pjdfstest::run },
+    Suite { name: "membership", limit: |_| minutes(5), run: membership::run },
     Suite { name: "fsx", limit: |_| minutes(8), run: fsx::run },
     Suite { name: "failover", limit: failover::limit, run: failover::run },
 ];

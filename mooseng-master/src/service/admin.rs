@@ -64,6 +64,7 @@ fn masters(core: &MasterCore) -> Vec<pb::MasterStatus> {
             term: core.node.term(),
             commit_index: core.node.commit_index(),
             applied_index: if own { core.state.applied_index() } else { core.node.matched(id) },
+            voter: member.voter,
         }
     };
     core.group.members.iter().map(status).collect()

@@ -4,4 +4,5 @@
 mod facade;
 mod failover;
 mod group;
+mod recover;
 mod world;

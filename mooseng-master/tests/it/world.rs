@@ -63,7 +63,7 @@ impl World {
         std::fs::remove_dir_all(self.data(id)).unwrap();
     }
 
-    fn config(&self, id: u64) -> Config {
+    pub(crate) fn config(&self, id: u64) -> Config {
         let data = self.data(id);
         std::fs::create_dir_all(&data).unwrap();
         Config {

@@ -62,6 +62,32 @@ fn a_state_that_has_entries_is_not_founded() {
 }
 
 #[test]
+fn a_state_that_begins_anew_keeps_its_rows_and_gives_no_id_again() {
+    let mut world = World::new();
+    world.state.set_membership(world.state.applied_index() + 1, group(4, &[1, 2, 3]));
+    let (settings, totals) = (world.state.settings(), world.state.totals());
+    let before = world.state.tables.counters;
+    let index = world.state.applied_index() + 1;
+    world.state.begin_anew(index, 1 << 32, group(5, &[2]));
+    world.flush();
+    let state = open(&world.store);
+    assert_eq!((state.membership(), state.base()), (&group(5, &[2]), (index, 1 << 32)));
+    assert_eq!((state.applied_index(), state.settings(), state.totals()), (index, settings, totals));
+    let now = state.tables.counters;
+    assert!(now.next_inode - before.next_inode >= 1 << 32 && now.next_chunk - before.next_chunk >= 1 << 32);
+    assert!(now.next_session > before.next_session + 1000 && now.next_server > before.next_server + 1000);
+}
+
+#[test]
+#[should_panic = "an epoch of its own"]
+fn a_state_begins_anew_in_a_later_epoch_only() {
+    let mut world = World::new();
+    let index = world.state.applied_index() + 1;
+    world.state.set_membership(index, group(4, &[1, 2, 3]));
+    world.state.begin_anew(index + 1, 9, group(4, &[2]));
+}
+
+#[test]
 fn a_damaged_group_is_found_when_the_store_is_opened() {
     for (key, name) in [(b"mm", "mm"), (b"mb", "mb"), (b"md", "md")] {
         let mut world = World::new();

@@ -1,0 +1,316 @@
+//! What the cluster looks like: one picture of the answers of all masters.
+//!
+//! Masters whose addresses were not given are asked too, at the addresses that the others tell. What a master says of
+//! itself counts more than what another says of it; who is in the group, the leader of the latest epoch knows best.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use mooseng_protocol::pb;
+use mooseng_types::ClusterId;
+use serde::Serialize;
+
+use super::{ask, learn};
+
+/// A master that does not answer at once is shown as unreachable: it is what one wants to know.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The cluster, as status shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClusterStatus {
+    pub(crate) cluster_id: String,
+    pub(crate) epoch: u64,
+    pub(crate) masters: Vec<Master>,
+    pub(crate) joining: Vec<Joining>,
+    pub(crate) voters: u64,
+    pub(crate) voters_reachable: u64,
+    /// How many more voters may be lost before nothing goes on.
+    pub(crate) failures_survived: u64,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) sessions: u64,
+    pub(crate) inodes: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) chunks: u64,
+    pub(crate) orphans: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Master {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) voter: bool,
+    pub(crate) address: String,
+    pub(crate) term: u64,
+    pub(crate) commit_index: u64,
+    pub(crate) applied_index: u64,
+    /// Chunkservers that it hears; `None` if it does not answer.
+    pub(crate) servers_up: Option<u64>,
+}
+
+/// A master that asks to be let in.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Joining {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) address: String,
+    /// It takes its own place again, without a command.
+    pub(crate) returns: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Server {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    pub(crate) state: String,
+    pub(crate) address: String,
+    pub(crate) total_bytes: u64,
+    pub(crate) free_bytes: u64,
+    pub(crate) chunks: u64,
+    pub(crate) disks: u64,
+    pub(crate) disks_failed: u64,
+}
+
+impl ClusterStatus {
+    /// Who leads.
+    pub(crate) fn leader(&self) -> Option<&Master> {
+        self.masters.iter().find(|master| master.role == "leader")
+    }
+
+    /// The master of this name or number; while a life of it takes the place of another, the one that answers.
+    pub(crate) fn find(&self, master: &str) -> Option<&Master> {
+        let named = |it: &&Master| is_called(it.id, &it.name, master) && it.role != "removed";
+        let mut found: Vec<&Master> = self.masters.iter().filter(named).collect();
+        found.sort_by_key(|it| it.role == "unreachable");
+        found.first().copied()
+    }
+
+    /// The one of this name or number that asks to be let in.
+    pub(crate) fn find_joining(&self, master: &str) -> Option<&Joining> {
+        self.joining.iter().find(|it| is_called(it.id, &it.name, master))
+    }
+
+    /// The addresses of all masters in it.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.masters.iter().map(|master| master.address.clone()).collect()
+    }
+}
+
+/// Whether a master's name or number is `word`.
+fn is_called(id: u64, name: &str, word: &str) -> bool {
+    name == word || id.to_string() == word
+}
+
+/// One master's answer.
+struct Answer {
+    reply: pb::ClusterStatusReply,
+    /// What it says of itself; `None` if it is reached by an address that it does not know.
+    own: Option<pb::MasterStatus>,
+}
+
+impl Answer {
+    fn new(reply: pb::ClusterStatusReply, address: &str) -> Self {
+        let here = |it: &&pb::MasterStatus| it.address == *address;
+        let own = reply.masters.iter().chain(&reply.joining).find(here).cloned();
+        Self { reply, own }
+    }
+
+    fn has_role(&self, role: &str) -> bool {
+        self.own.as_ref().is_some_and(|own| own.role == role)
+    }
+
+    fn servers_up(&self) -> u64 {
+        self.reply.servers.iter().filter(|server| server.state == "up").count() as u64
+    }
+
+    /// How well it knows the group.
+    fn authority(&self) -> (bool, u64, bool, u64) {
+        let own = self.own.as_ref();
+        let inside = !self.reply.masters.is_empty() && !self.has_role("removed");
+        let term = own.map_or(0, |own| own.term);
+        (inside, self.reply.epoch, self.has_role("leader"), term)
+    }
+}
+
+/// The cluster as the leader sees it, or else as any master does. Masters that do not answer are shown as such.
+pub(crate) fn cluster_status(masters: &[String]) -> anyhow::Result<ClusterStatus> {
+    let mut addresses = masters.to_vec();
+    let mut answers = Vec::new();
+    let mut last = None;
+    let mut next = 0;
+    while let Some(address) = addresses.get(next).cloned() {
+        next += 1;
+        match ask(&address, &pb::ClusterStatusRequest {}, ANSWER) {
+            Ok(reply) => {
+                reply.masters.iter().for_each(|told| learn(&mut addresses, &told.address));
+                answers.push(Answer::new(reply, &address));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    match merge(&answers) {
+        Some(status) => Ok(status),
+        None => {
+            let why = last.map_or_else(String::new, |error| format!(" ({:#})", anyhow::Error::from(error)));
+            bail!("no master answers at {}{why}: is the cluster running?", masters.join(", "))
+        }
+    }
+}
+
+fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
+    let best = answers.iter().max_by_key(|answer| answer.authority())?;
+    let mut masters: Vec<Master> =
+        best.reply.masters.iter().map(|told| shown(told, answers, &best.reply)).collect();
+    // One that the group goes on without is still worth a line: somebody should stop it.
+    for own in answers.iter().filter(|it| it.has_role("removed")).filter_map(|it| it.own.as_ref()) {
+        if !masters.iter().any(|master| master.address == own.address) {
+            masters.push(Master { voter: false, ..master(own, None) });
+        }
+    }
+    let voters = masters.iter().filter(|master| master.voter).count() as u64;
+    let reachable = |master: &&Master| master.voter && master.role != "unreachable";
+    let voters_reachable = masters.iter().filter(reachable).count() as u64;
+    let best = &best.reply;
+    let members = &best.masters;
+    let joining = best.joining.iter().map(|it| Joining {
+        id: it.id,
+        name: it.name.clone(),
+        address: it.address.clone(),
+        returns: members.iter().any(|member| member.id == it.id),
+    });
+    let servers = best.servers.iter().map(|s| Server {
+        id: s.id,
+        name: s.name.clone(),
+        state: s.state.clone(),
+        address: s.address.clone(),
+        total_bytes: s.total_bytes,
+        free_bytes: s.free_bytes,
+        chunks: s.chunks,
+        disks: s.disks,
+        disks_failed: s.disks_failed,
+    });
+    let cluster_id = <[u8; 16]>::try_from(&best.cluster_id[..]).map(ClusterId::from_bytes);
+    Some(ClusterStatus {
+        cluster_id: cluster_id.map_or_else(|_| String::new(), |id| id.to_string()),
+        epoch: best.epoch,
+        joining: joining.collect(),
+        masters,
+        voters,
+        voters_reachable,
+        failures_survived: voters_reachable.saturating_sub(voters / 2 + 1),
+        servers: servers.collect(),
+        sessions: best.sessions,
+        inodes: best.inodes,
+        used_bytes: best.used_bytes,
+        chunks: best.chunks,
+        orphans: best.orphans,
+    })
+}
+
+fn master(status: &pb::MasterStatus, servers_up: Option<u64>) -> Master {
+    Master {
+        id: status.id,
+        name: status.name.clone(),
+        role: status.role.clone(),
+        voter: status.voter,
+        address: status.address.clone(),
+        term: status.term,
+        commit_index: status.commit_index,
+        applied_index: status.applied_index,
+        servers_up,
+    }
+}
+
+/// A member as it says itself that it is, or as `best` tells of it if it does not answer.
+fn shown(told: &pb::MasterStatus, answers: &[Answer], best: &pb::ClusterStatusReply) -> Master {
+    // While one life of a master takes the place of another, both have its number and its address.
+    let twice = best.masters.iter().filter(|other| other.id == told.id).count() > 1;
+    let named = |answer: &&Answer| {
+        let own = answer.own.as_ref();
+        own.is_some_and(|own| own.id == told.id && own.role != "joining")
+    };
+    let answer = answers.iter().filter(|answer| answer.reply.epoch == best.epoch).find(named);
+    match answer.and_then(|answer| Some((answer, answer.own.as_ref()?))) {
+        _ if twice => master(told, None),
+        Some((answer, own)) => Master { voter: told.voter, ..master(own, Some(answer.servers_up())) },
+        None => Master { role: "unreachable".into(), ..master(told, None) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(id: u64, role: &str) -> pb::MasterStatus {
+        pb::MasterStatus {
+            id,
+            name: format!("m{id}"),
+            address: format!("h:{id}"),
+            role: role.into(),
+            term: 5,
+            commit_index: 90,
+            applied_index: 90,
+            voter: !["learner", "joining"].contains(&role),
+        }
+    }
+
+    fn answer(from: u64, epoch: u64, masters: &[(u64, &str)], joining: &[u64]) -> Answer {
+        let masters = masters.iter().map(|(id, role)| status(*id, role)).collect();
+        let joining = joining.iter().map(|id| status(*id, "joining")).collect();
+        let reply = pb::ClusterStatusReply { epoch, masters, joining, ..Default::default() };
+        Answer::new(reply, &format!("h:{from}"))
+    }
+
+    fn roles(status: &ClusterStatus) -> Vec<(u64, &str)> {
+        status.masters.iter().map(|it| (it.id, it.role.as_str())).collect()
+    }
+
+    #[test]
+    fn the_leader_knows_the_group_and_each_master_its_role() {
+        let group = [(1, "leader"), (2, "follower"), (3, "unreachable"), (4, "learner")];
+        let old = [(1, "follower"), (2, "candidate"), (3, "follower")];
+        let answers = [
+            answer(2, 1, &old, &[]),
+            answer(1, 1, &group, &[5]),
+            answer(4, 1, &[(1, "leader"), (4, "learner")], &[]),
+        ];
+        let merged = merge(&answers).unwrap();
+        assert_eq!(roles(&merged), [(1, "leader"), (2, "candidate"), (3, "unreachable"), (4, "learner")]);
+        assert_eq!((merged.voters, merged.voters_reachable, merged.failures_survived), (3, 2, 0));
+        assert_eq!(merged.find_joining("m5").map(|it| it.returns), Some(false));
+        assert_eq!(merged.find("4").map(|it| it.voter), Some(false));
+    }
+
+    #[test]
+    fn the_group_of_a_later_epoch_counts_whoever_leads_an_earlier_one() {
+        let answers = [
+            answer(1, 1, &[(1, "leader"), (2, "follower"), (3, "unreachable")], &[]),
+            answer(3, 2, &[(3, "leader")], &[]),
+        ];
+        let merged = merge(&answers).unwrap();
+        assert_eq!((roles(&merged), merged.epoch), (vec![(3, "leader")], 2));
+        assert_eq!((merged.voters, merged.failures_survived), (1, 0));
+    }
+
+    #[test]
+    fn a_master_that_was_removed_is_shown_and_does_not_count() {
+        let answers = [
+            answer(1, 1, &[(1, "leader")], &[]),
+            answer(2, 1, &[(1, "leader"), (2, "removed")], &[]),
+            answer(6, 0, &[], &[6]),
+        ];
+        let merged = merge(&answers).unwrap();
+        assert_eq!(roles(&merged), [(1, "leader"), (2, "removed")]);
+        assert_eq!((merged.voters, merged.voters_reachable), (1, 1));
+    }
+
+    #[test]
+    fn while_a_master_comes_back_the_leader_is_believed_about_both_its_lives() {
+        let group = [(1, "leader"), (2, "unreachable"), (3, "follower"), (2, "learner")];
+        let answers = [answer(1, 1, &group, &[]), answer(2, 1, &[(1, "leader"), (2, "follower")], &[])];
+        let merged = merge(&answers).unwrap();
+        let expected = [(1, "leader"), (2, "unreachable"), (3, "unreachable"), (2, "learner")];
+        assert_eq!(roles(&merged), expected);
+        assert_eq!(merged.find("m2").map(|it| it.role.as_str()), Some("learner"));
+    }
+}
