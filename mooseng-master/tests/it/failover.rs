@@ -155,3 +155,47 @@ fn a_mount_that_is_back_ends_the_session_it_left_behind() {
         assert!(matches!(error, CallError::Refused(FsError::SessionExpired)), "{error}");
     }
 }
+
+#[test]
+fn open_unlinked_files_and_write_leases_outlive_the_leader() {
+    let mut world = World::new(3);
+    let mut client = world.client();
+    let server = pb::RegisterServerRequest {
+        uuid: vec![1; 16].into(),
+        name: "s".into(),
+        address: "127.0.0.1:1".into(),
+        disks: vec![pb::DiskStatus { total_bytes: 1 << 40, free_bytes: 1 << 40, ..Default::default() }],
+    };
+    let server_id = client.call(&server).unwrap().server;
+    let (writer, other) = (open_session(&mut client, 1), open_session(&mut client, 2));
+    let file =
+        |seq, name: &str| pb::CreateRequest { kind: FileKind::File.raw().into(), ..mkdir(writer, seq, name) };
+    let unlinked = client.call(&file(1, "unlinked")).unwrap().attr.unwrap().inode;
+    let written = client.call(&file(2, "written")).unwrap().attr.unwrap().inode;
+    let unlink = pb::UnlinkRequest { meta: meta(writer, 3), parent: 1, name: "unlinked".into() };
+    client.call(&unlink).unwrap();
+    let lease = |session, seq| pb::GrantWriteRequest {
+        meta: meta(session, seq),
+        inode: written,
+        index: 0,
+        ..Default::default()
+    };
+    client.call(&lease(writer, 4)).unwrap();
+    let leader = client.leader();
+    world.stop(leader);
+    let resume = |session, open_inodes| pb::ResumeSessionRequest { session, open_inodes, list_follows: true };
+    client.call(&resume(writer, vec![unlinked, written])).unwrap();
+    client.call(&resume(other, vec![])).unwrap();
+    let heartbeat = pb::HeartbeatRequest { server: server_id, disks: server.disks, address: server.address };
+    client.call(&heartbeat).unwrap();
+    // With every session heard, what nobody has open is reaped: a round of it passes before this is answered.
+    client.call(&mkdir(writer, 5, "later")).unwrap();
+    client.wait_for("the leader looks after what is unlinked", |status| status.orphans == 1);
+    client.call(&pb::GetAttrRequest { inode: unlinked }).unwrap();
+    let held = client.call(&lease(other, 1)).unwrap_err();
+    assert!(matches!(held, CallError::Refused(FsError::LeaseHeld)), "{held}");
+    client.call(&pb::ReleaseRequest { session: writer, inodes: vec![unlinked] }).unwrap();
+    client.wait_for("the file is gone", |status| status.orphans == 0);
+    let gone = client.call(&pb::GetAttrRequest { inode: unlinked }).unwrap_err();
+    assert!(matches!(gone, CallError::Refused(FsError::NotFound)), "{gone}");
+}
