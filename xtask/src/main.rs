@@ -44,7 +44,7 @@ enum Task {
     Fix,
     /// The rules about files alone.
     Tidy,
-    /// Unit tests, doc tests and the end-to-end suites on a mounted cluster.
+    /// Unit tests, doc tests, fresh worlds of the simulator, and the end-to-end suites on a mounted cluster.
     Test(TestArgs),
     /// Measures ours, a directory, or a peer beside ours.
     Bench(bench::BenchArgs),
@@ -60,7 +60,7 @@ struct TestArgs {
     /// Smaller loads.
     #[arg(long)]
     quick: bool,
-    /// Only this suite (may be repeated): unit, doc, smoke, kill_all, …
+    /// Only this suite (may be repeated): unit, doc, explore, smoke, kill_all, …
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// How often kill_all cuts the power [default: 3], and how often failover has each of its faults [default: 1].

@@ -1,4 +1,5 @@
-//! `test`: the tests of the crates, then the end-to-end suites, each in a process of its own with a limit on its time.
+//! `test`: the tests of the crates, simulated clusters of fresh seeds, then the end-to-end suites, each in a process of
+//! its own with a limit on its time.
 //!
 //! A process of its own, because a file system that hangs takes the caller with it: the parent can always kill the suite
 //! and sweep up the cluster it had started.
@@ -19,6 +20,8 @@ const UNIT_LIMIT: Duration = Duration::from_secs(25 * 60);
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// A suite that is told to end gets this long to stop its cluster.
 const GRACE: Duration = Duration::from_secs(60);
+/// How long simulated clusters of seeds that nobody has seen are run; those of fixed seeds are unit tests.
+const EXPLORE_SECONDS: u64 = 300;
 const PORTS_PER_SUITE: u16 = 100;
 /// Where a failed suite's data and logs are kept until the next run.
 const KEPT: &str = "target/xtask-test";
@@ -41,7 +44,7 @@ struct Tally {
 }
 
 pub(crate) fn run(root: &Path, wanted: &Wanted) -> Result<()> {
-    let known = || ["unit", "doc"].into_iter().chain(SUITES.iter().map(|suite| suite.name));
+    let known = || ["unit", "doc", "explore"].into_iter().chain(SUITES.iter().map(|suite| suite.name));
     if let Some(name) = wanted.only.iter().find(|name| !known().any(|suite| suite == *name)) {
         bail!("no suite {name}; there are: {}", known().collect::<Vec<_>>().join(", "));
     }
@@ -52,6 +55,14 @@ pub(crate) fn run(root: &Path, wanted: &Wanted) -> Result<()> {
     }
     if is_wanted("doc") {
         tally.add("doc", doc(root).map(|()| Outcome::Passed));
+    }
+    if is_wanted("explore") {
+        let outcome = if wanted.quick {
+            Ok(Outcome::Skipped("fixed seeds are enough for --quick".to_owned()))
+        } else {
+            explore(root).map(|()| Outcome::Passed)
+        };
+        tally.add("explore", outcome);
     }
     let suites: Vec<(u16, &Suite)> = (0..).zip(&SUITES).filter(|(_, suite)| is_wanted(suite.name)).collect();
     if !suites.is_empty() {
@@ -124,6 +135,14 @@ fn unit(root: &Path) -> Result<()> {
 
 fn doc(root: &Path) -> Result<()> {
     shell::visible(&mut verify::command(root, &["test", "--workspace", "--doc", "--quiet"]), UNIT_LIMIT)
+}
+
+/// Says which seed it begins with, and how to repeat what failed.
+fn explore(root: &Path) -> Result<()> {
+    let time = format!("{EXPLORE_SECONDS}s");
+    let words = ["run", "--package", "mooseng-sim", "--bin", "explore", "--", "--for", &time, "--quiet"];
+    let limit = BUILD_LIMIT + Duration::from_secs(2 * EXPLORE_SECONDS);
+    shell::visible(&mut verify::command(root, &words), limit)
 }
 
 /// Builds `mooseng` and answers where it is.
