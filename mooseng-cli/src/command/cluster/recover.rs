@@ -79,7 +79,7 @@ impl Shown {
     }
 
     fn time(&self) -> &str {
-        self.last_time.as_deref().unwrap_or("a time that its log does not tell any more")
+        self.last_time.as_deref().unwrap_or("at a time that its log does not hold any more")
     }
 
     fn names(&self) -> String {
@@ -106,14 +106,18 @@ impl Shown {
 
     fn warning(&self) -> Vec<String> {
         let (index, time, names) = (self.last_index, self.time(), self.names());
-        vec![
-            format!("Everything that was acknowledged after entry {index} ({time}) is lost."),
-            format!(
-                "Entries {} to {index} count from now on, whether or not a majority had them.",
-                (self.committed_index + 1).min(index)
-            ),
-            format!("Left out: {names}. Never start one of them again with its present data directory."),
-        ]
+        let mut lines =
+            vec![format!("Everything that was acknowledged after entry {index} ({time}) is lost.")];
+        let first = self.committed_index + 1;
+        if first <= index {
+            lines.push(format!(
+                "Entries {first} to {index} count from now on, whether or not a majority had them."
+            ));
+        }
+        lines.push(format!(
+            "Left out: {names}. Never start one of them again with its present data directory."
+        ));
+        lines
     }
 }
 
