@@ -309,12 +309,17 @@ impl MasterCore {
                 let waiter = Waiter::Client { conn, header, context };
                 self.gathered.push(Gathered { request, command: *command, waiter });
             }
-            Ok(service::Answer::Change(change, member, done)) => {
-                let waiter = Waiter::Client { conn, header, context: service::Context::Changed(done) };
-                if let Err((error, waiter)) = self.propose_change(change, &member, waiter) {
-                    self.answer_waiter(waiter, &CallError::Unavailable { message: error.to_string() });
+            Ok(service::Answer::Change(change, member, done)) => match self.propose_change(change, &member) {
+                Ok(index) => {
+                    let context = service::Context::Changed(done);
+                    let waiter = Waiter::Client { conn, header, context };
+                    self.waiting.insert(index, (self.node.term(), waiter));
                 }
-            }
+                Err(error) => {
+                    let error = CallError::Unavailable { message: error.to_string() };
+                    self.reply_error(conn, header, &error);
+                }
+            },
             Err(error) => self.reply_error(conn, header, &error),
         }
     }

@@ -228,8 +228,10 @@ impl MasterCore {
     pub(super) fn mend_group(&mut self, now: Now) -> bool {
         let Some((change, member)) = self.next_change(now.mono) else { return true };
         tracing::info!(?change, name = member.name, "changing the masters' group");
-        // A change that is not taken now is found again.
-        drop(self.propose_change(change, &member, Waiter::Internal));
+        // One that is not taken now is found again.
+        if let Ok(index) = self.propose_change(change, &member) {
+            self.waiting.insert(index, (self.node.term(), Waiter::Internal));
+        }
         false
     }
 
@@ -271,26 +273,15 @@ impl MasterCore {
         self.config.peers.iter().all(|peer| votes(peer.id))
     }
 
-    /// Proposes a change; `waiter` is answered when it has taken effect, and comes back if it was not proposed.
-    pub(super) fn propose_change(
-        &mut self,
-        change: Change,
-        member: &Member,
-        waiter: Waiter,
-    ) -> Result<(), (ChangeError, Waiter)> {
+    /// Proposes a change; returns the index it will have if it is committed by this leader.
+    pub(super) fn propose_change(&mut self, change: Change, member: &Member) -> Result<u64, ChangeError> {
         let context = pb::GroupMember {
             id: member.id.raw(),
             name: member.name.clone(),
             address: member.address.clone(),
             voter: member.wants_vote,
         };
-        match self.node.propose_change(change, &context.encode_to_vec()) {
-            Ok(index) => {
-                self.waiting.insert(index, (self.node.term(), waiter));
-                Ok(())
-            }
-            Err(error) => Err((error, waiter)),
-        }
+        self.node.propose_change(change, &context.encode_to_vec())
     }
 
     /// A committed change of the group takes effect.
