@@ -40,6 +40,9 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 /// Changed rows in memory beyond which no more changes are taken: the store cannot keep up.
 const UNFLUSHED_MAX: usize = 128 << 20;
 
+/// Chunkservers find a master that has started within this time.
+const YOUNG: Duration = Duration::from_secs(4);
+
 /// A connection, as the edge numbers it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnId(pub u64);
@@ -101,6 +104,8 @@ pub enum Effect {
     Link(BTreeMap<MasterId, String>),
     /// This master's state is not what the others have: it must not serve any more, nor be started again as it is.
     OutOfService(String),
+    /// The group goes on without this master: it must not be started again as it is.
+    LeftBehind(String),
     /// To every client connected: this master leads now.
     Announce(Vec<u8>),
     /// To this store; [`MasterCore::flushed`] follows.
@@ -159,6 +164,7 @@ pub struct MasterCore {
     purged: u64,
     /// Until then a new leader is expected to make itself known, and requests wait for it.
     successor_until: Duration,
+    started: Duration,
 }
 
 impl MasterCore {
@@ -200,6 +206,7 @@ impl MasterCore {
             durable: applied,
             purged,
             successor_until: Duration::ZERO,
+            started: now,
         };
         core.relink();
         core
@@ -255,7 +262,7 @@ impl MasterCore {
     /// Messages of another master.
     pub fn peer_messages(&mut self, now: Now, mut messages: pb::RaftMessages) {
         self.hear_of_group(now.mono, &mut messages);
-        if self.door.removed {
+        if self.door.removed || !self.is_of_this_epoch(&messages) {
             return;
         }
         self.hear_digest(&messages);
@@ -282,6 +289,11 @@ impl MasterCore {
     pub(crate) fn hand_over_to(&mut self, now: Now, to: MasterId) {
         self.node.hand_over(to);
         self.successor_until = now.mono + self.config.election;
+    }
+
+    /// Whether this master has started so lately that chunkservers may not have found it yet.
+    pub(crate) fn is_young(&self, now: Now) -> bool {
+        now.mono.saturating_sub(self.started) < YOUNG
     }
 
     /// Whether it is soon known who leads, so that asking again elsewhere is too early.
@@ -417,9 +429,16 @@ impl MasterCore {
         let all_have = if self.node.role() == Role::Leader { self.node.all_have() } else { 0 };
         for (to, messages) in by_peer {
             let (digest_index, digest) = self.digests.latest().unwrap_or_default();
+            let epoch = self.group.epoch;
             for messages in batches::parts(messages) {
-                let messages =
-                    pb::RaftMessages { messages, all_have, digest_index, digest, ..Default::default() };
+                let messages = pb::RaftMessages {
+                    messages,
+                    all_have,
+                    digest_index,
+                    digest,
+                    epoch,
+                    ..Default::default()
+                };
                 self.effects.push(Effect::Send(MasterId::from_raw(to), messages));
             }
         }

@@ -217,6 +217,12 @@ impl Registry {
         self.servers.iter().map(|(id, server)| (*id, server))
     }
 
+    /// Whether some server, not counting `leave_out`, has not spoken to this master since it started.
+    #[must_use]
+    pub fn awaits(&self, leave_out: &[ServerId]) -> bool {
+        self.servers.iter().any(|(id, server)| server.heard.is_none() && !leave_out.contains(id))
+    }
+
     /// Addresses of `servers`, those that are up first.
     #[must_use]
     pub fn addresses(&self, servers: &[ServerId], now: Duration) -> Vec<(ServerId, String)> {

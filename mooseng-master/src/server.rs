@@ -213,6 +213,9 @@ impl Server {
             }
         }
         self.take_inbox(now);
+        for epoch in self.peers.take_epochs() {
+            self.core.greeted(epoch);
+        }
         for peer in self.peers.turn(now.mono, self.poll.registry()) {
             self.core.peer_lost(now, peer);
         }
@@ -353,6 +356,7 @@ impl Server {
                 Effect::Persist(batch) => self.persist(batch),
                 Effect::SendSnapshot(to, message) => self.send_snapshot(to, message),
                 Effect::Link(masters) => self.peers.relink(&masters, self.poll.registry()),
+                Effect::LeftBehind(why) => take_out_of_service(&self.data, &why)?,
                 Effect::OutOfService(why) => {
                     take_out_of_service(&self.data, &why)?;
                     return Err(io::Error::other(why));

@@ -45,6 +45,8 @@ pub(crate) struct Door {
     /// Of a master without a group: the group that others have told it of.
     heard_of: Vec<(MasterId, String)>,
     founding: bool,
+    /// Those who were taken out of the group while this master was in it, by number: they are to hear of it.
+    left: BTreeMap<u64, (MasterId, String)>,
     /// The group goes on without this master, and never lets this life of it in again.
     pub(crate) removed: bool,
 }
@@ -193,12 +195,36 @@ impl MasterCore {
         }
     }
 
+    /// Whether messages are of the same making of the group. Those of an earlier one are told of this one; of a later one
+    /// there is nothing to say but that this master is left behind.
+    pub(super) fn is_of_this_epoch(&mut self, messages: &pb::RaftMessages) -> bool {
+        let (own, theirs) = (self.group.epoch, messages.epoch);
+        if own == 0 || theirs == 0 || own == theirs {
+            return true;
+        }
+        match messages.messages.first() {
+            _ if theirs > own => self.leave_for_good(theirs),
+            Some(message) => self.send_view(MasterId::from_raw(message.from)),
+            None => {}
+        }
+        false
+    }
+
+    /// Another master has greeted this one, and said which making of the group it is in.
+    pub fn greeted(&mut self, epoch: u64) {
+        if !self.is_outside() && epoch > self.group.epoch {
+            self.leave_for_good(epoch);
+        }
+    }
+
     fn leave_for_good(&mut self, epoch: u64) {
         if !std::mem::replace(&mut self.door.removed, true) {
-            tracing::error!(
-                epoch,
-                "the group goes on without this master: it was removed, or left behind when the group was made anew. Stop it; with an empty data directory it may be let in again"
+            let number = self.config.id.number();
+            let why = format!(
+                "the group of masters goes on without master {number}: it was removed, or left behind when the group was made anew (epoch {epoch}). Stop it; with an empty data directory it may be let in again"
             );
+            tracing::error!("{why}");
+            self.effects.push(Effect::LeftBehind(why));
         }
     }
 
@@ -210,8 +236,10 @@ impl MasterCore {
         let knocks = self.door.knocks.values().map(|knock| of(knock.id, &knock.address));
         let heard = self.door.heard_of.iter().map(|(id, address)| of(*id, address));
         let members = self.group.members.iter().map(|member| of(member.id, &member.address));
+        let left = self.door.left.values().map(|(id, address)| of(*id, address));
         let by_number: BTreeMap<u64, (u64, String)> = configured
             .chain(heard)
+            .chain(left)
             .chain(members)
             .chain(knocks)
             .filter(|(number, ..)| *number != self.config.id.number())
@@ -300,7 +328,10 @@ impl MasterCore {
         }
         let id = change.node();
         match change {
-            Change::Remove(_) => self.group.remove(id),
+            Change::Remove(_) => {
+                self.door.left.insert(id.number(), (id, told.address));
+                self.group.remove(id);
+            }
             Change::Voter(_) | Change::Learner(_) => self.group.put(Member {
                 id,
                 name: told.name,

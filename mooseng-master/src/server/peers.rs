@@ -38,6 +38,8 @@ struct Link {
     try_again: Duration,
     lost: bool,
     complained: bool,
+    /// What the peer has said in its greeting.
+    epoch: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,11 @@ impl Peers {
         lost
     }
 
+    /// The epochs that peers have greeted this master with since the last call.
+    pub(super) fn take_epochs(&mut self) -> Vec<u64> {
+        self.links.values_mut().filter_map(|link| link.epoch.take()).collect()
+    }
+
     /// Queues messages for a peer.
     pub(super) fn send(&mut self, to: MasterId, messages: &pb::RaftMessages) {
         let link = self.links.get_mut(&to.number()).filter(|link| link.connected);
@@ -137,6 +144,7 @@ impl Link {
             try_again: Duration::ZERO,
             lost: false,
             complained: false,
+            epoch: None,
         }
     }
 
@@ -221,6 +229,7 @@ impl Link {
             Ok(None) => {}
             Ok(Some(reply)) if reply.header.flags & FLAG_ERROR == 0 => {
                 self.complained = false;
+                self.epoch = pb::HelloReply::decode(reply.body).ok().map(|reply| reply.epoch);
                 tracing::info!(peer = %self.id, "connected to a master");
             }
             Ok(Some(reply)) => {

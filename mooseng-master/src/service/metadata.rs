@@ -211,6 +211,13 @@ fn grant_write(core: &MasterCore, now: Now, it: &pb::GrantWriteRequest) -> Resul
     let candidates =
         place(&core.registry.candidates(now.mono, &failed), copies.into(), core.entropy.next_u64());
     let (session, inode, index) = (session_of(it.meta), inode(it.inode), ChunkIndex::from_raw(it.index));
+    let is_new =
+        || core.state.locate(inode, index, 1).is_ok_and(|found| found.first().is_none_or(|it| it.0 != index));
+    // Their heartbeats come soon; a chunk with too few copies, or an error for want of room, would be for good.
+    if candidates.len() < copies.into() && core.is_young(now) && core.registry.awaits(&failed) && is_new() {
+        let message = "some chunkservers have yet to speak to this master".into();
+        return Err(CallError::Unavailable { message });
+    }
     if index.start() >= mooseng_types::FILE_SIZE_MAX {
         return Err(FsError::FileTooLarge.into());
     }

@@ -65,6 +65,7 @@ impl World {
                 Effect::OutOfService(why) => self.accuse(format!("state_machine_safety: master {id}: {why}")),
                 // The client here finds a new leader by asking, and every address is known.
                 Effect::Announce(_)
+                | Effect::LeftBehind(_)
                 | Effect::Link(_)
                 | Effect::Persist(_)
                 | Effect::Purge { .. }
