@@ -293,6 +293,7 @@ fn sidecars() -> Vec<(&'static str, Vec<u8>)> {
         version: ChunkVersion::from_raw(9),
         cluster: ClusterId::from_bytes([1; 16]),
         dirty: false,
+        interrupted: false,
         length: 65_537,
         table_crc: 0x1122_3344,
     };

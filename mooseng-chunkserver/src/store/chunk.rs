@@ -41,7 +41,7 @@ pub(super) struct State {
     pub(super) version: ChunkVersion,
     /// Found dirty at start: writes under the lease of `version` may be lost, so none more may be added to them, nor any
     /// sync answer for them.
-    interrupted: bool,
+    pub(super) interrupted: bool,
     /// Found at start and not opened since: a process that was killed may have left a sidecar that is not durable.
     untouched: bool,
     readers: u32,
@@ -131,8 +131,8 @@ impl Chunk {
             state.phase = Phase::Present;
             state.untouched = true;
             chunk.set_version(&mut state, header.version);
+            state.interrupted = header.dirty || header.interrupted;
             if header.dirty {
-                state.interrupted = true;
                 let recovered = chunk.load(&mut state).map(drop);
                 match chunk.settle(&mut state, recovered) {
                     Err(error @ (StoreError::Broken { .. } | StoreError::Disk { .. })) => return Err(error),
@@ -328,14 +328,19 @@ impl Chunk {
         if !header.dirty && read.is_ok() && crc32c::crc32c(&table) == header.table_crc {
             copy.table.extend(decode_table(&table));
         } else {
-            self.recover(&mut copy, header.version)?;
+            self.recover(&mut copy, header.version, state.interrupted)?;
         }
         state.open = Some(copy);
         Ok(())
     }
 
     /// Makes the checksums of a copy anew from its data and stores them.
-    fn recover(&self, copy: &mut OpenCopy, version: ChunkVersion) -> Result<(), StoreError> {
+    fn recover(
+        &self,
+        copy: &mut OpenCopy,
+        version: ChunkVersion,
+        interrupted: bool,
+    ) -> Result<(), StoreError> {
         let mut block = vec![0; BLOCK_SIZE as usize];
         for index in 0..blocks(copy.length) {
             let crc = self.checksum_on_disk(copy, index, &mut block)?;
@@ -343,7 +348,7 @@ impl Chunk {
         }
         copy.data.sync_data().map_err(self.io())?;
         copy.synced = copy.changes;
-        match self.store_clean(copy, version) {
+        match self.store_clean(copy, version, interrupted) {
             // The copy stays dirty on a full disk. Its data is there and synced, and can be read.
             Err(StoreError::NoSpace { .. }) => {}
             stored => stored?,
@@ -434,6 +439,7 @@ impl Chunk {
             version,
             cluster: self.disk.cluster,
             dirty,
+            interrupted: false,
             length: u32::try_from(length).unwrap_or(u32::MAX),
             table_crc: crc32c::crc32c(table),
         }
@@ -460,12 +466,18 @@ impl Chunk {
         StoreError::Disk { chunk: self.id, path: self.disk.root().to_owned(), source }
     }
 
-    /// Stores table and clean header, durably. The data has been synced.
-    pub(super) fn store_clean(&self, copy: &mut OpenCopy, version: ChunkVersion) -> Result<(), StoreError> {
+    /// Stores table and clean header, durably. The data has been synced. That the lease was `interrupted` stays known, also
+    /// over a further start, until a later one writes.
+    pub(super) fn store_clean(
+        &self,
+        copy: &mut OpenCopy,
+        version: ChunkVersion,
+        interrupted: bool,
+    ) -> Result<(), StoreError> {
         let table = encode_table(&copy.table);
         let meta = self.disk.disk.open(&self.disk.meta_path(self.id), OpenMode::Write).map_err(self.io())?;
         meta.write_all_at(&table, TABLE_OFFSET).map_err(self.io())?;
-        let header = self.header(version, false, &table, copy.length);
+        let header = Header { interrupted, ..self.header(version, false, &table, copy.length) };
         meta.write_all_at(&header.encode(), 0).map_err(self.io())?;
         meta.sync_data().map_err(|source| self.failed_sync(source))?;
         copy.dirty = false;

@@ -13,6 +13,7 @@ pub(crate) const SIDECAR_SIZE: u64 = TABLE_OFFSET + 4 * BLOCKS_PER_CHUNK as u64;
 const MAGIC: &[u8; 8] = b"MNGCHUNK";
 const FORMAT: u16 = 1;
 const DIRTY: u16 = 1;
+const INTERRUPTED: u16 = 2;
 const CRC_AT: usize = HEADER_SIZE - 4;
 
 /// What the first sector of a sidecar says.
@@ -26,6 +27,8 @@ pub struct Header {
     pub cluster: ClusterId,
     /// The copy may have changed since length and checksums were last stored.
     pub dirty: bool,
+    /// A crash may have taken what was written under the lease of `version` and not synced.
+    pub interrupted: bool,
     /// Bytes of the data file; means nothing while dirty.
     pub length: u32,
     /// CRC-32C of the table's used part; means nothing while dirty.
@@ -50,7 +53,8 @@ impl Header {
         let mut out = [0; HEADER_SIZE];
         out[0..8].copy_from_slice(MAGIC);
         out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
-        out[10..12].copy_from_slice(&(u16::from(self.dirty) * DIRTY).to_le_bytes());
+        let flags = u16::from(self.dirty) * DIRTY | u16::from(self.interrupted) * INTERRUPTED;
+        out[10..12].copy_from_slice(&flags.to_le_bytes());
         out[16..24].copy_from_slice(&self.chunk.raw().to_le_bytes());
         out[24..28].copy_from_slice(&self.version.raw().to_le_bytes());
         out[28..32].copy_from_slice(&self.length.to_le_bytes());
@@ -79,6 +83,7 @@ impl Header {
             version: ChunkVersion::from_raw(word(24)),
             cluster: ClusterId::from_bytes(cluster),
             dirty: half(10) & DIRTY != 0,
+            interrupted: half(10) & INTERRUPTED != 0,
             length: word(28),
             table_crc: word(48),
         })
@@ -107,6 +112,7 @@ mod tests {
             version: ChunkVersion::from_raw(9),
             cluster: ClusterId::from_bytes([0xcc; 16]),
             dirty: true,
+            interrupted: true,
             length: 65_537,
             table_crc: 0x1122_3344,
         }
@@ -117,7 +123,7 @@ mod tests {
         let bytes = header().encode();
         assert_eq!(
             bytes[..52],
-            *b"MNGCHUNK\x01\0\x01\0\0\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\x01\0\
+            *b"MNGCHUNK\x01\0\x03\0\0\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\x01\0\
             \xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\x44\x33\x22\x11"
         );
         assert!(bytes[52..CRC_AT].iter().all(|byte| *byte == 0));

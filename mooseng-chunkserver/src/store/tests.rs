@@ -318,6 +318,29 @@ fn an_adopted_version_is_durable_before_the_first_byte_under_it() {
 }
 
 #[test]
+fn a_lease_that_a_crash_interrupted_stays_so_over_further_starts() {
+    let (memory, disk, store, _) = memory(u64::MAX);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    put(&chunk, &token(id(1), 1, 1, true), 0, b"lost").unwrap();
+    drop((chunk, store));
+    memory.power_cut(|| false);
+    for _ in 0..3 {
+        let (store, _) = open(&disk, Path::new(ROOT));
+        let chunk = store.find(id(1)).unwrap();
+        let synced = chunk.sync(Duration::ZERO, &token(id(1), 1, 1, false));
+        assert!(matches!(synced, Err(StoreError::Interrupted { .. })), "{synced:?}");
+    }
+    let (store, _) = open(&disk, Path::new(ROOT));
+    let chunk = store.find(id(1)).unwrap();
+    put(&chunk, &token(id(1), 1, 2, false), 0, b"again").unwrap();
+    chunk.sync(Duration::ZERO, &token(id(1), 1, 2, false)).unwrap();
+    chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
+    drop((chunk, store));
+    let (store, _) = open(&disk, Path::new(ROOT));
+    store.find(id(1)).unwrap().sync(Duration::ZERO, &token(id(1), 1, 2, false)).unwrap();
+}
+
+#[test]
 fn bytes_damaged_on_the_way_are_never_stored() {
     let (_, _, store, _) = memory(u64::MAX);
     let chunk = store.find_or_place(id(1)).unwrap();

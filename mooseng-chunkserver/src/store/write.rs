@@ -239,10 +239,10 @@ impl Chunk {
         if self.disk.failed() {
             return Ok(());
         }
-        let version = state.version;
+        let (version, interrupted) = (state.version, state.interrupted);
         let done = match state.open.as_mut() {
             Some(copy) if copy.dirty && now.saturating_sub(copy.last_write) >= idle => {
-                self.clean(copy).and_then(|()| self.store_clean(copy, version))
+                self.clean(copy).and_then(|()| self.store_clean(copy, version, interrupted))
             }
             _ => Ok(()),
         };

@@ -22,6 +22,8 @@ pub(crate) const KEPT: &[(u64, Shape)] = &[
     (145, Shape::Three),
     (368, Shape::Three),
     (375, Shape::Three),
+    // Twice started after a power loss, a chunkserver had forgotten that a lease was interrupted, and answered its sync.
+    (961_532_310_169, Shape::Five),
     // A master that led, or stood for election, when it learned of its own removal.
     (18, Shape::Five),
 ];
