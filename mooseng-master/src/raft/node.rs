@@ -309,6 +309,12 @@ impl Node {
         }
     }
 
+    /// Whether a snapshot has been accepted that no [`Output::install`] has told of yet.
+    #[must_use]
+    pub fn has_accepted_snapshot(&self) -> bool {
+        self.raw.raft.raft_log.unstable.snapshot.is_some()
+    }
+
     /// The rows that went with a snapshot have arrived at `peer`, or will not.
     pub fn snapshot_sent(&mut self, peer: MasterId, arrived: bool) {
         let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
