@@ -214,6 +214,11 @@ fn peers() -> Vec<(&'static str, Vec<u8>)> {
         &[14, 7, 9, 0, 1, 2, 11, 10, 1, 20, 14],
     ];
     let grows = [&[alone][..], &[14, 7, 2, 0, 11, 8, 14, 1, 3, 14], &reply(4, 2, 2, 9), &[14, 12, 14, 1, 9]];
+    let mut late = snapshot(57, 2);
+    (late[0], late[3]) = (10 | 128, 2);
+    let mut early = snapshot(41, 3);
+    early[0] = 10 | 128;
+    let two = [&[three][..], &early, &late, &[14]];
     let wire = pb::RaftMessages {
         messages: vec![pb::RaftMessage { to: 1, ..self::append(2, 2, 1) }],
         all_have: 1,
@@ -231,6 +236,7 @@ fn peers() -> Vec<(&'static str, Vec<u8>)> {
         ("elected", elected.concat()),
         ("grows", grows.concat()),
         ("wire", spoken.concat()),
+        ("two_snapshots_at_once", two.concat()),
         ("told_to_leave", vec![three, 9, 2, 2, 7, 3, 14]),
     ]
 }
