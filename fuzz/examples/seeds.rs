@@ -27,6 +27,7 @@ fn main() -> io::Result<()> {
     write(&corpus, "messages", messages())?;
     write(&corpus, "token", tokens())?;
     write(&corpus, "raft_message", raft_messages())?;
+    write(&corpus, "peers", peers())?;
     write(&corpus, "snapshot", snapshots())?;
     write(&corpus, "log_entry", log_entries())?;
     write(&corpus, "log_segment", log_segments()?)?;
@@ -142,7 +143,7 @@ fn append(term: u64, index: u64, entries: u64) -> pb::RaftMessage {
 /// A step of the raft target: a message.
 fn said(message: &pb::RaftMessage) -> Vec<u8> {
     let bytes = message.encode_to_vec();
-    input(&[7, u8::try_from(bytes.len()).unwrap_or(u8::MAX)], &bytes)
+    input(&[11, u8::try_from(bytes.len()).unwrap_or(u8::MAX)], &bytes)
 }
 
 fn raft_messages() -> Vec<(&'static str, Vec<u8>)> {
@@ -155,11 +156,11 @@ fn raft_messages() -> Vec<(&'static str, Vec<u8>)> {
         [0, 2, 5, 18, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 6, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0];
     let heartbeat = pb::RaftMessage { commit: 2, context: vec![0; 16].into(), ..reply(8, 2) };
     let matched = pb::RaftMessage { index: 1, ..reply(4, 1) };
-    // Actions: 0 persist, 2 stand for election, 3 propose, 4 purge, 249 let much time pass.
+    // Actions: 0 persist, 2 stand for election, 3 propose, 4 purge, 241 let much time pass.
     let follower =
         [vec![0], said(&append(2, 1, 2)), vec![0], said(&append(2, 3, 1)), vec![0], said(&heartbeat)]
             .concat();
-    let voter = [vec![0], said(&vote(17)), said(&vote(5)), vec![0, 249]].concat();
+    let voter = [vec![0], said(&vote(17)), said(&vote(5)), vec![0, 241]].concat();
     let leader = [
         vec![0, 2],
         said(&reply(18, 1)),
@@ -167,9 +168,10 @@ fn raft_messages() -> Vec<(&'static str, Vec<u8>)> {
         said(&reply(6, 1)),
         vec![0],
         said(&matched),
-        vec![3, 0, 249, 4],
+        vec![3, 0, 241, 4],
     ]
     .concat();
+    let changed = [5, 3, 2, 3, 3, 9, 10, 1, 3, 4, 1, 3, 0];
     vec![
         ("follower", follower),
         ("voter", voter),
@@ -177,7 +179,65 @@ fn raft_messages() -> Vec<(&'static str, Vec<u8>)> {
         ("small_numbers", small.to_vec()),
         ("small_numbers_elected", elected.to_vec()),
         ("leader", leader),
-        ("alone", vec![1, 2, 0, 3, 0, 249, 3, 0, 4]),
+        // A snapshot, a change of the group behind it, and purging.
+        ("installs", [&[0, 10, 7, 2, 3, 3, 9, 0, 0, 0, 130, 3, 0, 4, 0][..], &changed, &[0, 4, 9]].concat()),
+        ("alone", vec![1, 2, 0, 3, 0, 241, 3, 0, 4]),
+    ]
+}
+
+/// Steps of a whole master, as its target reads them: 0 log durable, 1 time, 2 and 3 the store, 5 a message of small
+/// numbers, 7 a wish to be let in, 8 a view of the group, 9 a hash, 10 a snapshot, 11 an administrator, 14 quick disks.
+fn peers() -> Vec<(&'static str, Vec<u8>)> {
+    let (outside, three, alone) = (0, 1, 2);
+    // Kind, from, term, log term, index, commit, entries, their term, flags, hint, who, request.
+    let append = |index: u8, commit: u8, flags: u8, change: u8, who: u8| {
+        [5, 3, 2, 2, if index == 1 { 1 } else { 2 }, index, commit, 1, 2, flags, change, who, 0]
+    };
+    let reply =
+        |kind: u8, from: u8, term: u8, index: u8| [5, kind, from, term, 0, index, 0, 0, 0, 2, 0, 0, 0];
+    let snapshot = |index: u8, term: u8| [10, 7, 2, term, term, index, 0, 0, 0, 2, 0b11, 0, 0b100];
+    let follower = [&[three][..], &append(1, 2, 0, 0, 3), &[0], &append(2, 3, 4, 1, 3), &[0, 14]].concat();
+    let installs = [&[three][..], &[1, 12], &snapshot(40, 3), &[0, 14], &append(40, 41, 4, 1, 3), &[14]];
+    let joins =
+        [&[outside][..], &[1, 2, 7, 2, 0, 7, 3, 0, 1, 3, 2, 14, 1, 20, 14, 7, 2, 0, 7, 3, 0, 1, 5, 14]];
+    let told = [&[outside][..], &[1, 2, 8, 1, 9, 0b110, 0, 1, 3], &snapshot(9, 2), &[14, 1, 3]];
+    let elected = [
+        &[three][..],
+        &[1, 20, 1, 20],
+        &reply(18, 2, 2, 0),
+        &[0],
+        &reply(6, 2, 2, 0),
+        &[0],
+        &reply(4, 2, 2, 2),
+        &[14, 9, 2, 2, 7, 0, 11, 13, 14],
+        &reply(4, 2, 2, 4),
+        &[14, 7, 9, 0, 1, 2, 11, 10, 1, 20, 14],
+    ];
+    let grows = [&[alone][..], &[14, 7, 2, 0, 11, 8, 14, 1, 3, 14], &reply(4, 2, 2, 9), &[14, 12, 14, 1, 9]];
+    let mut late = snapshot(57, 2);
+    (late[0], late[3]) = (10 | 128, 2);
+    let mut early = snapshot(41, 3);
+    early[0] = 10 | 128;
+    let two = [&[three][..], &early, &late, &[14]];
+    let wire = pb::RaftMessages {
+        messages: vec![pb::RaftMessage { to: 1, ..self::append(2, 2, 1) }],
+        all_have: 1,
+        digest_index: 64,
+        digest: 5,
+        ..Default::default()
+    };
+    let wire = wire.encode_to_vec();
+    let spoken = [&[three, 13, u8::try_from(wire.len()).unwrap_or(u8::MAX)][..], &wire, &[14]];
+    vec![
+        ("follower", follower),
+        ("installs", installs.concat()),
+        ("joins", joins.concat()),
+        ("told_of_a_group", told.concat()),
+        ("elected", elected.concat()),
+        ("grows", grows.concat()),
+        ("wire", spoken.concat()),
+        ("two_snapshots_at_once", two.concat()),
+        ("told_to_leave", vec![three, 9, 2, 2, 7, 3, 14]),
     ]
 }
 
@@ -271,6 +331,7 @@ fn log_segments() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
             vec![LogEntry { term: 1, index: number, kind: 0, data: Bytes::from_static(b"command") }];
         log.append(&[Persist {
             number,
+            snapshot: None,
             entries,
             hard_state: HardState { term: 1, vote: 1, commit: number - 1 },
         }])?;

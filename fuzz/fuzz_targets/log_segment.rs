@@ -96,7 +96,7 @@ fuzz_target!(|data: &[u8]| {
     let index = recovered.entries.last().map_or(recovered.purged.0, |entry| entry.index).saturating_add(1);
     let entry = LogEntry { term: 9, index, kind: 0, data: Bytes::from_static(b"appended") };
     let hard_state = HardState { term: 9, vote: 1, commit: 0 };
-    let batch = Persist { number: 1, entries: vec![entry.clone()], hard_state };
+    let batch = Persist { number: 1, snapshot: None, entries: vec![entry.clone()], hard_state };
     // Refused only behind a batch number after which there is none.
     if let Err(error) = log.append(&[batch]) {
         assert!(error.to_string().contains("batch numbers"), "{error}");

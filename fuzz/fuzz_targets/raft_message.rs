@@ -1,6 +1,8 @@
 //! What peers say to a consensus core: any sequence of messages, with time passing and disks answering in between,
 //! leaves it alive, and what it has committed it never takes back.
 //!
+//! Changes of the group are among what gets committed, and snapshots arrive and are asked for.
+//!
 //! Left out are messages that contradict the core's own log in a way that only a lost log or a second leader explains:
 //! on those it stops on purpose (`raft/admit.rs`).
 #![no_main]
@@ -10,13 +12,16 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use mooseng_env::Entropy;
-use mooseng_master::raft::{Node, NodeConfig, Output, Recovered, Role};
+use mooseng_master::raft::{Change, Node, NodeConfig, Output, Recovered, Role};
 use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use prost::Message;
 
 const MSG_APPEND: u32 = 3;
+const MSG_SNAPSHOT: u32 = 7;
 const MSG_HEARTBEAT: u32 = 8;
+/// Bytes of commands that are kept for whoever lags.
+const KEEP_BYTES: usize = 16;
 /// Bytes of a message of small numbers.
 const COMPACT: usize = 12;
 const STEPS_MAX: usize = 200;
@@ -36,6 +41,8 @@ struct World {
     now: Duration,
     committed: Vec<(u64, u64)>,
     waiting: Vec<u64>,
+    /// Peers that a snapshot is on its way to.
+    receivers: Vec<MasterId>,
 }
 
 impl World {
@@ -43,12 +50,14 @@ impl World {
         let config = NodeConfig {
             id: MasterId::from_raw(1),
             voters: (1..=voters).map(MasterId::from_raw).collect(),
+            learners: Vec::new(),
             heartbeat: Duration::from_millis(50),
             election: Duration::from_millis(250),
             applied: 0,
+            keep_bytes: KEEP_BYTES,
         };
         let node = Node::new(&config, Recovered::default(), Duration::ZERO, Arc::new(Zeros));
-        Self { node, now: Duration::ZERO, committed: Vec::new(), waiting: Vec::new() }
+        Self { node, now: Duration::ZERO, committed: Vec::new(), waiting: Vec::new(), receivers: Vec::new() }
     }
 
     /// Whether the message says that something is committed which this log does not have.
@@ -58,6 +67,10 @@ impl World {
             MSG_HEARTBEAT => message.commit > last,
             MSG_APPEND => message.entries.iter().any(|entry| {
                 entry.index <= self.node.commit_index() && self.node.term_of(entry.index) != Some(entry.term)
+            }),
+            MSG_SNAPSHOT => message.snapshot.as_ref().is_some_and(|snapshot| {
+                snapshot.index <= self.node.commit_index()
+                    && self.node.term_of(snapshot.index).is_some_and(|term| term != snapshot.term)
             }),
             _ => false,
         }
@@ -72,12 +85,23 @@ impl World {
     }
 
     fn drain(&mut self) {
-        while let Some(Output { persist, messages, committed }) = self.node.output() {
-            assert!(messages.iter().all(|message| message.from == 1 && message.to != 1));
+        while let Some(output) = self.node.output() {
+            let Output { persist, messages, snapshots, install, committed } = output;
+            assert!(messages.iter().chain(&snapshots).all(|message| message.from == 1 && message.to != 1));
+            self.receivers.extend(snapshots.iter().map(|message| MasterId::from_raw(message.to)));
+            if let Some(index) = install {
+                let last = self.committed.last().map_or(0, |(index, _)| *index);
+                assert!(index >= last, "a snapshot takes nothing back");
+                self.committed = vec![(index, 0)];
+            }
             for entry in committed {
                 let last = self.committed.last().map_or(0, |(index, _)| *index);
                 assert_eq!(entry.index, last + 1, "committed entries follow each other");
                 self.committed.push((entry.index, entry.term));
+                // One that cannot be read ends the process on purpose.
+                if let Some((change, _)) = Change::of_entry(&entry).filter(|_| entry.kind == 1) {
+                    self.node.apply_change(entry.index, change);
+                }
                 self.node.applied(entry.index);
             }
             self.waiting.extend(persist.map(|persist| persist.number));
@@ -97,11 +121,16 @@ fn compact(bytes: &[u8; COMPACT]) -> pb::RaftMessage {
     let [kind, from, term, log_term, index, commit, entries, entry_term, flags, hint, priority, request] =
         bytes.map(|byte| if byte == u8::MAX { u64::MAX } else { u64::from(byte) });
     let count = if flags & 2 == 0 { entries % 4 } else { 0 };
+    let change = pb::MembershipChange { kind: (hint % 4) as u32, node: priority % 6, ..Default::default() };
     let entry = |at: u64| pb::RaftEntry {
         kind: u32::from(flags & 4 != 0),
         term: entry_term.saturating_add(at & flags >> 3),
         index: index.wrapping_add(at),
-        data: if flags & 16 == 0 { vec![1; 3].into() } else { Vec::new().into() },
+        data: match flags & 20 {
+            0 => vec![1; 3].into(),
+            4 => change.encode_to_vec().into(),
+            _ => Vec::new().into(),
+        },
         context: Vec::new().into(),
     };
     pb::RaftMessage {
@@ -117,12 +146,13 @@ fn compact(bytes: &[u8; COMPACT]) -> pb::RaftMessage {
         reject: flags & 1 == 1,
         reject_hint: hint,
         context: vec![kind as u8; if flags & 64 == 0 { 0 } else { 16 }].into(),
-        priority: priority.cast_signed(),
+        priority: if flags & 4 == 0 { priority.cast_signed() } else { 0 },
         request_snapshot: request,
         snapshot: (flags & 128 != 0).then(|| pb::RaftSnapshot {
             index,
             term: log_term,
-            ..Default::default()
+            voters: (1..=5).filter(|id| hint >> (id - 1) & 1 == 1).collect(),
+            learners: (1..=5).filter(|id| request >> (id - 1) & 1 == 1).collect(),
         }),
     }
 }
@@ -134,15 +164,42 @@ fuzz_target!(|data: &[u8]| {
     for _ in 0..STEPS_MAX {
         let Some((&action, after)) = rest.split_first() else { break };
         rest = after;
-        match action % 8 {
+        match action % 12 {
             0 => world.persist(),
             1 => {
                 world.now += Duration::from_millis(u64::from(action));
                 world.node.tick(world.now);
             }
-            2 => world.node.leader_lost(world.now),
+            2 => world.node.peer_lost(world.now, MasterId::from_raw(u64::from(action / 12 % 4))),
             3 => drop(world.node.propose(vec![action; 3])),
-            4 => drop(world.node.purge(u64::from(action))),
+            4 => {
+                let applied = world.committed.last().map_or(0, |(index, _)| *index);
+                let _ = world.node.purge(applied.min(u64::from(action)));
+            }
+            7 => {
+                let changed = match action / 12 % 3 {
+                    0 => Change::Voter(MasterId::from_raw(4)),
+                    1 => Change::Learner(MasterId::from_raw(5)),
+                    _ => Change::Remove(MasterId::from_raw(u64::from(action / 36 + 1))),
+                };
+                let _ = world.node.propose_change(changed, b"");
+            }
+            8 => world.node.hand_over(MasterId::from_raw(u64::from(action / 12 % 5))),
+            9 => {
+                let durable = world.committed.last().map(|(index, _)| *index);
+                world.node.set_snapshot_point(durable.filter(|_| action < 128));
+                if let Some(peer) = world.receivers.pop() {
+                    world.node.snapshot_sent(peer, action & 64 == 0);
+                }
+            }
+            10 => {
+                let Some((bytes, after)) = rest.split_first_chunk::<COMPACT>() else { break };
+                rest = after;
+                let message = pb::RaftMessage { kind: MSG_SNAPSHOT, ..compact(bytes) };
+                if !world.contradicts(&message) {
+                    world.node.snapshot_received(world.now, message);
+                }
+            }
             5 | 6 => {
                 let Some((bytes, after)) = rest.split_first_chunk::<COMPACT>() else { break };
                 rest = after;
@@ -168,7 +225,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(world.node.commit_index() >= world.committed.last().map_or(0, |(index, _)| *index));
     }
     world.persist();
-    if first & 1 == 1 && world.node.role() == Role::Leader {
+    if first & 1 == 1 && world.node.role() == Role::Leader && !world.node.is_handing_over() {
         assert!(world.node.propose(b"alone".to_vec()).is_ok());
     }
 });

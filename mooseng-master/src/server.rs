@@ -328,9 +328,7 @@ impl Server {
         if let Some(number) = self.inbox.take_persisted() {
             self.core.persisted(number);
         }
-        if self.inbox.take_flushed() {
-            self.core.flushed(now);
-        }
+        let flushed = self.inbox.take_flushed();
         let news = self.inbox.take_snapshot_news();
         for (token, header, done) in news.answers {
             self.send(token, &answer_frame(header, done));
@@ -341,6 +339,10 @@ impl Server {
         if let Some(arrived) = news.arrived {
             self.incoming = Some(arrived.dir);
             self.core.snapshot_received(now, arrived.message, arrived.store);
+        }
+        // After what has arrived: a snapshot that has waited for this gives way to a later one.
+        if flushed {
+            self.core.flushed(now);
         }
         while let Some((kind, body, reply)) = self.inbox.take_request() {
             let conn = ConnId(self.next_facade);

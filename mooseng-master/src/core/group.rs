@@ -356,6 +356,11 @@ impl MasterCore {
         message: pb::RaftMessage,
         store: Arc<dyn mooseng_meta::MetaStore>,
     ) {
+        if self.node.has_accepted_snapshot() {
+            // These rows must not be taken for those of the one that is about to be installed.
+            tracing::warn!("dropped a snapshot that came together with another");
+            return;
+        }
         if self.flushing.is_some() {
             // The old store is still being written; the new one takes its place after that.
             self.received = Some(super::Received::Waiting(message, store));
@@ -433,4 +438,67 @@ pub(super) fn node(
         keep_bytes: config.log_keep_bytes,
     };
     Node::new(&node_config, recovered, now, Arc::clone(entropy))
+}
+
+#[cfg(test)]
+mod tests {
+    use mooseng_env::SystemEntropy;
+    use mooseng_meta::{MemoryStore, MetaState, MetaStore};
+    use mooseng_protocol::token::TokenKey;
+    use mooseng_types::{ClusterId, TimeNs};
+
+    use super::*;
+    use crate::config::Peer;
+    use crate::core::CoreConfig;
+
+    const NOW: Now = Now { mono: Duration::ZERO, wall: TimeNs::from_raw(0) };
+
+    fn group() -> Membership {
+        let member = |number: u16| Member {
+            id: MasterId::new(number, 0),
+            name: format!("m{number}"),
+            address: format!("m{number}:1"),
+            voter: true,
+            wants_vote: true,
+        };
+        Membership { epoch: 1, members: (1..=2).map(member).collect() }
+    }
+
+    /// What a master of `term` sends: its message, and a store as of `index`.
+    fn snapshot(index: u64, term: u64) -> (pb::RaftMessage, Arc<dyn MetaStore>) {
+        let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
+        let mut state = MetaState::open(Arc::clone(&store)).unwrap();
+        state.found(index, 1, group());
+        store.write(&state.freeze().unwrap());
+        let snapshot = pb::RaftSnapshot { index, term: 1, voters: vec![1, 2], learners: vec![] };
+        let message =
+            pb::RaftMessage { kind: 7, to: 1, from: 2, term, snapshot: Some(snapshot), ..Default::default() };
+        (message, store)
+    }
+
+    #[test]
+    fn a_snapshot_that_is_accepted_is_installed_with_its_own_rows() {
+        let config = CoreConfig {
+            id: MasterId::new(1, 0),
+            name: "m1".into(),
+            address: "m1:1".into(),
+            log_keep_bytes: 1 << 20,
+            peers: vec![Peer { id: 1, name: "m1".into(), address: "m1:1".into() }],
+            cluster: ClusterId::from_bytes([1; 16]),
+            copies: 2,
+            heartbeat: Duration::from_millis(50),
+            election: Duration::from_millis(250),
+            session_timeout: Duration::from_secs(5),
+        };
+        let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
+        let (key, entropy) = (TokenKey::new(&[0; 32]), Arc::new(SystemEntropy));
+        let mut core = MasterCore::new(config, key, state, Recovered::default(), NOW.mono, entropy);
+        // A former leader's comes in the same turn, and is of no use.
+        for (index, term) in [(41, 3), (57, 2)] {
+            let (message, store) = snapshot(index, term);
+            core.snapshot_received(NOW, message, store);
+        }
+        core.settle(NOW);
+        assert_eq!((core.node().commit_index(), core.state().applied_index()), (41, 41));
+    }
 }

@@ -226,9 +226,7 @@ impl Node {
         }
         self.last_tick = now;
         for _ in 0..ticks {
-            // With a snapshot that is not durable yet this master cannot stand for election.
-            let silent = now < self.silent_until || self.installing.is_some();
-            if silent && self.role() != Role::Leader {
+            if self.role() != Role::Leader && !self.may_stand(now) {
                 break;
             }
             self.randomise();
@@ -257,13 +255,32 @@ impl Node {
             MessageType::MsgTimeoutNow
                 if message.from != self.raw.raft.leader_id
                     || message.term != self.term()
-                    || self.installing.is_some() =>
+                    || !self.can_stand() =>
             {
                 return;
             }
+            // It asks for votes when all it has is durable, so an answer before that is to nothing it has asked.
+            MessageType::MsgRequestVoteResponse if !self.is_log_durable() => return,
             _ => {}
         }
         self.step_checked(now, message);
+    }
+
+    /// Whether this master may stand for election now.
+    fn may_stand(&self, now: Duration) -> bool {
+        now >= self.silent_until && self.can_stand()
+    }
+
+    /// With a snapshot that is not durable yet no master can be elected; with entries that are not, the only voter
+    /// cannot, which is elected as soon as it stands.
+    fn can_stand(&self) -> bool {
+        let alone = self.raw.store().conf_state.voters == [self.raw.raft.id];
+        self.installing.is_none() && (!alone || self.is_log_durable())
+    }
+
+    fn is_log_durable(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        log.last_index() == log.persisted
     }
 
     fn step_checked(&mut self, now: Duration, message: eraftpb::Message) {
@@ -290,6 +307,12 @@ impl Node {
             Ok(message) => self.step_checked(now, message),
             Err(error) => tracing::warn!(%error, "dropped a snapshot that no peer sends"),
         }
+    }
+
+    /// Whether a snapshot has been accepted that no [`Output::install`] has told of yet.
+    #[must_use]
+    pub fn has_accepted_snapshot(&self) -> bool {
+        self.raw.raft.raft_log.unstable.snapshot.is_some()
     }
 
     /// The rows that went with a snapshot have arrived at `peer`, or will not.

@@ -238,18 +238,23 @@ mod tests {
         pb::RaftMessage { kind: kind as u32, to: 2, from, term, ..Default::default() }
     }
 
-    /// Master 2 of three, in whose log is the order of another leader to remove it, not known to be committed.
-    fn about_to_be_removed() -> Node {
+    /// Master 2 of so many.
+    fn node(voters: u64) -> Node {
         let config = NodeConfig {
             id: MasterId::from_raw(2),
-            voters: (1..=3).map(MasterId::from_raw).collect(),
+            voters: (1..=voters).map(MasterId::from_raw).collect(),
             learners: Vec::new(),
             heartbeat: Duration::from_millis(50),
             election: Duration::from_millis(250),
             applied: 0,
             keep_bytes: 1 << 20,
         };
-        let mut node = Node::new(&config, Recovered::default(), NOW, Arc::new(SystemEntropy));
+        Node::new(&config, Recovered::default(), NOW, Arc::new(SystemEntropy))
+    }
+
+    /// Master 2 of three, in whose log is the order of another leader to remove it, not known to be committed.
+    fn about_to_be_removed() -> Node {
+        let mut node = node(3);
         let data = pb::MembershipChange { kind: 1, node: 2, ..Default::default() }.encode_to_vec().into();
         let entry = pb::RaftEntry { kind: 1, term: 1, index: 1, data, ..Default::default() };
         node.step(NOW, pb::RaftMessage { entries: vec![entry], ..from(1, MessageType::MsgAppend, 1) });
@@ -277,6 +282,26 @@ mod tests {
         node.tick(Duration::from_secs(2));
         settle(&mut node);
         assert_eq!((node.role(), node.is_member()), (Role::Follower, false));
+    }
+
+    #[test]
+    fn the_last_voter_is_elected_only_when_its_log_is_durable() {
+        let mut node = node(2);
+        let data = pb::MembershipChange { kind: 1, node: 1, ..Default::default() }.encode_to_vec().into();
+        let entry = pb::RaftEntry { kind: 1, term: 1, index: 1, data, ..Default::default() };
+        let append = from(1, MessageType::MsgAppend, 1);
+        node.step(NOW, pb::RaftMessage { entries: vec![entry], commit: 1, ..append.clone() });
+        assert_eq!(settle(&mut node), [Change::Remove(MasterId::from_raw(1))]);
+        let entry = pb::RaftEntry { term: 1, index: 2, ..Default::default() };
+        node.step(NOW, pb::RaftMessage { entries: vec![entry], index: 1, log_term: 1, ..append });
+        let pass = |node: &mut Node, from: u64| {
+            (from..from + 20).for_each(|beat| node.tick(Duration::from_millis(50 * beat)));
+        };
+        pass(&mut node, 1);
+        assert_eq!(node.role(), Role::Follower);
+        settle(&mut node);
+        pass(&mut node, 21);
+        assert_eq!(node.role(), Role::Leader);
     }
 
     #[test]

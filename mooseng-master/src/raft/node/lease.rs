@@ -94,8 +94,7 @@ impl Node {
             self.lease.lost = None;
             return;
         }
-        let silent = now < self.silent_until || self.installing.is_some();
-        if silent || now < self.lease.heard + self.lease.length {
+        if !self.may_stand(now) || now < self.lease.heard + self.lease.length {
             return;
         }
         let stand_at = match lost.stand_at {
