@@ -53,7 +53,7 @@ impl Header {
         let mut out = [0; HEADER_SIZE];
         out[0..8].copy_from_slice(MAGIC);
         out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
-        let flags = u16::from(self.dirty) * DIRTY | u16::from(self.interrupted) * INTERRUPTED;
+        let flags = u16::from(self.dirty) * DIRTY + u16::from(self.interrupted) * INTERRUPTED;
         out[10..12].copy_from_slice(&flags.to_le_bytes());
         out[16..24].copy_from_slice(&self.chunk.raw().to_le_bytes());
         out[24..28].copy_from_slice(&self.version.raw().to_le_bytes());

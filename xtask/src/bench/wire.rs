@@ -148,7 +148,7 @@ fn value(text: &str, key: &str) -> Result<f64> {
     word.and_then(|word| word.parse().ok()).with_context(|| format!("no {key} in {text:?}"))
 }
 
-/// All counts in what `perf stat -x,` says; one that was never hit is "<not counted>".
+/// All counts in what `perf stat -x,` says; one that was never hit is `<not counted>`.
 fn perf_sum(text: &str) -> f64 {
     let count = |line: &str| line.split(',').next()?.parse::<f64>().ok();
     text.lines().filter(|line| line.contains("sys_enter_")).filter_map(count).sum()
