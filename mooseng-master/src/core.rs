@@ -8,8 +8,9 @@
 mod alike;
 mod apply;
 mod batches;
-mod group;
+pub(crate) mod group;
 mod housekeeping;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_env::Entropy;
-use mooseng_meta::{Batch, Command, Entry, Member, Membership, MetaState, MetaStore, Request};
+use mooseng_meta::{Batch, Command, Entry, Membership, MetaState, MetaStore, Request};
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_PUSH, FLAG_REPLY, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
@@ -127,15 +128,6 @@ struct Gathered {
     waiter: Waiter,
 }
 
-/// A snapshot that another master has sent.
-#[derive(Debug)]
-enum Received {
-    /// Until the store that it replaces is at rest.
-    Waiting(pb::RaftMessage, Arc<dyn MetaStore>),
-    /// Offered to the consensus core.
-    Ready(MetaState),
-}
-
 /// The master without its edges.
 #[derive(Debug)]
 pub struct MasterCore {
@@ -158,7 +150,7 @@ pub struct MasterCore {
     led_term: Option<u64>,
     last_flush: Duration,
     flushing: Option<u64>,
-    received: Option<Received>,
+    received: Option<snapshots::Received>,
     digests: Digests,
     durable: u64,
     purged: u64,
@@ -180,7 +172,7 @@ impl MasterCore {
     ) -> Self {
         let applied = state.applied_index();
         let purged = recovered.purged.0;
-        let group = group_of(&config, &state, &recovered);
+        let group = group::group_of(&config, &state, &recovered);
         let mut node = group::node(&config, &group, applied, recovered, now, &entropy);
         node.set_snapshot_point(Some(applied).filter(|applied| *applied > 0));
         let registry = known_servers(&state);
@@ -277,28 +269,9 @@ impl MasterCore {
         self.node.peer_lost(now.mono, peer);
     }
 
-    /// Asks the voter that is best prepared to lead instead of this master, before this one stops. Returns whom; `None`
-    /// if this master does not lead, or nobody could.
-    pub fn hand_over(&mut self, now: Now) -> Option<MasterId> {
-        let to = self.node.successor()?;
-        self.hand_over_to(now, to);
-        self.node.is_handing_over().then_some(to)
-    }
-
-    /// Asks `to` to lead instead of this master.
-    pub(crate) fn hand_over_to(&mut self, now: Now, to: MasterId) {
-        self.node.hand_over(to);
-        self.successor_until = now.mono + self.config.election;
-    }
-
     /// Whether this master has started so lately that chunkservers may not have found it yet.
     pub(crate) fn is_young(&self, now: Now) -> bool {
         now.mono.saturating_sub(self.started) < YOUNG
-    }
-
-    /// Whether it is soon known who leads, so that asking again elsewhere is too early.
-    fn awaits_successor(&self, now: Now) -> bool {
-        self.node.is_handing_over() || (self.node.leader().is_none() && now.mono < self.successor_until)
     }
 
     /// The log is durable up to this batch.
@@ -495,25 +468,6 @@ impl MasterCore {
     pub fn next_tick() -> Duration {
         Duration::from_millis(10)
     }
-}
-
-/// The group as of what is applied. A master of a cluster that was made before the group was part of the state has the
-/// one of its configuration.
-fn group_of(config: &CoreConfig, state: &MetaState, recovered: &Recovered) -> Membership {
-    let group = state.membership().clone();
-    // A master that asks to be let in may have heard of a term, but has no entries before it has a snapshot.
-    let blank = state.applied_index() == 0 && recovered.purged.0 == 0 && recovered.entries.is_empty();
-    if !group.members.is_empty() || blank {
-        return group;
-    }
-    let member = |peer: &Peer| Member {
-        id: MasterId::from_raw(peer.id),
-        name: peer.name.clone(),
-        address: peer.address.clone(),
-        voter: true,
-        wants_vote: true,
-    };
-    Membership { epoch: 1, members: config.peers.iter().map(member).collect() }
 }
 
 /// The chunkservers that the state knows.

@@ -21,6 +21,7 @@ use mooseng_types::{ClusterId, MasterId, TimeNs};
 use prost::Message as _;
 
 use crate::config::Config;
+use crate::core::group::known_group;
 use crate::daemon::claim;
 use crate::open::{Opened, open_undamaged};
 use crate::raft::{Change, LogEntry, Recovered};
@@ -115,7 +116,7 @@ fn read_plan(config: &Config, opened: &Opened) -> anyhow::Result<Plan> {
         "{} holds no group of masters: this master was never let in, and knows nothing",
         config.data.display()
     );
-    let mut group = known_group(config, state);
+    let mut group = known_group(state, &config.peers);
     for entry in entries.iter().filter(|entry| entry.index > state.applied_index()) {
         if entry.kind != COMMAND {
             change_group(&mut group, entry)?;
@@ -134,22 +135,6 @@ fn read_plan(config: &Config, opened: &Opened) -> anyhow::Result<Plan> {
         left_out,
         term: hard_state.term.max(last.1),
     })
-}
-
-/// The group that the store knows; that of the configuration if the cluster is older than groups in the state.
-fn known_group(config: &Config, state: &MetaState) -> Membership {
-    let group = state.membership().clone();
-    if !group.members.is_empty() {
-        return group;
-    }
-    let member = |peer: &crate::config::Peer| Member {
-        id: MasterId::from_raw(peer.id),
-        name: peer.name.clone(),
-        address: peer.address.clone(),
-        voter: true,
-        wants_vote: true,
-    };
-    Membership { epoch: 1, members: config.peers.iter().map(member).collect() }
 }
 
 fn stamp_of(entry: &LogEntry) -> Option<TimeNs> {

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mooseng_meta::{Member, Membership};
+use mooseng_meta::{Member, Membership, MetaState};
 use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use prost::Message as _;
 
 use super::{Effect, MasterCore, Now, Waiter};
-use crate::digests::Digests;
+use crate::config::Peer;
 use crate::raft::{Change, ChangeError, HardState, LogEntry, Node, NodeConfig, Persist, Recovered, Role};
 
 /// Time between two knocks of a master that asks to be let in.
@@ -43,7 +43,7 @@ pub(crate) struct Door {
     /// By configured number.
     knocks: BTreeMap<u64, Knock>,
     /// Of a master without a group: the group that others have told it of.
-    heard_of: Vec<(MasterId, String)>,
+    pub(super) heard_of: Vec<(MasterId, String)>,
     founding: bool,
     /// Those who were taken out of the group while this master was in it, by number: they are to hear of it.
     left: BTreeMap<u64, (MasterId, String)>,
@@ -348,64 +348,23 @@ impl MasterCore {
         }
     }
 
-    /// All rows of a snapshot are there, in a store of their own. It takes the place of this master's state if it is
-    /// ahead of it.
-    pub fn snapshot_received(
-        &mut self,
-        now: Now,
-        message: pb::RaftMessage,
-        store: Arc<dyn mooseng_meta::MetaStore>,
-    ) {
-        if self.node.has_accepted_snapshot() {
-            // These rows must not be taken for those of the one that is about to be installed.
-            tracing::warn!("dropped a snapshot that came together with another");
-            return;
-        }
-        if self.flushing.is_some() {
-            // The old store is still being written; the new one takes its place after that.
-            self.received = Some(super::Received::Waiting(message, store));
-            return;
-        }
-        let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
-        match mooseng_meta::MetaState::open(store) {
-            Ok(state) if state.applied_index() == index && index > 0 => {
-                self.received = Some(super::Received::Ready(state));
-                self.node.snapshot_received(now.mono, message);
-            }
-            Ok(_) => tracing::warn!(index, "a snapshot is not of the entry that it was sent for"),
-            Err(error) => tracing::warn!(%error, "a snapshot that was received cannot be opened"),
-        }
+    /// Asks the voter that is best prepared to lead instead of this master, before this one stops. Returns whom; `None`
+    /// if this master does not lead, or nobody could.
+    pub fn hand_over(&mut self, now: Now) -> Option<MasterId> {
+        let to = self.node.successor()?;
+        self.hand_over_to(now, to);
+        self.node.is_handing_over().then_some(to)
     }
 
-    /// The rows of a snapshot that was to be sent have arrived there, or will not.
-    pub fn snapshot_sent(&mut self, peer: MasterId, arrived: bool) {
-        self.node.snapshot_sent(peer, arrived);
+    /// Asks `to` to lead instead of this master.
+    pub(crate) fn hand_over_to(&mut self, now: Now, to: MasterId) {
+        self.node.hand_over(to);
+        self.successor_until = now.mono + self.config.election;
     }
 
-    pub(super) fn retry_received(&mut self, now: Now) {
-        if let Some(super::Received::Waiting(message, store)) =
-            self.received.take_if(|received| matches!(received, super::Received::Waiting(..)))
-        {
-            self.snapshot_received(now, message, store);
-        }
-    }
-
-    /// The consensus core has accepted the snapshot at `index`.
-    pub(super) fn install(&mut self, index: u64) {
-        let Some(super::Received::Ready(state)) = self.received.take() else {
-            tracing::error!(index, "a snapshot was accepted whose rows are not there");
-            std::process::abort();
-        };
-        tracing::info!(index, "a snapshot has brought this master up to date");
-        self.state = state;
-        self.group = self.state.membership().clone();
-        self.door.heard_of.clear();
-        self.registry = super::known_servers(&self.state);
-        self.digests = Digests::new();
-        self.durable = index;
-        self.purged = index;
-        self.node.set_snapshot_point(Some(index));
-        self.relink();
+    /// Whether it is soon known who leads, so that asking again elsewhere is too early.
+    pub(super) fn awaits_successor(&self, now: Now) -> bool {
+        self.node.is_handing_over() || (self.node.leader().is_none() && now.mono < self.successor_until)
     }
 }
 
@@ -417,6 +376,30 @@ fn learner(knock: &Knock, wants_vote: bool) -> Member {
         voter: false,
         wants_vote,
     }
+}
+
+/// The group as of what is applied. A master of a cluster that was made before the group was part of the state has the
+/// one of its configuration.
+pub(super) fn group_of(config: &super::CoreConfig, state: &MetaState, recovered: &Recovered) -> Membership {
+    // A master that asks to be let in may have heard of a term, but has no entries before it has a snapshot.
+    let blank = state.applied_index() == 0 && recovered.purged.0 == 0 && recovered.entries.is_empty();
+    if blank { state.membership().clone() } else { known_group(state, &config.peers) }
+}
+
+/// The group that the state knows, or that of the configuration where it is older than groups in the state.
+pub(crate) fn known_group(state: &MetaState, peers: &[Peer]) -> Membership {
+    let group = state.membership().clone();
+    if !group.members.is_empty() {
+        return group;
+    }
+    let member = |peer: &Peer| Member {
+        id: MasterId::from_raw(peer.id),
+        name: peer.name.clone(),
+        address: peer.address.clone(),
+        voter: true,
+        wants_vote: true,
+    };
+    Membership { epoch: 1, members: peers.iter().map(member).collect() }
 }
 
 /// The consensus core of a master whose group is `group` as of the entry `applied`.
@@ -438,67 +421,4 @@ pub(super) fn node(
         keep_bytes: config.log_keep_bytes,
     };
     Node::new(&node_config, recovered, now, Arc::clone(entropy))
-}
-
-#[cfg(test)]
-mod tests {
-    use mooseng_env::SystemEntropy;
-    use mooseng_meta::{MemoryStore, MetaState, MetaStore};
-    use mooseng_protocol::token::TokenKey;
-    use mooseng_types::{ClusterId, TimeNs};
-
-    use super::*;
-    use crate::config::Peer;
-    use crate::core::CoreConfig;
-
-    const NOW: Now = Now { mono: Duration::ZERO, wall: TimeNs::from_raw(0) };
-
-    fn group() -> Membership {
-        let member = |number: u16| Member {
-            id: MasterId::new(number, 0),
-            name: format!("m{number}"),
-            address: format!("m{number}:1"),
-            voter: true,
-            wants_vote: true,
-        };
-        Membership { epoch: 1, members: (1..=2).map(member).collect() }
-    }
-
-    /// What a master of `term` sends: its message, and a store as of `index`.
-    fn snapshot(index: u64, term: u64) -> (pb::RaftMessage, Arc<dyn MetaStore>) {
-        let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
-        let mut state = MetaState::open(Arc::clone(&store)).unwrap();
-        state.found(index, 1, group());
-        store.write(&state.freeze().unwrap());
-        let snapshot = pb::RaftSnapshot { index, term: 1, voters: vec![1, 2], learners: vec![] };
-        let message =
-            pb::RaftMessage { kind: 7, to: 1, from: 2, term, snapshot: Some(snapshot), ..Default::default() };
-        (message, store)
-    }
-
-    #[test]
-    fn a_snapshot_that_is_accepted_is_installed_with_its_own_rows() {
-        let config = CoreConfig {
-            id: MasterId::new(1, 0),
-            name: "m1".into(),
-            address: "m1:1".into(),
-            log_keep_bytes: 1 << 20,
-            peers: vec![Peer { id: 1, name: "m1".into(), address: "m1:1".into() }],
-            cluster: ClusterId::from_bytes([1; 16]),
-            copies: 2,
-            heartbeat: Duration::from_millis(50),
-            election: Duration::from_millis(250),
-            session_timeout: Duration::from_secs(5),
-        };
-        let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
-        let (key, entropy) = (TokenKey::new(&[0; 32]), Arc::new(SystemEntropy));
-        let mut core = MasterCore::new(config, key, state, Recovered::default(), NOW.mono, entropy);
-        // A former leader's comes in the same turn, and is of no use.
-        for (index, term) in [(41, 3), (57, 2)] {
-            let (message, store) = snapshot(index, term);
-            core.snapshot_received(NOW, message, store);
-        }
-        core.settle(NOW);
-        assert_eq!((core.node().commit_index(), core.state().applied_index()), (41, 41));
-    }
 }

@@ -106,10 +106,6 @@ impl MemoryLog {
         self.purged.0 + self.entries.len() as u64
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     fn position(&self, index: u64) -> Option<usize> {
         usize::try_from(index.checked_sub(self.purged.0 + 1)?).ok()
     }

@@ -9,6 +9,7 @@
 
 mod group;
 mod lease;
+mod snapshot;
 
 pub use group::{Change, ChangeError};
 
@@ -20,11 +21,11 @@ use mooseng_env::Entropy;
 use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use raft::eraftpb::{self, MessageType};
-use raft::{Config, RawNode, SnapshotStatus, StateRole};
+use raft::{Config, RawNode, StateRole};
 
 use super::admit;
 use super::convert::{conf_state, from_log, from_wire, to_log, to_wire};
-use super::memory_log::{MemoryLog, SnapshotPoint};
+use super::memory_log::MemoryLog;
 use super::{HardState, LogEntry, Recovered};
 use lease::Lease;
 
@@ -297,42 +298,6 @@ impl Node {
         }
     }
 
-    /// All rows of the snapshot that `message` speaks of are there. [`Output::install`] follows if it is of use.
-    pub fn snapshot_received(&mut self, now: Duration, message: pb::RaftMessage) {
-        let message = from_wire(message).and_then(|message| {
-            admit::check_snapshot(&message, self.raw.raft.id)?;
-            Ok(message)
-        });
-        match message {
-            Ok(message) => self.step_checked(now, message),
-            Err(error) => tracing::warn!(%error, "dropped a snapshot that no peer sends"),
-        }
-    }
-
-    /// Whether a snapshot has been accepted that no [`Output::install`] has told of yet.
-    #[must_use]
-    pub fn has_accepted_snapshot(&self) -> bool {
-        self.raw.raft.raft_log.unstable.snapshot.is_some()
-    }
-
-    /// The rows that went with a snapshot have arrived at `peer`, or will not.
-    pub fn snapshot_sent(&mut self, peer: MasterId, arrived: bool) {
-        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        self.raw.report_snapshot(peer.raw(), status);
-    }
-
-    /// From which entry on a snapshot could be sent now: what the store has made durable. `None` while it is changing.
-    pub fn set_snapshot_point(&mut self, index: Option<u64>) {
-        let point = index.and_then(|index| Some(SnapshotPoint { index, term: self.term_of(index)? }));
-        self.raw.mut_store().snapshot_point = point;
-    }
-
-    /// Whether a peer needs a snapshot, and [`Node::set_snapshot_point`] has not been recent enough for it.
-    #[must_use]
-    pub fn wants_snapshot(&self) -> bool {
-        self.raw.store().snapshot_wanted.take()
-    }
-
     /// Proposes a command; returns the index it will have if it is committed by this leader.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, ProposeError> {
         if self.role() != Role::Leader {
@@ -405,18 +370,6 @@ impl Node {
         self.settle(settled)
     }
 
-    /// Index and term of the snapshot in `ready`, which takes the place of the log.
-    fn take_snapshot(&mut self, ready: &raft::Ready) -> Option<(u64, u64)> {
-        if ready.snapshot().is_empty() {
-            return None;
-        }
-        let metadata = ready.snapshot().get_metadata();
-        self.raw
-            .mut_store()
-            .restart_behind((metadata.index, metadata.term), metadata.get_conf_state().clone());
-        Some((metadata.index, metadata.term))
-    }
-
     fn settle(&mut self, number: u64) -> Vec<pb::RaftMessage> {
         self.raw.on_persist_ready(number);
         if let Some((_, index)) = self.installing.take_if(|(waits_for, _)| *waits_for <= number) {
@@ -467,24 +420,6 @@ impl Node {
     /// The leader says that every member has the log on disk up to `index`.
     pub fn told_all_have(&mut self, index: u64) {
         self.told_all_have = self.told_all_have.max(index);
-    }
-
-    /// Bytes of commands kept in memory.
-    #[must_use]
-    pub fn log_bytes(&self) -> usize {
-        self.raw.store().bytes()
-    }
-
-    /// How far `peer` has the log on disk, as the leader knows it; 0 elsewhere.
-    #[must_use]
-    pub fn matched(&self, peer: MasterId) -> u64 {
-        self.raw.raft.prs().get(peer.raw()).map_or(0, |progress| progress.matched)
-    }
-
-    /// Whether `peer` has answered the leader lately.
-    #[must_use]
-    pub fn is_active(&self, peer: MasterId) -> bool {
-        self.raw.raft.prs().get(peer.raw()).is_some_and(|progress| progress.recent_active)
     }
 
     /// What this master is.

@@ -138,6 +138,18 @@ impl Node {
         self.raw.raft.prs().get(self.raw.raft.id).is_some()
     }
 
+    /// How far `peer` has the log on disk, as the leader knows it; 0 elsewhere.
+    #[must_use]
+    pub fn matched(&self, peer: MasterId) -> u64 {
+        self.raw.raft.prs().get(peer.raw()).map_or(0, |progress| progress.matched)
+    }
+
+    /// Whether `peer` has answered the leader lately.
+    #[must_use]
+    pub fn is_active(&self, peer: MasterId) -> bool {
+        self.raw.raft.prs().get(peer.raw()).is_some_and(|progress| progress.recent_active)
+    }
+
     /// Whether `peer` has nearly all that the leader has, and answers. Always false elsewhere.
     #[must_use]
     pub fn has_caught_up(&self, peer: MasterId) -> bool {

@@ -1,0 +1,142 @@
+//! A snapshot from another master takes the place of this one's state.
+
+use std::sync::Arc;
+
+use mooseng_meta::{MetaState, MetaStore};
+use mooseng_protocol::pb;
+use mooseng_types::MasterId;
+
+use super::{MasterCore, Now, known_servers};
+use crate::digests::Digests;
+
+/// A snapshot that another master has sent.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// Until the store that it replaces is at rest.
+    Waiting(pb::RaftMessage, Arc<dyn MetaStore>),
+    /// Offered to the consensus core.
+    Ready(MetaState),
+}
+
+impl MasterCore {
+    /// All rows of a snapshot are there, in a store of their own. It takes the place of this master's state if it is
+    /// ahead of it.
+    pub fn snapshot_received(&mut self, now: Now, message: pb::RaftMessage, store: Arc<dyn MetaStore>) {
+        if self.node.has_accepted_snapshot() {
+            // These rows must not be taken for those of the one that is about to be installed.
+            tracing::warn!("dropped a snapshot that came together with another");
+            return;
+        }
+        if self.flushing.is_some() {
+            // The old store is still being written; the new one takes its place after that.
+            self.received = Some(Received::Waiting(message, store));
+            return;
+        }
+        let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        match MetaState::open(store) {
+            Ok(state) if state.applied_index() == index && index > 0 => {
+                self.received = Some(Received::Ready(state));
+                self.node.snapshot_received(now.mono, message);
+            }
+            Ok(_) => tracing::warn!(index, "a snapshot is not of the entry that it was sent for"),
+            Err(error) => tracing::warn!(%error, "a snapshot that was received cannot be opened"),
+        }
+    }
+
+    /// The rows of a snapshot that was to be sent have arrived there, or will not.
+    pub fn snapshot_sent(&mut self, peer: MasterId, arrived: bool) {
+        self.node.snapshot_sent(peer, arrived);
+    }
+
+    pub(super) fn retry_received(&mut self, now: Now) {
+        if let Some(Received::Waiting(message, store)) =
+            self.received.take_if(|received| matches!(received, Received::Waiting(..)))
+        {
+            self.snapshot_received(now, message, store);
+        }
+    }
+
+    /// The consensus core has accepted the snapshot at `index`.
+    pub(super) fn install(&mut self, index: u64) {
+        let Some(Received::Ready(state)) = self.received.take() else {
+            tracing::error!(index, "a snapshot was accepted whose rows are not there");
+            std::process::abort();
+        };
+        tracing::info!(index, "a snapshot has brought this master up to date");
+        self.state = state;
+        self.group = self.state.membership().clone();
+        self.door.heard_of.clear();
+        self.registry = known_servers(&self.state);
+        self.digests = Digests::new();
+        self.durable = index;
+        self.purged = index;
+        self.node.set_snapshot_point(Some(index));
+        self.relink();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mooseng_env::SystemEntropy;
+    use std::time::Duration;
+
+    use mooseng_meta::{Member, Membership, MemoryStore};
+    use mooseng_protocol::token::TokenKey;
+    use mooseng_types::{ClusterId, TimeNs};
+
+    use super::*;
+    use crate::config::Peer;
+    use crate::core::CoreConfig;
+    use crate::raft::Recovered;
+
+    const NOW: Now = Now { mono: Duration::ZERO, wall: TimeNs::from_raw(0) };
+
+    fn group() -> Membership {
+        let member = |number: u16| Member {
+            id: MasterId::new(number, 0),
+            name: format!("m{number}"),
+            address: format!("m{number}:1"),
+            voter: true,
+            wants_vote: true,
+        };
+        Membership { epoch: 1, members: (1..=2).map(member).collect() }
+    }
+
+    /// What a master of `term` sends: its message, and a store as of `index`.
+    fn snapshot(index: u64, term: u64) -> (pb::RaftMessage, Arc<dyn MetaStore>) {
+        let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
+        let mut state = MetaState::open(Arc::clone(&store)).unwrap();
+        state.found(index, 1, group());
+        store.write(&state.freeze().unwrap());
+        let snapshot = pb::RaftSnapshot { index, term: 1, voters: vec![1, 2], learners: vec![] };
+        let message =
+            pb::RaftMessage { kind: 7, to: 1, from: 2, term, snapshot: Some(snapshot), ..Default::default() };
+        (message, store)
+    }
+
+    #[test]
+    fn a_snapshot_that_is_accepted_is_installed_with_its_own_rows() {
+        let config = CoreConfig {
+            id: MasterId::new(1, 0),
+            name: "m1".into(),
+            address: "m1:1".into(),
+            log_keep_bytes: 1 << 20,
+            peers: vec![Peer { id: 1, name: "m1".into(), address: "m1:1".into() }],
+            cluster: ClusterId::from_bytes([1; 16]),
+            copies: 2,
+            heartbeat: Duration::from_millis(50),
+            election: Duration::from_millis(250),
+            session_timeout: Duration::from_secs(5),
+        };
+        let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
+        let (key, entropy) = (TokenKey::new(&[0; 32]), Arc::new(SystemEntropy));
+        let mut core = MasterCore::new(config, key, state, Recovered::default(), NOW.mono, entropy);
+        // A former leader's comes in the same turn, and is of no use.
+        for (index, term) in [(41, 3), (57, 2)] {
+            let (message, store) = snapshot(index, term);
+            core.snapshot_received(NOW, message, store);
+        }
+        core.settle(NOW);
+        assert_eq!((core.node().commit_index(), core.state().applied_index()), (41, 41));
+    }
+}
