@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use mooseng_protocol::convert::BadMessage;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{EntryType, Message, MessageType};
 
 /// Terms and indexes are counted up one by one, so none comes near this; beyond it, sums of them could overflow.
 const COUNTER_MAX: u64 = 1 << 62;
@@ -92,7 +92,9 @@ fn check_append(message: &Message) -> Result<(), BadMessage> {
     let (mut index, mut term) = (message.index, message.log_term);
     for entry in message.entries.iter() {
         index += 1;
-        if entry.index != index || entry.term < term.max(1) || entry.term > message.term {
+        // Members change one at a time, so nobody proposes an entry of the other kind.
+        let known = entry.entry_type != EntryType::EntryConfChangeV2;
+        if !known || entry.index != index || entry.term < term.max(1) || entry.term > message.term {
             return Err(BadMessage { field: "entries" });
         }
         term = entry.term;
@@ -148,6 +150,8 @@ mod tests {
         refuse(pb::RaftMessage { index: 3, ..good.clone() }, "entries");
         refuse(pb::RaftMessage { term: 3, ..good.clone() }, "entries");
         refuse(pb::RaftMessage { term: 2, entries: vec![], ..good.clone() }, "log_term");
+        let unknown = pb::RaftEntry { kind: 2, ..good.entries[0].clone() };
+        refuse(pb::RaftMessage { entries: vec![unknown], ..good.clone() }, "entries");
         for kind in [MessageType::MsgSnapshot, MessageType::MsgReadIndex, MessageType::MsgPropose] {
             refuse(pb::RaftMessage { kind: kind as u32, ..good.clone() }, "kind");
         }

@@ -1,7 +1,10 @@
 //! The group grows, shrinks, and takes back a master that has lost its disk, while it serves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mooseng_master::store::FjallStore;
+use mooseng_meta::{Batch, MetaStore};
 use mooseng_protocol::pb;
 
 use crate::failover::{mkdir, names, open_session};
@@ -137,4 +140,35 @@ fn leadership_goes_where_it_is_sent_and_a_stopping_leader_sends_it_on() {
     // An election after a time-out takes longer than the hand-over, which needs none.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(names(&mut client), ["a", "b"]);
+}
+
+#[test]
+fn a_replica_whose_state_differs_is_taken_out_of_service_and_stays_out() {
+    let mut world = World::new(3);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    client.wait_for("all have everything", |status| all_up_to_date(status, &VOTERS));
+    let odd = client.leader() % 3 + 1;
+    world.stop(odd);
+    {
+        // A bit of the root directory's row rots: its owner.
+        let root = [b"i".as_slice(), &1u64.to_be_bytes()].concat();
+        let store =
+            FjallStore::open(&mooseng_master::store::StorePlace::new(world.data(odd)).current().unwrap());
+        let store = store.unwrap();
+        let mut row = store.get(&root).unwrap().to_vec();
+        row[4] ^= 1;
+        store.write(&Batch { applied_index: 0, rows: BTreeMap::from([(root, Some(row.into()))]) });
+    }
+    world.start(odd);
+    for seq in 1..=200 {
+        client.call(&mkdir(session, seq, &format!("d{seq}"))).unwrap();
+    }
+    let why = world.end_of(odd).to_string();
+    assert!(why.contains(&format!("master {odd} differs")), "{why}");
+    let again = world.try_start(odd).unwrap_err().to_string();
+    assert!(again.contains("differs") && again.contains("move"), "{again}");
+    // The others are alike, and go on.
+    client.call(&mkdir(session, 201, "after")).unwrap();
+    assert_eq!(names(&mut client).len(), 201);
 }

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 struct Running {
     inbox: Arc<Inbox>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<std::io::Result<()>>,
 }
 
 pub(crate) struct World {
@@ -86,21 +86,32 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, id: u64) {
+        self.try_start(id).unwrap();
+    }
+
+    pub(crate) fn try_start(&mut self, id: u64) -> anyhow::Result<()> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let threads = Arc::new(Threads::default());
-        let server = Server::open(&self.config(id), clock, &threads).unwrap();
+        let server = Server::open(&self.config(id), clock, &threads)?;
         let inbox = server.inbox();
         let thread = std::thread::spawn(move || {
-            server.run().unwrap();
+            let served = server.run();
             threads.join();
+            served
         });
         self.running.insert(id, Running { inbox, thread });
+        Ok(())
     }
 
     pub(crate) fn stop(&mut self, id: u64) {
         let running = self.running.remove(&id).unwrap();
         running.inbox.stop();
-        running.thread.join().unwrap();
+        running.thread.join().unwrap().unwrap();
+    }
+
+    /// Waits until a master ends by itself; returns why.
+    pub(crate) fn end_of(&mut self, id: u64) -> std::io::Error {
+        self.running.remove(&id).unwrap().thread.join().unwrap().unwrap_err()
     }
 
     pub(crate) fn address(&self, id: u64) -> String {
