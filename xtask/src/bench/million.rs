@@ -27,8 +27,8 @@ const PROBE_SECONDS: u64 = 60;
 const PROBE_LIMIT: Duration = Duration::from_secs(90);
 const WRITERS: u32 = 4;
 /// How long the writers write, and how long of it before the empty master is started.
-const WRITING: Duration = Duration::from_secs(60);
-const BEFORE: Duration = Duration::from_secs(15);
+const WRITING: Duration = Duration::from_secs(45);
+const BEFORE: Duration = Duration::from_secs(12);
 const MEMORY: &str = "/dev/shm";
 
 /// Where the first file of a load is: its directory's number, and its name.
