@@ -112,9 +112,13 @@ fn cold_start(
             _ => {}
         }
     }
+    let read: Vec<String> = masters.pids().iter().map(|pid| format!("{:.1}", read_mib(*pid))).collect();
     println!(
-        "cold start after {kind}: serving after {:.0}, {:.0}, {:.0} ms; first lookup answered {found:.0} ms after the start of all",
-        serving[0], serving[1], serving[2]
+        "cold start after {kind}: serving after {:.0}, {:.0}, {:.0} ms; first lookup answered {found:.0} ms after the start of all; MiB read from the disk: {}",
+        serving[0],
+        serving[1],
+        serving[2],
+        read.join(", ")
     );
     masters.in_sync(SYNC_LIMIT).map(drop)
 }
@@ -209,6 +213,12 @@ fn peaks(masters: &Masters, when: &str) {
     let peaks = usage::peaks_mib(&masters.pids());
     let words: Vec<String> = peaks.iter().map(|(name, mib)| format!("{name} {mib:.0} MiB")).collect();
     println!("peak memory {when}: {}", words.join(", "));
+}
+
+/// What a process has had the disk read, its own program included.
+fn read_mib(pid: u32) -> f64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    wire::value(&io.replace(": ", ":"), "read_bytes:").unwrap_or_default() / f64::from(1 << 20)
 }
 
 fn now() -> Result<u64> {
