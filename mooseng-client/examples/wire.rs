@@ -1,18 +1,20 @@
 //! Durable creates without a mount: many blocking callers, each with a session and a connection of its own.
-//! `cargo run --release -p mooseng-client --example wire -- MASTERS CALLERS own|shared SECONDS OPERATIONS`
+//! `cargo run --release -p mooseng-client --example wire -- MASTERS CALLERS own|shared SECONDS OPERATIONS [TIMES]`
 //!
 //! MASTERS are addresses with commas between them. Each caller works in a directory of its own, or all in one. Ends after
 //! SECONDS, or when all have made OPERATIONS files together. Prints one line: operations, seconds, and the middle and
-//! the hundredth worst time of a create in microseconds. `cargo xtask bench --suite wire` runs it beside the masters'
-//! processor time and syncs.
+//! the hundredth worst time of a create in microseconds, and where the first caller's first file is. `cargo xtask bench
+//! --suite wire` runs it beside the masters' processor time and syncs. Into the file TIMES goes a line for each create:
+//! when it began, in microseconds since 1970, and how many it took.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use mooseng_env::{Entropy as _, SystemEntropy};
+use mooseng_env::{Clock as _, Entropy as _, SystemClock, SystemEntropy};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{PROTOCOL_VERSION, convert, pb};
@@ -22,8 +24,11 @@ use mooseng_types::{FileKind, InodeId};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long no master may lead before the load is given up.
+const ELECTION_MAX: Duration = Duration::from_secs(5);
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 const CALLERS_MAX: usize = 1024;
-const USAGE: &str = "usage: wire MASTERS CALLERS own|shared SECONDS OPERATIONS";
+const USAGE: &str = "usage: wire MASTERS CALLERS own|shared SECONDS OPERATIONS [TIMES]";
 
 /// One session and its connection to the leader.
 struct Caller {
@@ -35,39 +40,63 @@ struct Caller {
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [masters, callers, layout, seconds, operations] = arguments.as_slice() else { anyhow::bail!(USAGE) };
+    let [masters, callers, layout, seconds, operations, record @ ..] = arguments.as_slice() else {
+        anyhow::bail!(USAGE)
+    };
     let count = callers.parse::<usize>().context(USAGE)?.clamp(1, CALLERS_MAX);
     let (limit, most) =
         (Duration::from_secs(seconds.parse().context(USAGE)?), operations.parse().context(USAGE)?);
     let mut callers: Vec<Caller> =
         (0..count).map(|_| Caller::connect(masters)).collect::<anyhow::Result<_>>()?;
     make_directories(&mut callers, layout == "shared")?;
+    let first =
+        callers.first().map(|caller| (caller.directory.raw(), caller.next_name())).unwrap_or_default();
     let (barrier, made) = (Barrier::new(count + 1), AtomicU64::new(0));
-    let (begun, ended) = std::thread::scope(|scope| {
+    let (begun, since_1970, ended) = std::thread::scope(|scope| {
         let threads: Vec<_> = callers
             .into_iter()
             .map(|caller| scope.spawn(|| caller.work(&barrier, &made, limit, most)))
             .collect();
         barrier.wait();
-        let begun = Instant::now();
+        let (begun, since_1970) = (Instant::now(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH));
         let ended: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
-        (begun, ended)
+        (begun, since_1970, ended)
     });
     let seconds = begun.elapsed().as_secs_f64();
     let mut times = Vec::new();
     for thread in ended {
         times.extend(thread.map_err(|_| anyhow::anyhow!("a caller panicked"))??);
     }
+    if let Some(path) = record.first() {
+        write_times(Path::new(path), &times, begun, since_1970?)?;
+    }
+    let mut times: Vec<Duration> = times.into_iter().map(|(_, took)| took).collect();
     times.sort_unstable();
     let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default().as_micros();
     writeln!(
         std::io::stdout(),
-        "operations={} seconds={seconds:.3} p50_us={} p99_us={}",
+        "operations={} seconds={seconds:.3} p50_us={} p99_us={} directory={} name={}",
         times.len(),
         at(50),
-        at(99)
+        at(99),
+        first.0,
+        first.1
     )?;
     Ok(())
+}
+
+fn write_times(
+    path: &Path,
+    times: &[(Instant, Duration)],
+    begun: Instant,
+    since_1970: Duration,
+) -> anyhow::Result<()> {
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).context("make the file of times")?);
+    for (start, took) in times {
+        let start = since_1970 + start.saturating_duration_since(begun);
+        writeln!(file, "{} {}", start.as_micros(), took.as_micros())?;
+    }
+    file.flush().context("write the file of times")
 }
 
 fn make_directories(callers: &mut [Caller], shared: bool) -> anyhow::Result<()> {
@@ -86,16 +115,20 @@ fn make_directories(callers: &mut [Caller], shared: bool) -> anyhow::Result<()> 
 }
 
 impl Caller {
-    /// A session at whichever master leads.
+    /// A session at whichever master leads; there may be none for a moment.
     fn connect(masters: &str) -> anyhow::Result<Self> {
-        let mut last = None;
-        for master in masters.split(',') {
-            match Self::open(master) {
-                Ok(caller) => return Ok(caller),
-                Err(error) => last = Some(error),
+        let begun = Instant::now();
+        loop {
+            let mut why = Vec::new();
+            for master in masters.split(',') {
+                match Self::open(master) {
+                    Ok(caller) => return Ok(caller),
+                    Err(error) => why.push(format!("{master}: {error}")),
+                }
             }
+            anyhow::ensure!(begun.elapsed() < ELECTION_MAX, "{}", why.join("; "));
+            SystemClock::default().sleep(BETWEEN_TRIES);
         }
-        Err(last.context(USAGE)?.into())
     }
 
     fn open(master: &str) -> Result<Self, CallError> {
@@ -137,22 +170,26 @@ impl Caller {
         Ok(convert::attr(reply.attr)?.inode)
     }
 
-    /// Creates one after the other; answers how long each took.
+    /// Sessions have numbers of their own, so the names of a shared directory do not meet.
+    fn next_name(&self) -> String {
+        format!("{}-{}", self.session, self.last)
+    }
+
+    /// Creates one after the other; answers when each began and how long it took.
     fn work(
         mut self,
         barrier: &Barrier,
         made: &AtomicU64,
         limit: Duration,
         most: u64,
-    ) -> anyhow::Result<Vec<Duration>> {
+    ) -> anyhow::Result<Vec<(Instant, Duration)>> {
         let mut times = Vec::new();
         barrier.wait();
         let begun = Instant::now();
         while begun.elapsed() < limit && made.fetch_add(1, Ordering::Relaxed) < most {
             let start = Instant::now();
-            // Sessions have numbers of their own, so the names of a shared directory do not meet.
-            self.create(FileKind::File, format!("{}-{}", self.session, self.last))?;
-            times.push(start.elapsed());
+            self.create(FileKind::File, self.next_name())?;
+            times.push((start, start.elapsed()));
         }
         let close = pb::CloseSessionRequest { meta: Some(self.number()) };
         self.stream.call(&close, &[], TIMEOUT).context("close the session")?;

@@ -9,6 +9,7 @@ mod place;
 use std::path::Path;
 
 use bytes::Bytes;
+use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
 use mooseng_meta::{Batch, MetaStore, StoreView};
 
@@ -31,11 +32,19 @@ impl std::fmt::Debug for FjallStore {
     }
 }
 
+/// Filters and indexes are read in pages. A whole filter of a large table has megabytes, and a block that is not in the
+/// engine's memory is read and hashed whole: two such tables throw each other out of it at every create.
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(true))
+}
+
 impl FjallStore {
     /// Opens the store in `dir`, making it where there is none.
     pub fn open(dir: &Path) -> Result<Self, fjall::Error> {
         let database = Database::builder(dir).cache_size(BLOCK_CACHE_BYTES).worker_threads(1).open()?;
-        let rows = database.keyspace("rows", KeyspaceCreateOptions::default)?;
+        let rows = database.keyspace("rows", options)?;
         Ok(Self { database, rows })
     }
 

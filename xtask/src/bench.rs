@@ -5,6 +5,7 @@
 
 mod failover;
 mod metadata;
+mod million;
 mod moosefs;
 mod ours;
 mod report;
@@ -35,6 +36,9 @@ pub(crate) struct BenchArgs {
     /// How often the failover suite has each kind of failover.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
+    /// How many files the million suite makes.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
+    files: u64,
     /// Measure this directory instead of starting a cluster.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -85,6 +89,8 @@ pub(crate) enum Special {
     Failover,
     /// Durable creates of many callers without a mount.
     Wire,
+    /// Masters with a million files: how soon they serve again, and what a snapshot of it costs writers.
+    Million,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -172,6 +178,7 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     match args.suite {
         Some(Special::Failover) => return failover::run(root, args, scratch.path()),
         Some(Special::Wire) => return wire::run(root, args, scratch.path()),
+        Some(Special::Million) => return million::run(root, args, scratch.path()),
         None => {}
     }
     let mut targets = targets(root, args, scratch.path())?;

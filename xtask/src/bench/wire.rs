@@ -33,7 +33,7 @@ struct Sample {
 
 pub(super) fn run(root: &Path, args: &BenchArgs, scratch: &Path) -> Result<()> {
     let binary = test::build(root, true)?;
-    let caller = build_caller(root)?;
+    let caller = build_example(root, "wire")?;
     let (data, mount) = (scratch.join("data"), scratch.join("mnt"));
     let options = Options { binary, data, mount, port_base: args.port_base, masters: 3, chunkservers: 1 };
     let cluster = Cluster::start(&options)?;
@@ -62,12 +62,13 @@ pub(super) fn run(root: &Path, args: &BenchArgs, scratch: &Path) -> Result<()> {
     Ok(())
 }
 
-fn build_caller(root: &Path) -> Result<PathBuf> {
-    let words = ["build", "--release", "--package", "mooseng-client", "--example", "wire"];
+/// Builds an example of the client and says where it is.
+pub(super) fn build_example(root: &Path, name: &str) -> Result<PathBuf> {
+    let words = ["build", "--release", "--package", "mooseng-client", "--example", name];
     shell::visible(&mut verify::command(root, &words), BUILD_LIMIT)?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |path| root.join(path));
-    Ok(target.join("release/examples/wire"))
+    Ok(target.join("release/examples").join(name))
 }
 
 /// How syncs are counted.
@@ -143,7 +144,7 @@ fn one(
 }
 
 /// The number behind `key` in a line of `key=number` words.
-fn value(text: &str, key: &str) -> Result<f64> {
+pub(super) fn value(text: &str, key: &str) -> Result<f64> {
     let word = text.split_whitespace().find_map(|word| word.strip_prefix(key));
     word.and_then(|word| word.parse().ok()).with_context(|| format!("no {key} in {text:?}"))
 }

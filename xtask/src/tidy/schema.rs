@@ -4,7 +4,7 @@ use super::Finding;
 use super::source::{Tree, has_word, is_test_file};
 
 /// Where the schema may be named: the protocol crate, and the files that speak to the wire.
-const EDGES: [&str; 15] = [
+const EDGES: [&str; 16] = [
     "mooseng-protocol/",
     "mooseng-master/src/service",
     "mooseng-master/src/server",
@@ -20,6 +20,7 @@ const EDGES: [&str; 15] = [
     "mooseng-client/src/wire.rs",
     // A load that speaks to the masters as any client may.
     "mooseng-client/examples/wire.rs",
+    "mooseng-client/examples/probe.rs",
     "mooseng-cli/src/",
     "mooseng-sim/src/",
 ];
