@@ -48,6 +48,8 @@ pub(crate) struct Running {
     segments: Segments,
     waiting: VecDeque<Work>,
     writing: Vec<Work>,
+    /// What batches that are not durable yet bring, by their number.
+    appended: VecDeque<(u64, Vec<Appended>)>,
     flushing: Option<(Arc<dyn MetaStore>, Arc<Batch>)>,
     /// The store of a snapshot that has come.
     pub(crate) incoming: Option<Arc<MemoryStore>>,
@@ -81,7 +83,8 @@ pub(crate) struct Master {
 /// What the edge would do at once.
 #[derive(Debug)]
 pub(crate) enum Done {
-    Nothing,
+    /// These are on its disk now.
+    Written(Vec<Appended>),
     /// The disk refused its service: the process has ended.
     Died,
 }
@@ -95,7 +98,6 @@ pub(crate) struct Performed {
     pub(crate) flush: bool,
     /// A snapshot takes the place of what is there.
     pub(crate) installs: bool,
-    pub(crate) appended: Vec<Appended>,
 }
 
 /// How a start came out.
@@ -213,6 +215,7 @@ impl Master {
             segments,
             waiting: VecDeque::new(),
             writing: Vec::new(),
+            appended: VecDeque::new(),
             flushing: None,
             incoming: None,
             switched: false,
@@ -280,7 +283,8 @@ impl Running {
                 match effect {
                     Effect::Persist(batch) => {
                         let number = batch.number;
-                        done.appended.extend(batch.entries.iter().map(|entry| self.appended(entry)));
+                        let appended = batch.entries.iter().map(|entry| self.appended(entry)).collect();
+                        self.appended.push_back((number, appended));
                         let incoming = self.incoming.take_if(|_| batch.snapshot.is_some());
                         done.installs |= incoming.is_some();
                         self.waiting.push_back(match incoming {
@@ -351,9 +355,13 @@ impl Running {
         match self.write(rows, plant) {
             Ok(Some(number)) => {
                 self.core.persisted(number);
-                Done::Nothing
+                let mut durable = Vec::new();
+                while let Some((_, entries)) = self.appended.pop_front_if(|(of, _)| *of <= number) {
+                    durable.extend(entries);
+                }
+                Done::Written(durable)
             }
-            Ok(None) => Done::Nothing,
+            Ok(None) => Done::Written(Vec::new()),
             Err(_) => Done::Died,
         }
     }

@@ -246,6 +246,10 @@ impl Node {
             tracing::warn!("dropped a malformed message of a peer");
             return;
         };
+        if message.to != self.raw.raft.id {
+            // For an earlier life of this master, as long as the group has that one.
+            return;
+        }
         if let Err(error) = admit::check(&message, self.raw.raft.id) {
             tracing::warn!(%error, from = message.from, "dropped a message that no peer sends");
             return;
@@ -320,10 +324,9 @@ impl Node {
         self.last_number = number;
         let mut output = Output::default();
         self.take_lease(&ready.take_read_states());
-        for message in ready.take_messages() {
-            let snapshot = message.msg_type == MessageType::MsgSnapshot;
-            if snapshot { &mut output.snapshots } else { &mut output.messages }.push(to_wire(message));
-        }
+        let (snapshots, messages): (Vec<_>, Vec<_>) =
+            ready.take_messages().into_iter().partition(|m| m.msg_type == MessageType::MsgSnapshot);
+        output.snapshots.extend(snapshots.into_iter().map(to_wire));
         output.committed = ready.committed_entries().iter().map(to_log).collect();
         let mut after = ready.take_persisted_messages();
         let snapshot = self.take_snapshot(&ready);
@@ -345,6 +348,13 @@ impl Node {
             }
             let entries = entries.iter().map(to_log).collect();
             output.persist = Some(Persist { number, snapshot, entries, hard_state });
+        }
+        // The only voter leads at once. Learners must not hear of it before its term is durable: after a crash it would
+        // lead in the same term again, with other entries.
+        if self.role() == Role::Leader && self.term_submitted.1 > self.persisted {
+            after.extend(messages);
+        } else {
+            output.messages.extend(messages.into_iter().map(to_wire));
         }
         // That it has heard a leader whose term it has on disk, a follower may say while the disk is busy: a heartbeat
         // must not wait behind a slow disk.

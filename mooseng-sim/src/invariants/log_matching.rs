@@ -1,10 +1,10 @@
 //! *If two logs hold an entry with the same index and term, they are identical up to it* (Ongaro, figure 3.2, Log
-//! Matching). Looked at as entries go to the disks: index and term name the content of an entry and the term of the one
+//! Matching). Looked at as entries come to the disks: index and term name the content of an entry and the term of the one
 //! before it, and so, step by step, everything before it.
 
 use std::collections::BTreeMap;
 
-/// An entry on its way to a log.
+/// An entry that has come to a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Appended {
     pub(crate) index: u64,

@@ -39,9 +39,8 @@ impl World {
         let Some(master) = self.masters.get_mut(&id) else { return };
         let (incarnation, now) = (master.incarnation, master.now(self.time));
         let Some(running) = master.running.as_mut() else { return };
-        let Performed { effects, write, flush, installs, appended } = running.perform(now, plant);
+        let Performed { effects, write, flush, installs } = running.perform(now, plant);
         let stalled = master.stalled_until > self.time;
-        self.appended(id, &appended);
         if installs {
             self.installs(id);
         }
@@ -108,7 +107,10 @@ impl World {
         let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
         let Some(running) = master.running.as_mut() else { return };
         match running.written(&mut master.rows, plant) {
-            Done::Nothing => self.with_core(id, |_, _| {}),
+            Done::Written(entries) => {
+                self.appended(id, &entries);
+                self.with_core(id, |_, _| {});
+            }
             // A full disk ends the process only, a blown fuse the machine.
             Done::Died => {
                 let power = self.disk(Place::Master(id)).is_none_or(crate::disk::FusedDisk::blown);

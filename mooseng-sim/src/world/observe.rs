@@ -42,7 +42,7 @@ impl World {
         lease_is_exclusive(id, node.term(), self.elections.latest())
     }
 
-    /// Log matching, as a master's entries go to its disk.
+    /// Log matching, as a master's entries come to its disk.
     pub(super) fn appended(&mut self, id: u64, entries: &[Appended]) {
         for entry in entries {
             let problem = self.log_matching.observe(id, *entry);

@@ -150,12 +150,15 @@ impl Node {
         self.raw.raft.prs().get(peer.raw()).is_some_and(|progress| progress.recent_active)
     }
 
-    /// Whether `peer` has nearly all that the leader has, and answers. Always false elsewhere.
+    /// Whether `peer` has nearly all that the leader has, and answers: what the log begins behind it has by a snapshot.
+    /// Always false elsewhere.
     #[must_use]
     pub fn has_caught_up(&self, peer: MasterId) -> bool {
+        let has = self.matched(peer);
         self.role() == Role::Leader
             && self.is_active(peer)
-            && self.matched(peer) + NEARLY >= self.raw.raft.raft_log.last_index()
+            && has >= self.raw.store().purged().0.max(1)
+            && has + NEARLY >= self.raw.raft.raft_log.last_index()
     }
 
     /// The voter that is best prepared to lead instead of this master: one that answers and has the whole log.
