@@ -24,6 +24,8 @@ pub(crate) const KEPT: &[(u64, Shape)] = &[
     (375, Shape::Three),
     // Twice started after a power loss, a chunkserver had forgotten that a lease was interrupted, and answered its sync.
     (961_532_310_169, Shape::Five),
+    // A learner became a voter before its snapshot had arrived; then the only master with the state was lost.
+    (208_530_284_579, Shape::Three),
     // A master that led, or stood for election, when it learned of its own removal.
     (18, Shape::Five),
 ];
