@@ -120,7 +120,8 @@ fn run(context: &LinkContext, master: &str) {
 fn connect(context: &LinkContext, master: &str) -> Result<Arc<Mux>, CallError> {
     let orders = Arc::clone(&context.orders);
     let on_push = move |kind: u16, body: Bytes| orders.take(kind, &body);
-    let (mux, reply) = Mux::connect(master, &context.hello, CONNECT_TIMEOUT, on_push)?;
+    let hello = pb::Hello { epoch: context.epoch.load(Ordering::Acquire), ..context.hello.clone() };
+    let (mux, reply) = Mux::connect(master, &hello, CONNECT_TIMEOUT, on_push)?;
     if reply.cluster_id != context.hello.cluster_id {
         let message = "the master belongs to another cluster".to_owned();
         return Err(CallError::Rejected { message });

@@ -232,7 +232,7 @@ impl ChunkClient {
     }
 
     fn dial(&self, address: &str) -> Result<FrameStream, CallError> {
-        let hello = wire::hello(self.cluster, &self.name, 0);
+        let hello = wire::hello(self.cluster, &self.name, 0, 0);
         Ok(FrameStream::connect(address, &hello, CONNECT_TIMEOUT)?.0)
     }
 }

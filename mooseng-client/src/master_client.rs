@@ -120,7 +120,7 @@ impl MasterClient {
 
     /// The hello of a connection that receives the session's pushes.
     pub(crate) fn control_hello(&self) -> pb::Hello {
-        wire::hello(self.cluster, &self.name, self.session().id.raw())
+        wire::hello(self.cluster, &self.name, self.session().id.raw(), self.watch.epoch())
     }
 
     /// The believed leader, with a number that rises with each change.
@@ -322,7 +322,7 @@ impl MasterClient {
         believed: &Believed,
         begun: (Duration, u64),
     ) -> std::result::Result<Connection, CallError> {
-        let hello = wire::hello(self.cluster, &self.name, 0);
+        let hello = wire::hello(self.cluster, &self.name, 0, self.watch.epoch());
         let keep_waiting = || self.may_wait(believed.term, begun, CONNECT_TIMEOUT);
         let (stream, reply) = dial::dial(&believed.leader, &hello, SLICE, keep_waiting)?;
         if !self.watch.is_current(reply.epoch) {

@@ -11,14 +11,15 @@ use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use mooseng_types::ClusterId;
 use prost::Message as _;
 
-/// The hello of this client. `session` is 0 on connections that want no push.
-pub(crate) fn hello(cluster: ClusterId, name: &str, session: u64) -> pb::Hello {
+/// The hello of this client. `session` is 0 on connections that want no push; `epoch` is the highest of the masters'
+/// group that was heard of, 0 where nobody asks for it.
+pub(crate) fn hello(cluster: ClusterId, name: &str, session: u64, epoch: u64) -> pb::Hello {
     pb::Hello {
         cluster_id: cluster.bytes().to_vec().into(),
         protocol_version: PROTOCOL_VERSION,
         role: pb::Role::Client.into(),
         name: name.to_owned(),
-        epoch: 0,
+        epoch,
         node_id: session,
     }
 }

@@ -213,6 +213,7 @@ impl Server {
             }
         }
         self.take_inbox(now);
+        self.peers.set_epoch(self.core.epoch());
         for epoch in self.peers.take_epochs() {
             self.core.greeted(epoch);
         }
@@ -301,6 +302,10 @@ impl Server {
         match greet(&hello, &self.hello) {
             Ok(()) => {
                 connection.greet(&hello);
+                // Those who serve the group know which making of it is the present one; a client only asks for it.
+                if matches!(hello.role(), pb::Role::Master | pb::Role::Chunkserver) {
+                    self.core.greeted(hello.epoch);
+                }
                 let (leader_address, epoch) = (self.leader_address(), self.core.epoch());
                 let reply = pb::HelloReply { leader_address, epoch, ..self.hello.clone() };
                 let header = Header { flags: FLAG_REPLY, ..frame.header };

@@ -70,6 +70,10 @@ impl Belief {
         &self.masters
     }
 
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Whether to listen to a master that says this epoch: a lower one than was heard before is of a group that was made
     /// anew without it. 0 is said by a master that is in no group yet.
     pub(super) fn is_current(&mut self, epoch: u64) -> bool {

@@ -81,6 +81,11 @@ impl Watch {
         lock(&self.belief).masters().to_vec()
     }
 
+    /// The highest epoch of the masters' group that was heard of.
+    pub(crate) fn epoch(&self) -> u64 {
+        lock(&self.belief).epoch()
+    }
+
     /// Whether a master that says this epoch is of the present group.
     pub(crate) fn is_current(&self, epoch: u64) -> bool {
         lock(&self.belief).is_current(epoch)

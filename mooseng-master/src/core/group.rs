@@ -23,6 +23,10 @@ use crate::raft::{Change, ChangeError, HardState, LogEntry, Node, NodeConfig, Pe
 const KNOCK_EVERY: Duration = Duration::from_millis(100);
 /// Whoever has not knocked for so long does not ask any more.
 const KNOCK_FOR: Duration = Duration::from_secs(1);
+/// Masters that may ask at the same time, and members that are heard of.
+const MASTERS_MAX: usize = 32;
+/// Bytes of a name or an address.
+const TEXT_MAX: usize = 255;
 /// Index and term of the entry that a founded group begins behind. Not 0, so that whoever comes later needs a snapshot,
 /// which tells it who founded the group.
 const FOUNDED: (u64, u64) = (1, 1);
@@ -55,6 +59,14 @@ impl Door {
     /// Those who ask to be let in now.
     pub(crate) fn asking(&self, now: Duration) -> impl Iterator<Item = &Knock> {
         self.knocks.values().filter(move |knock| now.saturating_sub(knock.heard) < KNOCK_FOR)
+    }
+}
+
+impl Door {
+    /// Whether one more may ask, once those who do not ask any more are forgotten.
+    fn has_room(&mut self, now: Duration) -> bool {
+        self.knocks.retain(|_, knock| now.saturating_sub(knock.heard) < KNOCK_FOR);
+        self.knocks.len() < MASTERS_MAX
     }
 }
 
@@ -152,6 +164,10 @@ impl MasterCore {
         if id.number() == 0 || id.number() == self.config.id.number() {
             return;
         }
+        let known = self.door.knocks.contains_key(&id.number());
+        if join.name.len().max(join.address.len()) > TEXT_MAX || (!known && !self.door.has_room(now)) {
+            return;
+        }
         let fresh = self.door.knocks.get(&id.number()).is_none_or(|known| known.address != join.address);
         let knock = Knock { id, name: join.name, address: join.address, heard: now };
         self.door.knocks.insert(id.number(), knock);
@@ -180,8 +196,12 @@ impl MasterCore {
 
     fn hear_view(&mut self, view: &pb::GroupView) {
         if self.is_outside() {
-            let members =
-                view.members.iter().map(|m| (MasterId::from_raw(m.id), m.address.clone())).collect();
+            let members = view
+                .members
+                .iter()
+                .take(MASTERS_MAX)
+                .map(|m| (MasterId::from_raw(m.id), m.address.clone()))
+                .collect();
             if self.door.heard_of != members {
                 self.door.heard_of = members;
                 self.relink();

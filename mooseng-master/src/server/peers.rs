@@ -106,6 +106,11 @@ impl Peers {
         lost
     }
 
+    /// What this master says when it greets a peer.
+    pub(super) fn set_epoch(&mut self, epoch: u64) {
+        self.hello.epoch = epoch;
+    }
+
     /// The epochs that peers have greeted this master with since the last call.
     pub(super) fn take_epochs(&mut self) -> Vec<u64> {
         self.links.values_mut().filter_map(|link| link.epoch.take()).collect()
