@@ -8,6 +8,7 @@ use mooseng_meta::{Batch, MetaStore};
 use mooseng_protocol::pb;
 
 use crate::failover::{mkdir, names, open_session};
+use crate::recover::own_role;
 use crate::world::World;
 
 fn role(status: &pb::ClusterStatusReply, id: u64) -> Option<&str> {
@@ -71,7 +72,10 @@ fn a_master_that_lost_its_disk_comes_back_by_itself() {
     world.wipe(lost);
     client.call(&mkdir(session, 2, "b")).unwrap();
     world.start(lost);
-    client.wait_for("it is a voter again", |status| all_up_to_date(status, &VOTERS));
+    // By its own word: until it is replaced, the others take its former life for it.
+    client.wait_for("it is a voter again", |status| {
+        own_role(&world, lost) == "follower" && all_up_to_date(status, &VOTERS)
+    });
     // Now it counts: with it, another may go.
     let leader = client.leader();
     world.stop(leader);
@@ -95,7 +99,9 @@ fn a_log_damaged_in_its_middle_is_set_aside_and_fetched_from_the_others() {
     bytes[300] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     world.start(damaged);
-    client.wait_for("it is a voter again", |status| all_up_to_date(status, &VOTERS));
+    client.wait_for("it is a voter again", |status| {
+        own_role(&world, damaged) == "follower" && all_up_to_date(status, &VOTERS)
+    });
     assert!(world.data(damaged).join("damaged-1").join("log").exists(), "nothing is thrown away");
     let leader = client.leader();
     world.stop(leader);

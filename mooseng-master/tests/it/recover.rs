@@ -18,7 +18,7 @@ fn status(world: &World, id: u64) -> pb::ClusterStatusReply {
 }
 
 /// What a master says of itself.
-fn own_role(world: &World, id: u64) -> String {
+pub(crate) fn own_role(world: &World, id: u64) -> String {
     let status = status(world, id);
     status.masters.iter().find(|it| it.id == id).map_or_else(|| "none".into(), |it| it.role.clone())
 }
