@@ -117,14 +117,15 @@ impl World {
         counts.add(Happening::SnapshotAmidFaults, u64::from(stopped || down || self.net.is_cut()));
     }
 
-    /// Whether all masters, perhaps but one, are voters in the life that they have, as the leader sees it: one may then be
-    /// lost for good.
+    /// Whether all masters, perhaps but one, are voters in the life that they have, and each of them knows: one may then be
+    /// lost for good. While only the leader knows that a change has taken effect, its loss is one of the old group.
     fn vote_all_but(&self, one: Option<u64>) -> bool {
-        let Some(leader) = self.leader().and_then(|leader| self.masters.get(&leader)) else { return false };
-        let Some(running) = leader.running.as_ref() else { return false };
-        let voters = running.core.state().membership().voters();
-        let mut others = self.masters.values().filter(|master| Some(master.number) != one);
-        others.all(|master| voters.contains(&master.id()))
+        let others = || self.masters.values().filter(|master| Some(master.number) != one);
+        others().all(|master| {
+            let Some(running) = master.running.as_ref() else { return false };
+            let voters = running.core.state().membership().voters();
+            others().all(|other| voters.contains(&other.id()))
+        })
     }
 
     /// A master loses its disk for good.
