@@ -71,6 +71,12 @@ impl Digests {
         self.own.0.last_key_value().map(|(&index, &digest)| (index, digest))
     }
 
+    /// What this master has noted at `index`, if it still knows.
+    #[must_use]
+    pub fn noted(&self, index: u64) -> Option<u64> {
+        self.own.0.get(&index).copied()
+    }
+
     /// Another master says that it has noted this; saying it again is fine.
     pub fn told(&mut self, peer: MasterId, index: u64, digest: u64) {
         if self.others.len() < PEERS_MAX || self.others.contains_key(&peer) {

@@ -163,13 +163,19 @@ fn set_aside(data: &Path) -> io::Result<PathBuf> {
             done => break done.map(|()| aside)?,
         }
     };
+    // First whose it is, and the log last: if this is interrupted, the log is another member's at the next start, and what
+    // is still here is set aside too.
+    std::fs::rename(data.join(CLUSTER_ID), aside.join(CLUSTER_ID))?;
+    FsDisk.sync_dir(data)?;
     for entry in std::fs::read_dir(data)? {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if name == "log" || name.starts_with("store") || name == CLUSTER_ID {
+        if name.starts_with("store") {
             std::fs::rename(&path, aside.join(name))?;
         }
     }
+    FsDisk.sync_dir(data)?;
+    std::fs::rename(data.join("log"), aside.join("log"))?;
     FsDisk.sync_dir(&aside)?;
     FsDisk.sync_dir(data)?;
     Ok(aside)

@@ -12,7 +12,7 @@ mod snapshots;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -395,7 +395,7 @@ impl Server {
         let work = match self.incoming.take_if(|_| batch.snapshot.is_some()) {
             Some(dir) => {
                 let place = self.place.clone();
-                Work::Install(Box::new(move || place.switch(&dir)), batch)
+                Work::Install(Box::new(move || put_in_place(&place, &dir)), batch)
             }
             None => Work::Append(batch),
         };
@@ -440,6 +440,18 @@ impl Server {
             self.core.closed(ConnId(token.0 as u64));
         }
     }
+}
+
+/// The store in `dir` takes the place of the one in use, which is closed and goes.
+fn put_in_place(place: &StorePlace, dir: &Path) -> io::Result<()> {
+    let replaced = place.switch(dir)?;
+    // What cannot be removed now is at the next start.
+    if replaced != dir
+        && let Err(error) = std::fs::remove_dir_all(&replaced)
+    {
+        tracing::warn!(%error, dir = %replaced.display(), "the store that a snapshot has replaced is still there");
+    }
+    Ok(())
 }
 
 /// The hello that a master sends to another.

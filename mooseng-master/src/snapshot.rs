@@ -35,6 +35,9 @@ pub enum SnapshotError {
         /// What the receiver said, or how the connection ended.
         source: CallError,
     },
+    /// Sender: this master is stopping.
+    #[error("this master is stopping")]
+    Stopped,
     /// Sender: its own store cannot be sent. Sending again does not help.
     #[error("this master's store cannot be sent: {0}")]
     Unsendable(Flaw),

@@ -11,7 +11,10 @@ use crate::raft::Role;
 impl MasterCore {
     /// Another master says where its state stands.
     pub(super) fn hear_digest(&mut self, messages: &pb::RaftMessages) {
-        if let Some(differs) = &messages.differs {
+        if let Some(differs) = &messages.differs
+            && differs.member == self.config.id.raw()
+            && self.digests.noted(differs.index) == Some(differs.yours)
+        {
             self.leave_service(differs.index, differs.yours, differs.ours);
         }
         let Some(from) = messages.messages.first().map(|message| MasterId::from_raw(message.from)) else {
@@ -31,7 +34,8 @@ impl MasterCore {
         if member == self.config.id {
             return self.leave_service(at, theirs, majority);
         }
-        let differs = Some(pb::DigestDiffers { index: at, yours: theirs, ours: majority });
+        let differs =
+            Some(pb::DigestDiffers { index: at, yours: theirs, ours: majority, member: member.raw() });
         self.effects.push(Effect::Send(member, pb::RaftMessages { differs, ..Default::default() }));
     }
 

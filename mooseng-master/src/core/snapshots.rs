@@ -37,6 +37,10 @@ impl MasterCore {
             Ok(state) if state.applied_index() == index && index > 0 => {
                 self.received = Some(Received::Ready(state));
                 self.node.snapshot_received(now.mono, message);
+                if !self.node.has_accepted_snapshot() {
+                    // It brings nothing new.
+                    self.received = None;
+                }
             }
             Ok(_) => tracing::warn!(index, "a snapshot is not of the entry that it was sent for"),
             Err(error) => tracing::warn!(%error, "a snapshot that was received cannot be opened"),

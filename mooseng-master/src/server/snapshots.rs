@@ -106,7 +106,10 @@ impl Snapshots {
             let sent = FrameStream::connect(&address, &hello, CONNECT_TIMEOUT)
                 .map_err(|source| SnapshotError::Call { rows: 0, source })
                 .and_then(|(mut stream, _)| {
-                    snapshot::send(&mut stream, &*view, message, &|bytes| pace(&*clock, bytes))
+                    snapshot::send(&mut stream, &*view, message, &|bytes| {
+                        pace(&*clock, bytes);
+                        !inbox.stopping()
+                    })
                 });
             match &sent {
                 Ok(sent) => {

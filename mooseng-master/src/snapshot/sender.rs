@@ -12,8 +12,9 @@ use super::{Flaw, KEY_MAX, SnapshotError, VALUE_MAX};
 
 /// Bytes of rows from which on a frame is full.
 const FRAME_BYTES: usize = 256 << 10;
-/// How long the receiver may take for one frame: it may have to sync a table of some MiB to a slow disk.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// How long the receiver may take for one frame: it may have to sync a table of some MiB to a slow disk. A master that is
+/// told to stop waits for no longer than this either.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// What a row takes in a frame besides its key and value, in bytes, about.
 const ROW_OVERHEAD: usize = 16;
 
@@ -38,13 +39,13 @@ pub enum Piece {
 }
 
 /// Sends all rows of `view`, so that the receiver may take `message` in when it has them. Blocks until the receiver has
-/// made them durable: for a thread of its own. `pace` is told the bytes of each frame of rows that has been taken, and
-/// may wait, so that sending leaves room for other work.
+/// made them durable: for a thread of its own. `pace` is told the bytes of each frame of rows that has been taken; it may
+/// wait, so that sending leaves room for other work, and says whether to go on.
 pub fn send(
     stream: &mut FrameStream,
     view: &dyn StoreView,
     message: pb::RaftMessage,
-    pace: &dyn Fn(usize),
+    pace: &dyn Fn(usize) -> bool,
 ) -> Result<Sent, SnapshotError> {
     let mut rows = 0;
     pieces(view, message, &mut |piece| {
@@ -56,7 +57,9 @@ pub fn send(
         answered.map_err(|source| SnapshotError::Call { rows, source })?;
         if let Piece::Rows(part) = &piece {
             rows += part.rows.len() as u64;
-            pace(part.rows.iter().map(|row| row.key.len() + row.value.len()).sum());
+            if !pace(part.rows.iter().map(|row| row.key.len() + row.value.len()).sum()) {
+                return Err(SnapshotError::Stopped);
+            }
         }
         Ok(())
     })

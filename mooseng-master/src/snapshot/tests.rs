@@ -289,7 +289,10 @@ fn a_store_crosses_a_socket_onto_another_disk() {
     let (sent, received) = std::thread::scope(|scope| {
         let receiver = scope.spawn(|| serve(FrameStream::new(listener.accept().unwrap().0).unwrap(), sink));
         let mut stream = FrameStream::new(std::net::TcpStream::connect(address).unwrap()).unwrap();
-        let pace = |bytes| *paced.borrow_mut() += bytes as u64;
+        let pace = |bytes| {
+            *paced.borrow_mut() += bytes as u64;
+            true
+        };
         let sent = send(&mut stream, &*from.view(), message(70), &pace);
         (sent.unwrap(), receiver.join().unwrap().unwrap())
     });
@@ -301,13 +304,13 @@ fn a_store_crosses_a_socket_onto_another_disk() {
     assert!(all_rows(&*received.store.view()) == wanted);
 }
 
-#[test]
-fn a_receiver_that_goes_away_is_an_error_that_says_how_far_it_was() {
+/// Sends to a receiver that takes two frames and goes away.
+fn send_in_vain(pace: &dyn Fn(usize) -> bool) -> Result<Sent, SnapshotError> {
     let rows: Rows = (0..100u8).map(|number| (vec![b'x', number], vec![number; 20_000].into())).collect();
     let from = store(&rows);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let result = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         scope.spawn(|| {
             let (mut reader, mut writer) = FrameStream::new(listener.accept().unwrap().0).unwrap().split();
             for _ in 0..2 {
@@ -316,7 +319,18 @@ fn a_receiver_that_goes_away_is_an_error_that_says_how_far_it_was() {
             }
         });
         let mut stream = FrameStream::new(std::net::TcpStream::connect(address).unwrap()).unwrap();
-        send(&mut stream, &*from.view(), message(70), &|_| {})
-    });
+        send(&mut stream, &*from.view(), message(70), pace)
+    })
+}
+
+#[test]
+fn a_receiver_that_goes_away_is_an_error_that_says_how_far_it_was() {
+    let result = send_in_vain(&|_| true);
     assert!(matches!(result, Err(SnapshotError::Call { rows: 1.., .. })), "{result:?}");
+}
+
+#[test]
+fn a_master_that_is_stopping_sends_no_further_frame() {
+    let result = send_in_vain(&|_| false);
+    assert!(matches!(result, Err(SnapshotError::Stopped)), "{result:?}");
 }

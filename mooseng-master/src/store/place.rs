@@ -83,16 +83,18 @@ impl StorePlace {
     }
 
     /// Makes this store, complete and durable, the one in use from the next [`StorePlace::current`] on, across a power
-    /// cut too.
-    pub fn switch(&self, dir: &Path) -> io::Result<()> {
+    /// cut too. Returns the one that was in use before, which nothing leads to any more.
+    pub fn switch(&self, dir: &Path) -> io::Result<PathBuf> {
         let name = dir.file_name().and_then(|name| name.to_str()).filter(|name| number(name).is_some());
         let Some(name) = name.filter(|_| dir.parent() == Some(&self.data) && dir.is_dir()) else {
             let what = format!("{} is no store in {}", dir.display(), self.data.display());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         };
+        let replaced = self.current()?;
         // The directory itself, before anything leads to it.
         FsDisk.sync_dir(&self.data)?;
-        FsDisk.write_whole(&self.data.join(CURRENT), format!("{name}\n").as_bytes())
+        FsDisk.write_whole(&self.data.join(CURRENT), format!("{name}\n").as_bytes())?;
+        Ok(replaced)
     }
 
     /// Removes every store but the one in use: what was replaced, and what was not received to its end. To be called
@@ -161,12 +163,12 @@ mod tests {
         assert_eq!(first, data.path().join("store-1"));
         make(&first);
         assert_eq!(place.current().unwrap(), data.path().join("store"));
-        place.switch(&first).unwrap();
+        assert_eq!(place.switch(&first).unwrap(), data.path().join("store"));
         assert_eq!(place.current().unwrap(), first);
         let second = place.fresh().unwrap();
         assert_eq!(second, data.path().join("store-2"));
         make(&second);
-        place.switch(&second).unwrap();
+        assert_eq!(place.switch(&second).unwrap(), first);
         place.tidy().unwrap();
         assert_eq!(names(data.path()), ["store-2", "store.current"]);
         assert_eq!(fs::read(second.join("rows")).unwrap(), b"rows");

@@ -76,6 +76,10 @@ fn a_master_that_lost_its_disk_comes_back_by_itself() {
     client.wait_for("it is a voter again", |status| {
         own_role(&world, lost) == "follower" && all_up_to_date(status, &VOTERS)
     });
+    let stores = std::fs::read_dir(world.data(lost)).unwrap().map(|entry| entry.unwrap());
+    let stores =
+        stores.filter(|it| it.path().is_dir() && it.file_name().to_string_lossy().starts_with("store"));
+    assert_eq!(stores.count(), 1, "the store that the snapshot has replaced is gone");
     // Now it counts: with it, another may go.
     let leader = client.leader();
     world.stop(leader);
@@ -177,4 +181,14 @@ fn a_replica_whose_state_differs_is_taken_out_of_service_and_stays_out() {
     // The others are alike, and go on.
     client.call(&mkdir(session, 201, "after")).unwrap();
     assert_eq!(names(&mut client).len(), 201);
+    // What was said of it is not said of the one that comes in its place.
+    world.wipe(odd);
+    world.start(odd);
+    client.wait_for("it is a voter again", |status| {
+        own_role(&world, odd) == "follower" && all_up_to_date(status, &VOTERS)
+    });
+    for seq in 202..=300 {
+        client.call(&mkdir(session, seq, &format!("d{seq}"))).unwrap();
+    }
+    assert_eq!(own_role(&world, odd), "follower");
 }

@@ -13,7 +13,7 @@ use crate::raft::convert::from_wire;
 use crate::raft::memory_log::SnapshotPoint;
 
 impl Node {
-    /// All rows of the snapshot that `message` speaks of are there. [`Output::install`] follows if it is of use.
+    /// All rows of the snapshot that `message` speaks of are there. [`Output::install`](super::Output::install) follows if it is of use.
     pub fn snapshot_received(&mut self, now: Duration, message: pb::RaftMessage) {
         let message = from_wire(message).and_then(|message| {
             admit::check_snapshot(&message, self.raw.raft.id)?;
@@ -25,7 +25,7 @@ impl Node {
         }
     }
 
-    /// Whether a snapshot has been accepted that no [`Output::install`] has told of yet.
+    /// Whether a snapshot has been accepted that no [`Output::install`](super::Output::install) has told of yet.
     #[must_use]
     pub fn has_accepted_snapshot(&self) -> bool {
         self.raw.raft.raft_log.unstable.snapshot.is_some()
