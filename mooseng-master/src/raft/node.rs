@@ -11,6 +11,8 @@ mod group;
 mod lease;
 mod purge;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 
 pub use group::{Change, ChangeError};
 
@@ -301,6 +303,7 @@ impl Node {
         if leads && from == self.raw.raft.leader_id && term == self.term() {
             self.lease.heard_from_leader(now);
         }
+        self.ask_for_lease(now);
     }
 
     /// Proposes a command; returns the index it will have if it is committed by this leader.

@@ -28,7 +28,8 @@ pub(super) struct Lease {
     /// As leader: good until then, in this term.
     until: Duration,
     term: u64,
-    asked: Duration,
+    /// In which term and when it was last asked for.
+    asked: (u64, Duration),
     /// As voter: when the leader was last heard.
     heard: Duration,
     lost: Option<Lost>,
@@ -50,7 +51,7 @@ impl Lease {
             length: election * 3 / 5,
             until: Duration::ZERO,
             term: 0,
-            asked: Duration::ZERO,
+            asked: (0, Duration::ZERO),
             heard: Duration::ZERO,
             lost: None,
         }
@@ -123,12 +124,15 @@ impl Node {
         STAGGER * u32::try_from(before).unwrap_or(0)
     }
 
+    /// Asks with every heartbeat; a new leader as soon as it has committed an entry of its own, before which nobody would
+    /// be asked: until the answers are there its clients stand still.
     pub(super) fn ask_for_lease(&mut self, now: Duration) {
-        if self.role() == Role::Leader && now.saturating_sub(self.lease.asked) >= self.heartbeat {
-            self.lease.asked = now;
+        let term = self.term();
+        let due = self.lease.asked.0 != term || now.saturating_sub(self.lease.asked.1) >= self.heartbeat;
+        if due && self.role() == Role::Leader && self.raw.raft.commit_to_current_term() {
+            self.lease.asked = (term, now);
             let context =
-                [self.term().to_be_bytes(), u64::try_from(now.as_nanos()).unwrap_or(0).to_be_bytes()]
-                    .concat();
+                [term.to_be_bytes(), u64::try_from(now.as_nanos()).unwrap_or(0).to_be_bytes()].concat();
             self.raw.read_index(context);
         }
     }
@@ -142,5 +146,35 @@ impl Node {
         let number = |at: usize| context[at..at + 8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
         self.lease.term = number(0);
         self.lease.until = Duration::from_nanos(number(8)) + self.lease.length * 9 / 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mooseng_protocol::pb;
+    use raft::eraftpb::MessageType;
+
+    use super::super::testing::{NOW, from, node, settle, stand};
+    use super::*;
+
+    #[test]
+    fn a_new_leader_asks_for_its_lease_as_soon_as_it_has_committed_and_not_a_heartbeat_later() {
+        let mut node = node(3);
+        stand(&mut node);
+        node.step(NOW, from(3, MessageType::MsgRequestVoteResponse, 1));
+        node.tick(Duration::from_millis(10));
+        settle(&mut node);
+        assert_eq!(node.role(), Role::Leader);
+        let now = Duration::from_millis(12);
+        node.step(now, pb::RaftMessage { index: 1, ..from(3, MessageType::MsgAppendResponse, 1) });
+        let output = node.output().unwrap();
+        let asked = output.messages.iter().find(|it| it.to == 3 && !it.context.is_empty()).unwrap();
+        assert_eq!(asked.kind, MessageType::MsgHeartbeat as u32);
+        assert!(!node.may_serve_reads(now));
+        output.committed.iter().for_each(|entry| node.applied(entry.index));
+        let context = asked.context.clone();
+        node.step(now, pb::RaftMessage { context, ..from(3, MessageType::MsgHeartbeatResponse, 1) });
+        settle(&mut node);
+        assert!(node.may_serve_reads(now));
     }
 }
