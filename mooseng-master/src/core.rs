@@ -11,6 +11,8 @@ mod batches;
 pub(crate) mod group;
 mod housekeeping;
 mod snapshots;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,6 +82,8 @@ pub struct CoreConfig {
     pub session_timeout: Duration,
     /// Bytes of the log kept for masters that lag behind.
     pub log_keep_bytes: usize,
+    /// This master was in a group, and what it had is damaged: it never founds another.
+    pub lost_group: bool,
 }
 
 /// What the edge has to do, in order.

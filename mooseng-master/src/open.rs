@@ -28,6 +28,7 @@ use crate::store::{FjallStore, StorePlace};
 const SEGMENT_BYTES: u64 = 16 << 20;
 const OUT_OF_SERVICE: &str = "out-of-service";
 const CLUSTER_ID: &str = "cluster.id";
+const ASIDE: &str = "damaged-";
 
 /// What a master has on its disk.
 pub(crate) struct Opened {
@@ -36,6 +37,8 @@ pub(crate) struct Opened {
     pub(crate) segments: Segments,
     pub(crate) recovered: Recovered,
     pub(crate) place: StorePlace,
+    /// An earlier life of this directory was set aside.
+    pub(crate) lost_group: bool,
 }
 
 /// Opens the directory of `config`, which is locked for this process. A log that has lost what it had promised is set
@@ -97,7 +100,8 @@ fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
         recovered.purged.0 + 1,
         state.applied_index()
     );
-    Ok(Opened { id, state, segments, recovered, place })
+    let lost_group = has_set_aside(data).with_context(|| format!("list {}", data.display()))?;
+    Ok(Opened { id, state, segments, recovered, place, lost_group })
 }
 
 /// A store with the cache of rows before it.
@@ -153,11 +157,16 @@ pub(crate) fn take_out_of_service(data: &Path, why: &str) -> io::Result<()> {
     FsDisk.write_whole(&data.join(OUT_OF_SERVICE), why.as_bytes())
 }
 
+fn has_set_aside(data: &Path) -> io::Result<bool> {
+    let mut names = FsDisk.list(data)?.into_iter();
+    Ok(names.any(|path| path.file_name().and_then(|it| it.to_str()).is_some_and(|it| it.starts_with(ASIDE))))
+}
+
 /// Moves all that a life of this master has left out of the way; nothing is deleted.
 fn set_aside(data: &Path) -> io::Result<PathBuf> {
     let mut number = 1;
     let aside = loop {
-        let aside = data.join(format!("damaged-{number}"));
+        let aside = data.join(format!("{ASIDE}{number}"));
         match std::fs::create_dir(&aside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             done => break done.map(|()| aside)?,

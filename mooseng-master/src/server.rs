@@ -105,7 +105,7 @@ impl Server {
         clock: Arc<dyn Clock>,
         threads: &Arc<Threads>,
     ) -> io::Result<Self> {
-        let Opened { id, state, segments, recovered, place } = opened;
+        let Opened { id, state, segments, recovered, place, lost_group } = opened;
         let poll = Poll::new()?;
         let address: SocketAddr = config.listen.parse().map_err(io::Error::other)?;
         let mut listener = TcpListener::bind(address)?;
@@ -126,8 +126,8 @@ impl Server {
         let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
         let key = TokenKey::new(&config.secret);
         let now = clock.monotonic();
-        let core =
-            MasterCore::new(core_config(config, id), key, state, recovered, now, Arc::new(SystemEntropy));
+        let core_config = core_config(config, id, lost_group);
+        let core = MasterCore::new(core_config, key, state, recovered, now, Arc::new(SystemEntropy));
         let hello = pb::HelloReply {
             cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
             protocol_version: PROTOCOL_VERSION,
@@ -466,7 +466,7 @@ fn hello_to_peer(config: &Config, id: MasterId) -> pb::Hello {
     }
 }
 
-fn core_config(config: &Config, id: MasterId) -> CoreConfig {
+fn core_config(config: &Config, id: MasterId, lost_group: bool) -> CoreConfig {
     let own = config.peers.iter().find(|peer| peer.id == id.number());
     CoreConfig {
         id,
@@ -479,6 +479,7 @@ fn core_config(config: &Config, id: MasterId) -> CoreConfig {
         election: config.election,
         session_timeout: config.session_timeout,
         log_keep_bytes: config.log_keep_bytes,
+        lost_group,
     }
 }
 

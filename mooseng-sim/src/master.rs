@@ -164,6 +164,7 @@ impl Master {
             election: ELECTION,
             session_timeout: Duration::from_secs(5),
             log_keep_bytes: 3 << 10,
+            lost_group: false,
         }
     }
 

@@ -75,17 +75,12 @@ impl MasterCore {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use mooseng_env::SystemEntropy;
-    use mooseng_meta::{MemoryStore, MetaState};
-    use mooseng_protocol::token::TokenKey;
-    use mooseng_types::{ClusterId, MasterId, ServerId, TimeNs};
+    use mooseng_types::{ServerId, TimeNs};
 
+    use super::super::testing::{NOW, config, core};
     use super::*;
-    use crate::config::Peer;
-    use crate::core::CoreConfig;
     use crate::raft::{HardState, Recovered};
 
     #[test]
@@ -94,26 +89,10 @@ mod tests {
         let command = Command::RegisterServer { uuid, name, address };
         let entry = Entry { stamp: TimeNs::from_raw(0), request: None, command };
         let logged = LogEntry { term: 1, index: 1, kind: 0, data: entry.encode().into() };
-        let peer = |id| Peer { id, name: format!("m{id}"), address: format!("m{id}:1") };
-        let config = CoreConfig {
-            id: MasterId::from_raw(1),
-            name: "m1".into(),
-            address: "m1:1".into(),
-            log_keep_bytes: 1 << 20,
-            peers: (1..=3).map(peer).collect(),
-            cluster: ClusterId::from_bytes([1; 16]),
-            copies: 2,
-            heartbeat: Duration::from_millis(50),
-            election: Duration::from_millis(250),
-            session_timeout: Duration::from_secs(5),
-        };
         let hard_state = HardState { term: 1, vote: 0, commit: 1 };
         let recovered = Recovered { hard_state, purged: (0, 0), entries: vec![logged] };
-        let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
-        let (key, entropy) = (TokenKey::new(&[0; 32]), Arc::new(SystemEntropy));
-        let mut core = MasterCore::new(config, key, state, recovered, Duration::ZERO, entropy);
-        let now = Now { mono: Duration::ZERO, wall: TimeNs::from_raw(0) };
-        core.settle(now);
+        let mut core = core(config(3), recovered);
+        core.settle(NOW);
         assert_eq!(core.state().applied_index(), 1);
         let server = core.state().servers()[0].server;
         assert_eq!(server, ServerId::from_raw(1));

@@ -1,7 +1,8 @@
 //! How this master comes into the group, and how the leader keeps the group as it is wanted.
 //!
 //! A master whose directory is new is in no group: it asks every master of its configuration to be let in, and votes for
-//! nobody. If all of them ask, nobody has a group yet, and the one with the lowest number founds it. A leader lets in
+//! nobody. If all of them ask, nobody has a group yet, and the one with the lowest number founds it, but for one case: if
+//! any of them had a group whose log turned out to be damaged, an empty one must not take its place. A leader lets in
 //! whom it has to: those of the first configuration while the group is being founded, later any new life of a member
 //! (one that has lost its disk), and whomever an administrator names. Each comes in as a learner, gets a snapshot, and
 //! becomes a voter when it has caught up.
@@ -15,7 +16,7 @@ use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use prost::Message as _;
 
-use super::{Effect, MasterCore, Now, Waiter};
+use super::{CoreConfig, Effect, MasterCore, Now, Waiter};
 use crate::config::Peer;
 use crate::raft::{Change, ChangeError, HardState, LogEntry, Node, NodeConfig, Persist, Recovered, Role};
 
@@ -37,6 +38,8 @@ pub(crate) struct Knock {
     pub(crate) id: MasterId,
     pub(crate) name: String,
     pub(crate) address: String,
+    /// It was in a group that this master may know nothing of.
+    lost_group: bool,
     heard: Duration,
 }
 
@@ -49,6 +52,8 @@ pub(crate) struct Door {
     /// Of a master without a group: the group that others have told it of.
     pub(super) heard_of: Vec<(MasterId, String)>,
     founding: bool,
+    /// It has been said that nobody who asks may found a group.
+    said_lost: bool,
     /// Those who were taken out of the group while this master was in it, by number: they are to hear of it.
     left: BTreeMap<u64, (MasterId, String)>,
     /// The group goes on without this master, and never lets this life of it in again.
@@ -79,8 +84,8 @@ impl MasterCore {
     pub(super) fn keep_group(&mut self, now: Now) {
         if self.is_outside() {
             self.knock(now.mono);
-            if self.may_found(now.mono) {
-                self.found(now.mono);
+            if self.do_all_ask(now.mono) {
+                self.found_unless_lost(now.mono);
             }
         }
     }
@@ -94,6 +99,7 @@ impl MasterCore {
             id: self.config.id.raw(),
             name: self.config.name.clone(),
             address: self.config.address.clone(),
+            lost_group: self.config.lost_group,
         };
         for to in self.links().into_keys() {
             let join = Some(join.clone());
@@ -101,12 +107,28 @@ impl MasterCore {
         }
     }
 
-    fn may_found(&self, now: Duration) -> bool {
+    /// Whether all masters of the configuration ask to be let in, so that nobody can have a group.
+    fn do_all_ask(&self, now: Duration) -> bool {
         let own = self.config.id.number();
         let mut others = self.config.peers.iter().filter(|peer| peer.id != own);
-        let first = self.config.peers.iter().all(|peer| peer.id >= own);
         let asks = |number: u64| self.door.asking(now).any(|knock| knock.id.number() == number);
-        first && !self.door.founding && self.door.heard_of.is_empty() && others.all(|peer| asks(peer.id))
+        self.door.heard_of.is_empty() && others.all(|peer| asks(peer.id))
+    }
+
+    fn found_unless_lost(&mut self, now: Duration) {
+        let lost = |knock: &Knock| knock.lost_group;
+        if self.config.lost_group || self.door.asking(now).any(lost) {
+            if !std::mem::replace(&mut self.door.said_lost, true) {
+                tracing::error!(
+                    "no master has its data any more, and what at least one had is set aside as damaged: nothing is served, because an empty file system must not take its place; docs/operations.md says how to go on"
+                );
+            }
+            return;
+        }
+        let own = self.config.id.number();
+        if self.config.peers.iter().all(|peer| peer.id >= own) && !self.door.founding {
+            self.found(now);
+        }
     }
 
     /// Founds a group of this master alone; the others are let in as anybody is.
@@ -169,7 +191,8 @@ impl MasterCore {
             return;
         }
         let fresh = self.door.knocks.get(&id.number()).is_none_or(|known| known.address != join.address);
-        let knock = Knock { id, name: join.name, address: join.address, heard: now };
+        let (name, address, lost_group) = (join.name, join.address, join.lost_group);
+        let knock = Knock { id, name, address, lost_group, heard: now };
         self.door.knocks.insert(id.number(), knock);
         if fresh {
             self.relink();
@@ -400,7 +423,7 @@ fn learner(knock: &Knock, wants_vote: bool) -> Member {
 
 /// The group as of what is applied. A master of a cluster that was made before the group was part of the state has the
 /// one of its configuration.
-pub(super) fn group_of(config: &super::CoreConfig, state: &MetaState, recovered: &Recovered) -> Membership {
+pub(super) fn group_of(config: &CoreConfig, state: &MetaState, recovered: &Recovered) -> Membership {
     // A master that asks to be let in may have heard of a term, but has no entries before it has a snapshot.
     let blank = state.applied_index() == 0 && recovered.purged.0 == 0 && recovered.entries.is_empty();
     if blank { state.membership().clone() } else { known_group(state, &config.peers) }
@@ -424,7 +447,7 @@ pub(crate) fn known_group(state: &MetaState, peers: &[Peer]) -> Membership {
 
 /// The consensus core of a master whose group is `group` as of the entry `applied`.
 pub(super) fn node(
-    config: &super::CoreConfig,
+    config: &CoreConfig,
     group: &Membership,
     applied: u64,
     recovered: Recovered,
@@ -441,4 +464,35 @@ pub(super) fn node(
         keep_bytes: config.log_keep_bytes,
     };
     Node::new(&node_config, recovered, now, Arc::clone(entropy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{NOW, config, core};
+    use super::*;
+
+    fn knock(core: &mut MasterCore, number: u16, lost_group: bool) {
+        let id = MasterId::new(number, 7).raw();
+        let (name, address) = (format!("m{number}"), format!("m{number}:1"));
+        core.hear_knock(NOW.mono, pb::JoinRequest { id, name, address, lost_group });
+    }
+
+    #[test]
+    fn masters_that_all_ask_found_a_group_unless_one_of_them_had_one() {
+        let mut new = core(config(3), Recovered::default());
+        knock(&mut new, 2, false);
+        new.keep_group(NOW);
+        assert!(!new.door.founding, "the third may know of a group");
+        knock(&mut new, 3, true);
+        new.keep_group(NOW);
+        assert!(!new.door.founding, "what the third had must not be replaced by nothing");
+        knock(&mut new, 3, false);
+        new.keep_group(NOW);
+        assert!(new.door.founding);
+        let mut damaged = core(CoreConfig { lost_group: true, ..config(3) }, Recovered::default());
+        knock(&mut damaged, 2, false);
+        knock(&mut damaged, 3, false);
+        damaged.keep_group(NOW);
+        assert!(!damaged.door.founding);
+    }
 }

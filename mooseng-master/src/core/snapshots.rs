@@ -81,19 +81,11 @@ impl MasterCore {
 
 #[cfg(test)]
 mod tests {
-    use mooseng_env::SystemEntropy;
-    use std::time::Duration;
-
     use mooseng_meta::{Member, Membership, MemoryStore};
-    use mooseng_protocol::token::TokenKey;
-    use mooseng_types::{ClusterId, TimeNs};
 
+    use super::super::testing::{NOW, config, core};
     use super::*;
-    use crate::config::Peer;
-    use crate::core::CoreConfig;
     use crate::raft::Recovered;
-
-    const NOW: Now = Now { mono: Duration::ZERO, wall: TimeNs::from_raw(0) };
 
     fn group() -> Membership {
         let member = |number: u16| Member {
@@ -120,21 +112,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_that_is_accepted_is_installed_with_its_own_rows() {
-        let config = CoreConfig {
-            id: MasterId::new(1, 0),
-            name: "m1".into(),
-            address: "m1:1".into(),
-            log_keep_bytes: 1 << 20,
-            peers: vec![Peer { id: 1, name: "m1".into(), address: "m1:1".into() }],
-            cluster: ClusterId::from_bytes([1; 16]),
-            copies: 2,
-            heartbeat: Duration::from_millis(50),
-            election: Duration::from_millis(250),
-            session_timeout: Duration::from_secs(5),
-        };
-        let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
-        let (key, entropy) = (TokenKey::new(&[0; 32]), Arc::new(SystemEntropy));
-        let mut core = MasterCore::new(config, key, state, Recovered::default(), NOW.mono, entropy);
+        let mut core = core(config(1), Recovered::default());
         // A former leader's comes in the same turn, and is of no use.
         for (index, term) in [(41, 3), (57, 2)] {
             let (message, store) = snapshot(index, term);

@@ -12,7 +12,7 @@ use crate::world::{World, hello};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn status(world: &World, id: u64) -> pb::ClusterStatusReply {
+pub(crate) fn status(world: &World, id: u64) -> pb::ClusterStatusReply {
     let (mut stream, _) = FrameStream::connect(&world.address(id), &hello(), SECOND).unwrap();
     stream.call(&pb::ClusterStatusRequest {}, &[], SECOND).unwrap()
 }

@@ -185,13 +185,30 @@ pub(super) struct Found {
     pub(super) size: usize,
 }
 
+/// Length of the content and number of the batch, if the front of `bytes` looks like a record. Where a segment was in use
+/// before, anything may stand at any place, and a checksum over what some bytes there mean as a length may be long.
+fn head_of(bytes: &[u8]) -> Option<(usize, u64)> {
+    let head = bytes.get(..RECORD_HEAD)?;
+    let (length, batch) = (usize::try_from(word(head, 0)).ok()?, long(head, 8));
+    let is_one = matches!((head[4], length), (1, 17..=CONTENT_MAX) | (2, 24) | (3 | 4, 16))
+        && head[5] <= 1
+        && head[6..8] == [0, 0]
+        && batch <= BATCH_MAX;
+    is_one.then_some((length, batch))
+}
+
+/// The batch of what looks like a record at the front of `bytes`.
+pub(super) fn batch_of(bytes: &[u8]) -> Option<u64> {
+    head_of(bytes).map(|(_, batch)| batch)
+}
+
 /// The record at the front of `bytes` if it is whole and of this segment; its place in the chain is the caller's to check.
 pub(super) fn decode(bytes: &[u8], segment: u64) -> Option<Found> {
+    let (length, batch) = head_of(bytes)?;
     let head = bytes.get(..RECORD_HEAD)?;
-    let length = usize::try_from(word(head, 0)).ok().filter(|length| (1..=CONTENT_MAX).contains(length))?;
     let content = bytes.get(RECORD_HEAD..RECORD_HEAD + length)?;
     let crc = word(head, 20);
-    if checksum(segment, head, content) != crc || long(head, 8) > BATCH_MAX {
+    if checksum(segment, head, content) != crc {
         return None;
     }
     let parsed = match (head[4], length) {
@@ -211,14 +228,7 @@ pub(super) fn decode(bytes: &[u8], segment: u64) -> Option<Found> {
         _ => return None,
     };
     let size = (RECORD_HEAD + length).next_multiple_of(8);
-    Some(Found {
-        content: parsed,
-        batch: long(head, 8),
-        last: head[5] == 1,
-        chain: word(head, 16),
-        crc,
-        size,
-    })
+    Some(Found { content: parsed, batch, last: head[5] == 1, chain: word(head, 16), crc, size })
 }
 
 #[cfg(test)]

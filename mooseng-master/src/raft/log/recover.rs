@@ -101,7 +101,7 @@ pub(super) fn replay(disk: &dyn Disk, dir: &Path, owner: Owner) -> Result<Replay
         let bytes = disk.read_whole(&path).map_err(io(&path))?;
         let last = position + 1 == numbers.len();
         match header(&bytes, owner) {
-            Ok(header) => replay.segment(&path, header, &bytes, last)?,
+            Ok(header) => replay.segment(&path, header, &bytes)?,
             // The newest segment may have been cut off while it was being made, before anything was written to it.
             Err(LogFormatError::NotASegment)
                 if last && bytes.iter().take(HEADER_SIZE).all(|byte| *byte == 0) => {}
@@ -117,15 +117,10 @@ fn header(bytes: &[u8], owner: Owner) -> Result<SegmentHeader, LogFormatError> {
 }
 
 impl Replay {
-    fn segment(
-        &mut self,
-        path: &Path,
-        header: SegmentHeader,
-        bytes: &[u8],
-        last: bool,
-    ) -> Result<(), LogOpenError> {
+    fn segment(&mut self, path: &Path, header: SegmentHeader, bytes: &[u8]) -> Result<(), LogOpenError> {
         let damaged = |offset| LogOpenError::Damaged { path: path.to_owned(), offset };
         let mut tail = match &self.tail {
+            // The end of the segment before is not what was there when this one was begun.
             Some(before) if before.chain != header.chain => return Err(damaged(0)),
             Some(before) => Tail { segment: header.number, offset: HEADER_SIZE, ..*before },
             None => Tail { segment: header.number, offset: HEADER_SIZE, chain: header.chain, batch: 0 },
@@ -149,11 +144,6 @@ impl Replay {
         }
         if let Some(offset) = later_batch(from(tail.offset), header.number, tail.batch + 1) {
             return Err(damaged(tail.offset + offset));
-        }
-        // A segment is left only after its last batch was synced, so only the newest may end early.
-        let ended = bytes.get(tail.offset..tail.offset + 4).is_none_or(|length| length == [0; 4]);
-        if !last && !ended {
-            return Err(damaged(tail.offset));
         }
         self.segments.push((header.number, self.highest_index));
         self.tail = Some(tail);
@@ -190,7 +180,11 @@ impl Replay {
 /// Where in `rest` a record of a batch after `torn` stands: it was written only when `torn` was durable.
 fn later_batch(rest: &[u8], segment: u64, torn: u64) -> Option<usize> {
     let written = rest.len() - rest.iter().rev().take_while(|byte| **byte == 0).count();
-    (0..written)
-        .step_by(8)
-        .find(|&at| record::decode(&rest[at..], segment).is_some_and(|found| found.batch > torn))
+    // Every batch takes room, so there are only so many.
+    let most = torn + (written / record::MARK_SIZE) as u64 + 1;
+    (0..written).step_by(8).find(|&at| {
+        let bytes = &rest[at..];
+        record::batch_of(bytes).is_some_and(|batch| torn < batch && batch <= most)
+            && record::decode(bytes, segment).is_some()
+    })
 }

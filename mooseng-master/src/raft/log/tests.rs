@@ -176,7 +176,47 @@ fn another_masters_log_is_refused() {
     assert!(matches!(error, LogOpenError::Format { .. }), "{error}");
 }
 
+/// What a recycled segment is full of is given by whoever wrote before: as a length, each of its words here means a record
+/// of a megabyte, whose checksum must not be computed at every place.
+#[test]
+fn leftovers_that_look_like_many_long_records_are_no_work() {
+    let disk = MemoryDisk::new(1 << 26);
+    disk.create_dir_all(Path::new("/log")).unwrap();
+    let long = LogOptions { segment_bytes: 16 << 20, ..options() };
+    let (mut log, _) = Segments::open(Arc::new(disk.clone()), long.clone()).unwrap();
+    log.append(&[batch(1, vec![entry(1, 1, 100)])]).unwrap();
+    let path = Path::new("/log/0000000000000001.log");
+    let file = disk.open(path, OpenMode::Write).unwrap();
+    // Behind the header, the entry's record of 144 bytes, and the state's of 48.
+    file.write_all_at(&(1u32 << 20).to_le_bytes().repeat((4 << 20) - 64), 256).unwrap();
+    let (_, recovered) = Segments::open(Arc::new(disk), long).unwrap();
+    assert_eq!(recovered.entries, [entry(1, 1, 100)]);
+}
+
 proptest! {
+    /// Batches of all sizes go into segments that were in use before, and are read back at any moment.
+    #[test]
+    fn what_a_recycled_segment_held_before_is_not_taken_for_anything(
+        steps in prop::collection::vec((1u64..4, 0usize..900, 0u64..40, prop::bool::weighted(0.1)), 1..120),
+    ) {
+        let disk = disk();
+        let (mut log, _) = open(&disk).unwrap();
+        let (mut next, mut written) = (1, Vec::new());
+        for (number, &(count, size, behind, again)) in steps.iter().enumerate() {
+            let entries: Vec<_> = (next..next + count).map(|i| entry(i, 1, size)).collect();
+            next += count;
+            log.append(&[batch(number as u64, entries.clone())]).unwrap();
+            written.extend(entries);
+            log.purge(next.saturating_sub(behind + 1), 1).unwrap();
+            if again || number + 1 == steps.len() {
+                let (reopened, recovered) = open(&disk).unwrap();
+                log = reopened;
+                let purged = usize::try_from(recovered.purged.0).unwrap();
+                prop_assert!(recovered.entries == written[purged..]);
+            }
+        }
+    }
+
     /// Batches are appended, the last one only in the page cache when the power goes: whatever sectors of it survive,
     /// all that was synced is there, and the torn batch is there whole or not at all.
     #[test]
