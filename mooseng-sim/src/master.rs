@@ -25,7 +25,7 @@ use crate::rows::Rows;
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 /// Small, so that a run turns over many segments.
-const SEGMENT_BYTES: u64 = 32 << 10;
+const SEGMENT_BYTES: u64 = 4 << 10;
 const LOG_DIR: &str = "/log";
 const ELECTION: Duration = Duration::from_millis(250);
 
