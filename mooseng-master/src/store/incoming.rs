@@ -10,10 +10,8 @@ use bytes::Bytes;
 use fjall::PersistMode;
 use mooseng_meta::base_row;
 
-use super::FjallStore;
+use super::{FjallStore, TABLE_BYTES};
 
-/// Bytes of rows that are collected before they become a table: few tables, and little memory.
-const TABLE_BYTES: usize = 8 << 20;
 /// What a collected row takes besides its key and value, in bytes, about.
 const ROW_OVERHEAD: usize = 64;
 
