@@ -345,6 +345,7 @@ impl Running {
         let last = batches.last().map(|batch| batch.number);
         self.segments.append(&batches)?;
         self.switched = false;
+        self.segments.prepare();
         if let Some((index, term)) = purge {
             self.segments.purge(index, term)?;
         }

@@ -3,7 +3,8 @@
 //!
 //! - [`record`]: the bytes of a record and of a segment's header, and nothing else.
 //! - [`recover`]: reads the segments back: cuts a torn tail, refuses damage in the middle.
-//! - [`segments`]: appends batches to the current segment, turns to the next, recycles what is purged.
+//! - [`segments`]: appends batches to the current segment and turns to the next.
+//! - [`spares`]: what is purged, or prepared, to be the next segment.
 //! - [`writer`]: the thread.
 //!
 //! `docs/formats/raft-log.md` draws the layout.
@@ -11,6 +12,7 @@
 mod record;
 mod recover;
 mod segments;
+mod spares;
 mod writer;
 
 pub use record::{LogFormatError, MARK_SIZE};

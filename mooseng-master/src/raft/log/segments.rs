@@ -1,11 +1,11 @@
 //! Appends batches to the newest segment and turns to the next one when it is full.
 //!
-//! Segments are filled with zeros before they are used, and purged ones are used again: an `fdatasync` then writes data
-//! only, no file-system metadata, which halves its cost.
+//! Segments are filled with zeros before they are used, and purged ones are used again ([`Spares`]): an `fdatasync` then
+//! writes data only, no file-system metadata, which halves its cost.
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mooseng_env::disk::OpenMode;
@@ -14,11 +14,8 @@ use mooseng_types::{ClusterId, MasterId};
 
 use super::record::{self, Content, HEADER_SIZE, Owner, Place, SegmentHeader};
 use super::recover::{self, LogOpenError, Tail, path_of};
+use super::spares::{Spares, remove_if_there, write_zeros};
 use crate::raft::{HardState, Persist, Recovered};
-
-/// Purged segments kept for use again.
-const SPARES_MAX: usize = 2;
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// How a log is laid out, and whose it is.
 #[derive(Clone, Debug)]
@@ -44,7 +41,7 @@ pub struct Segments {
     tail: Tail,
     /// Number of each full segment and the highest index written until its end, oldest first.
     full: VecDeque<(u64, u64)>,
-    spares: Vec<PathBuf>,
+    spares: Spares,
     /// The highest index written so far: a segment is free when this one, as of its end, is purged.
     highest_index: u64,
     hard_state: HardState,
@@ -76,7 +73,7 @@ impl Segments {
         };
         let capacity = current.len().map_err(io)?;
         let (hard_state, purged) = (recovered.hard_state, recovered.purged);
-        let spares = spares(&*disk, &options.dir).map_err(io)?;
+        let spares = Spares::open(Arc::clone(&disk), &options.dir, options.segment_bytes).map_err(io)?;
         let buffer = Vec::new();
         let segments = Self {
             disk,
@@ -168,16 +165,14 @@ impl Segments {
     /// Frees the segments in which nothing is above `index`, oldest first.
     fn free_full(&mut self, index: u64) -> io::Result<()> {
         while let Some((number, _)) = self.full.pop_front_if(|(_, last)| *last <= index) {
-            let path = path_of(&self.options.dir, number);
-            if self.spares.len() < SPARES_MAX {
-                let spare = self.options.dir.join(format!("{number:016x}.spare"));
-                self.disk.rename(&path, &spare)?;
-                self.spares.push(spare);
-            } else {
-                self.disk.remove(&path)?;
-            }
+            self.spares.put(number, &path_of(&self.options.dir, number))?;
         }
         self.disk.sync_dir(&self.options.dir)
+    }
+
+    /// Does a little of what makes turning to the next segment quick. To be called after every batch, when nobody waits.
+    pub fn prepare(&mut self) {
+        self.spares.prepare();
     }
 
     fn write(&mut self, mut contents: Vec<Content>) -> io::Result<()> {
@@ -197,7 +192,7 @@ impl Segments {
             self.tail.offset = HEADER_SIZE;
             chain = self.encode(&contents, batch);
             let needed = (HEADER_SIZE + self.buffer.len()) as u64;
-            let spare = self.spares.pop();
+            let spare = self.spares.take();
             self.current =
                 make(&*self.disk, &self.options, spare, &self.tail, needed.max(self.options.segment_bytes))?;
             self.capacity = self.current.len()?;
@@ -242,12 +237,7 @@ fn make(
             disk.open(&beside, OpenMode::CreateNew)?
         }
     };
-    let mut at = file.len()?;
-    while at < bytes {
-        let step = (bytes - at).min(ZEROS.len() as u64);
-        file.write_all_at(&ZEROS[..usize::try_from(step).unwrap_or(ZEROS.len())], at)?;
-        at += step;
-    }
+    write_zeros(&*file, file.len()?, bytes)?;
     let owner = Owner { cluster: options.cluster, master: options.master };
     let header = SegmentHeader { number: tail.segment, chain: tail.chain };
     file.write_all_at(&header.encode(owner), 0)?;
@@ -257,32 +247,8 @@ fn make(
     Ok(file)
 }
 
-/// Purged segments that an earlier run has left; those beyond the limit are removed.
-fn spares(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let files = disk.list(dir)?.into_iter();
-    let mut spares: Vec<PathBuf> =
-        files.filter(|path| path.extension().is_some_and(|e| e == "spare")).collect();
-    for surplus in spares.drain(SPARES_MAX.min(spares.len())..) {
-        disk.remove(&surplus)?;
-    }
-    Ok(spares)
-}
-
-fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Overwrites what a torn batch left behind `offset`, so that it can never be taken for a part of the log.
 fn cut(file: &dyn DiskFile, offset: usize) -> io::Result<()> {
-    let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
-    let mut at = offset;
-    while at < length {
-        let step = (length - at).min(ZEROS.len());
-        file.write_all_at(&ZEROS[..step], at as u64)?;
-        at += step;
-    }
+    write_zeros(file, offset as u64, file.len()?)?;
     file.sync_data()
 }

@@ -176,6 +176,44 @@ fn another_masters_log_is_refused() {
     assert!(matches!(error, LogOpenError::Format { .. }), "{error}");
 }
 
+#[test]
+fn the_next_segment_is_filled_in_small_steps_while_the_first_is_written() {
+    let disk = disk();
+    let options = LogOptions { segment_bytes: 1 << 20, ..options() };
+    let open = || Segments::open(Arc::new(disk.clone()), options.clone()).unwrap();
+    let spares = || {
+        let files = disk.list(Path::new("/log")).unwrap().into_iter();
+        let spares = files.filter(|path| path.extension().is_some_and(|it| it == "spare"));
+        spares.map(|path| disk.read_whole(&path).unwrap().len()).collect::<Vec<_>>()
+    };
+    let (mut log, _) = open();
+    log.prepare();
+    assert_eq!(spares(), [0; 0], "not at once");
+    // What is begun and not finished is begun anew.
+    drop(log);
+    let (mut log, _) = open();
+    for _ in 0..4 {
+        log.prepare();
+    }
+    assert_eq!(spares(), [1 << 20]);
+    for index in 1..=3 {
+        log.append(&[batch(index, vec![entry(index, 1, 500 << 10)])]).unwrap();
+    }
+    assert_eq!(spares(), [0; 0], "it is in use");
+    assert_eq!(open().1.entries.len(), 3);
+}
+
+#[test]
+fn a_disk_without_room_for_the_next_segment_is_no_error_before_it_is_needed() {
+    let disk = MemoryDisk::new(6000);
+    disk.create_dir_all(Path::new("/log")).unwrap();
+    let (mut log, _) = open(&disk).unwrap();
+    log.prepare();
+    assert_eq!(disk.list(Path::new("/log")).unwrap().len(), 1, "what does not fit is taken away");
+    log.append(&[batch(1, vec![entry(1, 1, 100)])]).unwrap();
+    assert_eq!(open(&disk).unwrap().1.entries.len(), 1);
+}
+
 /// What a recycled segment is full of is given by whoever wrote before: as a length, each of its words here means a record
 /// of a megabyte, whose checksum must not be computed at every place.
 #[test]
