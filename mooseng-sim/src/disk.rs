@@ -30,9 +30,11 @@ impl FusedDisk {
         Self { memory: MemoryDisk::new(capacity), fuse, full: Arc::default(), capacity }
     }
 
-    /// Lets `operations` changes through and none after.
+    /// Lets `operations` changes through and none after. A blown fuse stays blown, also if nobody has noticed yet.
     pub(crate) fn arm(&self, operations: u64) {
-        self.fuse.store(i64::try_from(operations).unwrap_or(HOLDS), Ordering::Relaxed);
+        if !self.blown() {
+            self.fuse.store(i64::try_from(operations).unwrap_or(HOLDS), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn blown(&self) -> bool {

@@ -96,6 +96,10 @@ impl World {
             self.after(Duration::ZERO, Event::StartMaster { master });
         }
         for index in 0..SERVERS {
+            // The power may have gone in the midst of a deletion, which nobody waits for.
+            if self.servers.get(&index).is_some_and(|server| server.disk.blown()) {
+                self.crash_server(index, true);
+            }
             if let Some(server) = self.servers.get(&index) {
                 server.disk.mend();
                 server.disk.set_full(false);
