@@ -154,6 +154,9 @@ pub struct MasterCore {
     led_term: Option<u64>,
     last_flush: Duration,
     flushing: Option<u64>,
+    /// The last change of the group. The store must have it soon: a majority that has forgotten that it counts would need
+    /// one of the group before.
+    group_changed: u64,
     received: Option<snapshots::Received>,
     digests: Digests,
     durable: u64,
@@ -197,6 +200,7 @@ impl MasterCore {
             led_term: None,
             last_flush: now,
             flushing: None,
+            group_changed: 0,
             received: None,
             digests: Digests::new(),
             durable: applied,
@@ -216,7 +220,7 @@ impl MasterCore {
         self.node.tick(now.mono);
         self.keep_group(now);
         self.keep_house(now);
-        if self.node.wants_snapshot() {
+        if self.node.wants_snapshot() || self.group_changed > self.durable {
             self.flush(now.mono);
         }
         let due = now.mono.saturating_sub(self.last_flush) >= FLUSH_INTERVAL;

@@ -252,6 +252,12 @@ impl Master {
         self.rows.open().map_or(0, |state| state.applied_index())
     }
 
+    /// Who votes, as far as the store knows; `None` while it is not running.
+    pub(crate) fn stored_voters(&self) -> Option<Vec<MasterId>> {
+        let state = self.running.as_ref().and_then(|_| self.rows.open().ok())?;
+        Some(state.membership().voters())
+    }
+
     /// The store has written what it was given.
     pub(crate) fn flushed(&mut self, now: Now) {
         let Some(running) = self.running.as_mut() else { return };

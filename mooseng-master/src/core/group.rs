@@ -384,6 +384,7 @@ impl MasterCore {
             }),
         }
         self.state.set_membership(logged.index, self.group.clone());
+        self.group_changed = logged.index;
         self.door.knocks.retain(|_, knock| knock.id != id);
         self.relink();
         if self.node.role() == Role::Leader && change == Change::Remove(id) {

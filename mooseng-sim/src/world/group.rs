@@ -117,13 +117,12 @@ impl World {
         counts.add(Happening::SnapshotAmidFaults, u64::from(stopped || down || self.net.is_cut()));
     }
 
-    /// Whether all masters, perhaps but one, are voters in the life that they have, and each of them knows: one may then be
-    /// lost for good. While only the leader knows that a change has taken effect, its loss is one of the old group.
+    /// Whether all masters, perhaps but one, are voters in the life that they have, and each of them has that in its store:
+    /// one may then be lost for good. While the others could forget that a change counts, it is one of the old group.
     fn vote_all_but(&self, one: Option<u64>) -> bool {
         let others = || self.masters.values().filter(|master| Some(master.number) != one);
         others().all(|master| {
-            let Some(running) = master.running.as_ref() else { return false };
-            let voters = running.core.state().membership().voters();
+            let Some(voters) = master.stored_voters() else { return false };
             others().all(|other| voters.contains(&other.id()))
         })
     }
