@@ -351,7 +351,7 @@ impl Running {
         let last = batches.last().map(|batch| batch.number);
         self.segments.append(&batches)?;
         self.switched = false;
-        self.segments.prepare();
+        self.segments.prepare()?;
         if let Some((index, term)) = purge {
             self.segments.purge(index, term)?;
         }

@@ -171,8 +171,9 @@ impl Segments {
     }
 
     /// Does a little of what makes turning to the next segment quick. To be called after every batch, when nobody waits.
-    pub fn prepare(&mut self) {
-        self.spares.prepare();
+    /// After an error the log must not be used again, as after one of [`Segments::append`].
+    pub fn prepare(&mut self) -> io::Result<()> {
+        self.spares.prepare()
     }
 
     fn write(&mut self, mut contents: Vec<Content>) -> io::Result<()> {

@@ -64,17 +64,19 @@ impl Spares {
         Ok(())
     }
 
-    /// Fills a little of a new file if none is ready. Failing is no harm: a disk without room for it may have enough for
-    /// the log itself, and one that is broken says so at the next batch.
-    pub(super) fn prepare(&mut self) {
+    /// Fills a little of a new file if none is ready. That there is no room for it is no error: there may be enough for
+    /// the log itself.
+    pub(super) fn prepare(&mut self) -> io::Result<()> {
         if !self.ready.is_empty() || self.gave_up {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.fill_a_little() {
-            tracing::debug!(%error, "no segment of the log could be prepared");
-            self.gave_up = true;
-            self.filling = None;
-            drop(self.disk.remove(&self.beside()));
+        match self.fill_a_little() {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.gave_up = true;
+                self.filling = None;
+                remove_if_there(&*self.disk, &self.beside())
+            }
+            done => done,
         }
     }
 

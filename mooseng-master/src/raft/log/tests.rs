@@ -187,13 +187,13 @@ fn the_next_segment_is_filled_in_small_steps_while_the_first_is_written() {
         spares.map(|path| disk.read_whole(&path).unwrap().len()).collect::<Vec<_>>()
     };
     let (mut log, _) = open();
-    log.prepare();
+    log.prepare().unwrap();
     assert_eq!(spares(), [0; 0], "not at once");
     // What is begun and not finished is begun anew.
     drop(log);
     let (mut log, _) = open();
     for _ in 0..4 {
-        log.prepare();
+        log.prepare().unwrap();
     }
     assert_eq!(spares(), [1 << 20]);
     for index in 1..=3 {
@@ -208,7 +208,7 @@ fn a_disk_without_room_for_the_next_segment_is_no_error_before_it_is_needed() {
     let disk = MemoryDisk::new(6000);
     disk.create_dir_all(Path::new("/log")).unwrap();
     let (mut log, _) = open(&disk).unwrap();
-    log.prepare();
+    log.prepare().unwrap();
     assert_eq!(disk.list(Path::new("/log")).unwrap().len(), 1, "what does not fit is taken away");
     log.append(&[batch(1, vec![entry(1, 1, 100)])]).unwrap();
     assert_eq!(open(&disk).unwrap().1.entries.len(), 1);

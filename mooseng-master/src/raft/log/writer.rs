@@ -87,7 +87,7 @@ fn write_until_closed(mut segments: Segments, work: &Receiver<Work>, done: impl 
             segments.append(&batches)?;
             batches.clear();
             done(last);
-            segments.prepare();
+            segments.prepare()?;
         }
         if let Some((index, term)) = purge.take() {
             segments.purge(index, term)?;
