@@ -9,7 +9,7 @@ use mooseng_protocol::pb;
 
 use crate::failover::{mkdir, names, open_session};
 use crate::recover::{own_role, status as own_status};
-use crate::world::World;
+use crate::world::{Client, World};
 
 fn role(status: &pb::ClusterStatusReply, id: u64) -> Option<&str> {
     status.masters.iter().find(|master| master.id == id).map(|master| master.role.as_str())
@@ -87,6 +87,18 @@ fn a_master_that_lost_its_disk_comes_back_by_itself() {
     assert_eq!(names(&mut client), ["a", "b", "c"]);
 }
 
+/// Three masters, each of which has 20 names.
+fn world_with_names() -> (World, Client) {
+    let world = World::new(3);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    for seq in 1..=20 {
+        client.call(&mkdir(session, seq, &format!("d{seq:02}"))).unwrap();
+    }
+    client.wait_for("all have everything", |status| all_up_to_date(status, &VOTERS));
+    (world, client)
+}
+
 fn damage_log(world: &World, id: u64) {
     let segment = world.data(id).join("log").join("0000000000000001.log");
     let mut bytes = std::fs::read(&segment).unwrap();
@@ -96,13 +108,7 @@ fn damage_log(world: &World, id: u64) {
 
 #[test]
 fn an_empty_group_never_takes_the_place_of_one_whose_logs_are_all_damaged() {
-    let mut world = World::new(3);
-    let mut client = world.client();
-    let session = open_session(&mut client, 1);
-    for seq in 1..=20 {
-        client.call(&mkdir(session, seq, &format!("d{seq:02}"))).unwrap();
-    }
-    client.wait_for("all have everything", |status| all_up_to_date(status, &VOTERS));
+    let (mut world, _) = world_with_names();
     // The second time there is nothing left to set aside, but what was.
     for _ in 0..2 {
         for id in 1..=3 {
@@ -125,13 +131,7 @@ fn an_empty_group_never_takes_the_place_of_one_whose_logs_are_all_damaged() {
 
 #[test]
 fn a_log_damaged_in_its_middle_is_set_aside_and_fetched_from_the_others() {
-    let mut world = World::new(3);
-    let mut client = world.client();
-    let session = open_session(&mut client, 1);
-    for seq in 1..=20 {
-        client.call(&mkdir(session, seq, &format!("d{seq:02}"))).unwrap();
-    }
-    client.wait_for("all have everything", |status| all_up_to_date(status, &VOTERS));
+    let (mut world, mut client) = world_with_names();
     let damaged = client.leader() % 3 + 1;
     world.stop(damaged);
     damage_log(&world, damaged);
