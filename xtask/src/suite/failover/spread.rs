@@ -20,8 +20,8 @@ const MASTER_PORT: u16 = 9421;
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// Each master's disk: in memory, so that it is small and can be filled. What a master must survive here is the loss of
-/// a process; power cuts are another suite's.
-const MASTER_DISK_MIB: usize = 192;
+/// a process; power cuts are another suite's. Files are never deleted, and twenty rounds make hundreds of thousands.
+const MASTER_DISK_MIB: usize = 640;
 
 pub(super) struct Spread {
     options: Options,
