@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use mooseng_env::{Disk, DiskFile, disk::OpenMode};
 use mooseng_types::{ChunkId, ClusterId};
@@ -36,7 +36,8 @@ pub(crate) struct ChunkDisk {
     copies: AtomicU64,
     moved_aside: AtomicU64,
     incoming: AtomicU64,
-    open: Mutex<HashMap<ChunkId, Arc<Chunk>>>,
+    /// A copy has its disk, so the disk does not keep the copy; the store's index does.
+    open: Mutex<HashMap<ChunkId, Weak<Chunk>>>,
 }
 
 /// What a sidecar found at start says of its copy.
@@ -277,11 +278,12 @@ impl ChunkDisk {
     pub(super) fn opened(&self, chunk: &Arc<Chunk>) {
         let victims = {
             let mut open = self.lock_open();
-            open.insert(chunk.id(), Arc::clone(chunk));
+            open.insert(chunk.id(), Arc::downgrade(chunk));
             if open.len() <= OPEN_MAX {
                 return;
             }
-            let mut by_age: Vec<_> = open.values().cloned().collect();
+            open.retain(|_, chunk| chunk.strong_count() > 0);
+            let mut by_age: Vec<_> = open.values().filter_map(Weak::upgrade).collect();
             by_age.sort_by_key(|chunk| chunk.last_used_ms());
             // A batch, so that the sorting is paid for once in many openings.
             by_age.truncate(OPEN_MAX / 8);
@@ -300,10 +302,10 @@ impl ChunkDisk {
 
     /// The copies with open files.
     pub(super) fn open_chunks(&self) -> Vec<Arc<Chunk>> {
-        self.lock_open().values().cloned().collect()
+        self.lock_open().values().filter_map(Weak::upgrade).collect()
     }
 
-    fn lock_open(&self) -> MutexGuard<'_, HashMap<ChunkId, Arc<Chunk>>> {
+    fn lock_open(&self) -> MutexGuard<'_, HashMap<ChunkId, Weak<Chunk>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
