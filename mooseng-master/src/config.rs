@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use mooseng_types::ClusterId;
+use bytes::Bytes;
+use mooseng_protocol::{PROTOCOL_VERSION, pb};
+use mooseng_types::{ClusterId, MasterId};
 use serde::Deserialize;
+
+use crate::core::CoreConfig;
 
 /// The file as it is written. Every key may be left out; `examples/mooseng-master.toml` shows the defaults.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -119,6 +123,36 @@ impl Config {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         let file = ConfigFile::parse(&text).with_context(|| path.display().to_string())?;
         file.check().with_context(|| format!("check {}", path.display()))
+    }
+
+    /// The hello to another master, in the life `id` of this one.
+    pub(crate) fn hello_to_peer(&self, id: MasterId) -> pb::Hello {
+        pb::Hello {
+            cluster_id: Bytes::copy_from_slice(&self.cluster.bytes()),
+            protocol_version: PROTOCOL_VERSION,
+            role: pb::Role::Master.into(),
+            name: self.name.clone(),
+            epoch: 0,
+            node_id: id.raw(),
+        }
+    }
+
+    /// What the core needs of it. `lost_group`: this master was in a group of which it has nothing any more.
+    pub(crate) fn core(&self, id: MasterId, lost_group: bool) -> CoreConfig {
+        let own = self.peers.iter().find(|peer| peer.id == id.number());
+        CoreConfig {
+            id,
+            name: self.name.clone(),
+            address: own.map_or_else(|| self.listen.clone(), |peer| peer.address.clone()),
+            peers: self.peers.clone(),
+            cluster: self.cluster,
+            copies: self.copies,
+            heartbeat: self.heartbeat,
+            election: self.election,
+            session_timeout: self.session_timeout,
+            log_keep_bytes: self.log_keep_bytes,
+            lost_group,
+        }
     }
 }
 

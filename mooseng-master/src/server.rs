@@ -9,7 +9,7 @@ mod inbox;
 mod peers;
 mod snapshots;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,11 +34,11 @@ use prost::Message;
 
 pub use self::inbox::{FacadeReply, Inbox};
 
-use self::connection::Connection;
+use self::connection::{Connection, READ_MAX, Rest};
 use self::peers::Peers;
 use self::snapshots::{Incoming, Snapshots};
 use crate::config::Config;
-use crate::core::{ConnId, CoreConfig, Effect, MasterCore, Now};
+use crate::core::{ConnId, Effect, MasterCore, Now};
 use crate::open::{Opened, open, take_out_of_service};
 use crate::raft::Persist;
 use crate::raft::log::{LogWriter, Work};
@@ -65,6 +65,8 @@ pub struct Server {
     poll: Poll,
     listener: TcpListener,
     connections: HashMap<Token, Connection>,
+    /// Connections that have something to read.
+    readable: BTreeSet<Token>,
     next_token: usize,
     peers: Peers,
     hello: pb::HelloReply,
@@ -121,13 +123,13 @@ impl Server {
                 done.flushed();
             }
         })?;
-        let to_peer = hello_to_peer(config, id);
+        let to_peer = config.hello_to_peer(id);
         let incoming = Incoming { place: place.clone(), cache_bytes: config.cache_bytes };
         let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
         let key = TokenKey::new(&config.secret);
         let now = clock.monotonic();
-        let core_config = core_config(config, id, lost_group);
-        let core = MasterCore::new(core_config, key, state, recovered, now, Arc::new(SystemEntropy));
+        let core =
+            MasterCore::new(config.core(id, lost_group), key, state, recovered, now, Arc::new(SystemEntropy));
         let hello = pb::HelloReply {
             cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
             protocol_version: PROTOCOL_VERSION,
@@ -141,6 +143,7 @@ impl Server {
             poll,
             listener,
             connections: HashMap::new(),
+            readable: BTreeSet::new(),
             next_token: 2,
             peers: Peers::new(to_peer),
             hello,
@@ -197,6 +200,7 @@ impl Server {
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let due = (self.last_tick + MasterCore::next_tick()).saturating_sub(self.clock.monotonic());
+        let due = if self.readable.is_empty() { due } else { Duration::ZERO };
         match self.poll.poll(events, Some(due)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -209,8 +213,20 @@ impl Server {
                 token if self.peers.owns(token) => {
                     self.peers.event(event, self.poll.registry());
                 }
-                token => self.serve(now, token, event.is_readable(), event.is_writable()),
+                token => {
+                    if event.is_readable() {
+                        self.readable.insert(token);
+                    }
+                    if event.is_writable()
+                        && let Some(connection) = self.connections.get_mut(&token)
+                    {
+                        connection.may_write();
+                    }
+                }
             }
+        }
+        for token in std::mem::take(&mut self.readable) {
+            self.serve(now, token);
         }
         self.take_inbox(now);
         self.peers.set_epoch(self.core.epoch());
@@ -251,19 +267,16 @@ impl Server {
         }
     }
 
-    fn serve(&mut self, now: Now, token: Token, readable: bool, writable: bool) {
-        if readable {
-            let alive = self.connections.get_mut(&token).is_some_and(|c| c.fill(&mut self.scratch));
-            while let Some(frame) = self.connections.get_mut(&token).and_then(Connection::next_frame) {
-                self.frame(now, token, frame);
-            }
-            if !alive {
-                self.close(token);
-                return;
-            }
+    fn serve(&mut self, now: Now, token: Token) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let rest = connection.fill(&mut self.scratch, READ_MAX);
+        while let Some(frame) = self.connections.get_mut(&token).and_then(Connection::next_frame) {
+            self.frame(now, token, frame);
         }
-        if writable && let Some(connection) = self.connections.get_mut(&token) {
-            connection.may_write();
+        match rest {
+            Rest::Nothing => {}
+            Rest::More => drop(self.readable.insert(token)),
+            Rest::End => self.close(token),
         }
     }
 
@@ -452,35 +465,6 @@ fn put_in_place(place: &StorePlace, dir: &Path) -> io::Result<()> {
         tracing::warn!(%error, dir = %replaced.display(), "the store that a snapshot has replaced is still there");
     }
     Ok(())
-}
-
-/// The hello that a master sends to another.
-fn hello_to_peer(config: &Config, id: MasterId) -> pb::Hello {
-    pb::Hello {
-        cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
-        protocol_version: PROTOCOL_VERSION,
-        role: pb::Role::Master.into(),
-        name: config.name.clone(),
-        epoch: 0,
-        node_id: id.raw(),
-    }
-}
-
-fn core_config(config: &Config, id: MasterId, lost_group: bool) -> CoreConfig {
-    let own = config.peers.iter().find(|peer| peer.id == id.number());
-    CoreConfig {
-        id,
-        name: config.name.clone(),
-        address: own.map_or_else(|| config.listen.clone(), |peer| peer.address.clone()),
-        peers: config.peers.clone(),
-        cluster: config.cluster,
-        copies: config.copies,
-        heartbeat: config.heartbeat,
-        election: config.election,
-        session_timeout: config.session_timeout,
-        log_keep_bytes: config.log_keep_bytes,
-        lost_group,
-    }
 }
 
 /// The answer to a frame of a snapshot.

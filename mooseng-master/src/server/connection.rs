@@ -10,9 +10,20 @@ use mooseng_protocol::frame::{self, Frame};
 use mooseng_protocol::pb;
 
 /// Bytes taken from one connection in one turn, so that none starves the others.
-const READ_MAX: usize = 1 << 20;
+pub(super) const READ_MAX: usize = 1 << 20;
 /// Bytes that may wait for a peer that does not read; then it is cut off.
 const OUTPUT_MAX: usize = 64 << 20;
+
+/// What a connection has left to read when its share of a turn is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rest {
+    /// Nothing; the poll says when more has come.
+    Nothing,
+    /// Something, perhaps. The poll has said so once and does not say it again.
+    More,
+    /// Nothing will come any more.
+    End,
+}
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -80,26 +91,26 @@ impl Connection {
         self.role() == pb::Role::Client && self.node != 0
     }
 
-    /// Reads what there is, by way of `scratch`; `false` if nothing more will come.
-    pub(super) fn fill(&mut self, scratch: &mut [u8]) -> bool {
+    /// Reads what there is, `limit` bytes or a little more, by way of `scratch`.
+    pub(super) fn fill(&mut self, scratch: &mut [u8], limit: usize) -> Rest {
         let mut taken = 0;
-        while taken < READ_MAX {
+        while taken < limit {
             match self.socket.read(scratch) {
-                Ok(0) => return false,
+                Ok(0) => return Rest::End,
                 Ok(count) => {
                     self.input.extend_from_slice(&scratch[..count]);
                     taken += count;
                     // A short read has emptied the socket; asking again would only cost a system call.
                     if count < scratch.len() {
-                        return true;
+                        return Rest::Nothing;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Rest::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+                Err(_) => return Rest::End,
             }
         }
-        true
+        Rest::More
     }
 
     /// The next whole frame. One with a payload, or bytes that are none, end the connection: nobody sends a master
@@ -172,5 +183,29 @@ impl Connection {
         }
         let ended = self.ending && self.output.is_empty();
         !self.broken && !ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+
+    use super::*;
+
+    #[test]
+    fn what_exceeds_the_share_of_a_turn_is_said_to_be_left_until_it_is_read() {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        let sent: Vec<u8> = (0..100).collect();
+        peer.write_all(&sent).unwrap();
+        while socket.peek(&mut [0; 200]).unwrap() < sent.len() {}
+        socket.set_nonblocking(true).unwrap();
+        let mut connection = Connection::new(TcpStream::from_std(socket), address).unwrap();
+        let mut fill = || connection.fill(&mut [0; 16], 48);
+        assert_eq!([fill(), fill(), fill()], [Rest::More, Rest::More, Rest::Nothing]);
+        drop(peer);
+        while fill() != Rest::End {}
+        assert_eq!(connection.input, sent);
     }
 }

@@ -199,3 +199,17 @@ fn open_unlinked_files_and_write_leases_outlive_the_leader() {
     let gone = client.call(&pb::GetAttrRequest { inode: unlinked }).unwrap_err();
     assert!(matches!(gone, CallError::Refused(FsError::NotFound)), "{gone}");
 }
+
+#[test]
+fn a_request_above_a_turns_share_is_read_to_its_end_though_nothing_follows_it() {
+    let world = World::new(1);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    let mut stream = FrameStream::connect(&world.address(1), &hello(), Duration::from_secs(5)).unwrap().0;
+    let endless = "x".repeat(6 << 20);
+    for seq in 1..=20 {
+        // How much of it there is at a time is the kernel's affair: one of a few is more than a turn reads.
+        let refused = stream.call(&mkdir(session, seq, &endless), &[], Duration::from_secs(5)).unwrap_err();
+        assert!(matches!(refused, CallError::Refused(FsError::NameTooLong)), "{refused}");
+    }
+}
