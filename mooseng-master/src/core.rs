@@ -10,6 +10,7 @@ mod apply;
 mod batches;
 pub(crate) mod group;
 mod housekeeping;
+mod leaderless;
 mod snapshots;
 #[cfg(test)]
 mod testing;
@@ -152,6 +153,7 @@ pub struct MasterCore {
     effects: Vec<Effect>,
     housekeeping: housekeeping::Housekeeping,
     led_term: Option<u64>,
+    leaderless: leaderless::Leaderless,
     last_flush: Duration,
     flushing: Option<u64>,
     /// The last change of the group. The store must have it soon: a majority that has forgotten that it counts would need
@@ -198,6 +200,7 @@ impl MasterCore {
             effects: Vec::new(),
             housekeeping: housekeeping::Housekeeping::default(),
             led_term: None,
+            leaderless: leaderless::Leaderless::default(),
             last_flush: now,
             flushing: None,
             group_changed: 0,
@@ -218,6 +221,7 @@ impl MasterCore {
             return;
         }
         self.node.tick(now.mono);
+        self.look_for_leader(now);
         self.keep_group(now);
         self.keep_house(now);
         if self.node.wants_snapshot() || self.group_changed > self.durable {

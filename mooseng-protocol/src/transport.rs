@@ -5,11 +5,13 @@
 //! between threads; [`Mux`] is one connection shared by many callers, with a reader thread, answers out of order, and
 //! push.
 
+mod keep_alive;
 mod mux;
 mod stream;
 
 #[cfg(test)]
 mod tests;
 
+pub use keep_alive::keep_alive;
 pub use mux::{CALLS_MAX, Mux};
 pub use stream::{FrameReader, FrameStream, FrameWriter, greet};

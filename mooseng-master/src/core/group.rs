@@ -77,7 +77,7 @@ impl Door {
 
 impl MasterCore {
     /// Whether this master is in no group.
-    fn is_outside(&self) -> bool {
+    pub(super) fn is_outside(&self) -> bool {
         self.group.members.is_empty()
     }
 

@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use mooseng_protocol::frame::{self, Frame};
 use mooseng_protocol::pb;
+use mooseng_protocol::transport::keep_alive;
 
 /// Bytes taken from one connection in one turn, so that none starves the others.
 pub(super) const READ_MAX: usize = 1 << 20;
@@ -43,6 +44,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(socket: TcpStream, peer: SocketAddr) -> io::Result<Self> {
         socket.set_nodelay(true)?;
+        keep_alive(&socket)?;
         Ok(Self {
             socket,
             peer,

@@ -18,6 +18,7 @@ use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_types::MasterId;
 use prost::Message;
+use rustix::net::sockopt;
 
 /// Tokens of peers begin here, far above those of accepted connections.
 const FIRST_TOKEN: usize = 1 << 48;
@@ -25,6 +26,11 @@ const FIRST_TOKEN: usize = 1 << 48;
 const OUTPUT_MAX: usize = 32 << 20;
 /// Time between two tries to connect.
 const RETRY: Duration = Duration::from_millis(100);
+/// A try that takes longer is given up. The kernel would repeat its call ever more rarely, and find a peer that is back
+/// only long after.
+const DIAL_MAX: Duration = Duration::from_secs(1);
+/// What is not acknowledged by the peer's kernel for so long ends the connection, for the same reason.
+const UNACKNOWLEDGED_MAX_MS: u32 = 2000;
 
 #[derive(Debug)]
 struct Link {
@@ -35,6 +41,7 @@ struct Link {
     connected: bool,
     input: BytesMut,
     output: BytesMut,
+    /// When to dial, or to dial again, unless it is connected.
     try_again: Duration,
     lost: bool,
     complained: bool,
@@ -94,13 +101,18 @@ impl Peers {
     pub(super) fn turn(&mut self, now: Duration, registry: &Registry) -> Vec<MasterId> {
         let mut lost = Vec::new();
         for link in self.links.values_mut() {
+            if link.socket.is_some() && !link.connected && now >= link.try_again {
+                link.complain("it does not answer");
+                link.lost = true;
+                link.settle(registry);
+            }
             if std::mem::take(&mut link.lost) {
                 link.try_again = now + RETRY;
                 lost.push(link.id);
             }
             if link.socket.is_none() && now >= link.try_again {
-                link.try_again = now + RETRY;
                 link.dial(registry);
+                link.try_again = now + if link.socket.is_some() { DIAL_MAX } else { RETRY };
             }
         }
         lost
@@ -157,6 +169,7 @@ impl Link {
         let connected = || -> io::Result<TcpStream> {
             let address: SocketAddr = self.address.parse().map_err(io::Error::other)?;
             let mut socket = TcpStream::connect(address)?;
+            sockopt::set_tcp_user_timeout(&socket, UNACKNOWLEDGED_MAX_MS)?;
             registry.register(&mut socket, self.token, Interest::READABLE | Interest::WRITABLE)?;
             Ok(socket)
         };
@@ -258,5 +271,50 @@ impl Link {
             drop(registry.deregister(&mut socket));
             self.connected = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+
+    use mio::{Events, Poll};
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// A listener whose queue is full: the kernel ignores further calls.
+    fn busy_listener() -> (net::TcpListener, Vec<net::TcpStream>) {
+        let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&fd, &net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listen(&fd, 0).unwrap();
+        let listener = net::TcpListener::from(fd);
+        let address = listener.local_addr().unwrap();
+        let waiting = std::iter::from_fn(|| net::TcpStream::connect_timeout(&address, RETRY).ok()).collect();
+        (listener, waiting)
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_a_call_is_called_again() {
+        let (listener, waiting) = busy_listener();
+        let mut poll = Poll::new().unwrap();
+        let id = MasterId::from_raw(2);
+        let mut peers = Peers::new(pb::Hello::default());
+        let address = listener.local_addr().unwrap().to_string();
+        peers.relink(&BTreeMap::from([(id, address)]), poll.registry());
+        assert_eq!(peers.turn(Duration::ZERO, poll.registry()), []);
+        assert_eq!(peers.turn(DIAL_MAX / 2, poll.registry()), []);
+        assert_eq!(peers.turn(DIAL_MAX, poll.registry()), [id]);
+        waiting.iter().for_each(|_| drop(listener.accept().unwrap()));
+        assert_eq!(peers.turn(DIAL_MAX + RETRY, poll.registry()), []);
+        let (mut heard, _) = listener.accept().unwrap();
+        heard.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(LIMIT)).unwrap();
+        events.iter().for_each(|event| peers.event(event, poll.registry()));
+        let mut head = [0; 8];
+        heard.read_exact(&mut head).unwrap();
     }
 }

@@ -35,16 +35,17 @@ pub(super) enum Victim {
     Follower,
 }
 
-/// Every kind of round, in order.
+/// Every kind of round, in order. A leader dies right after the others were cut off from each other: they must have found
+/// each other again.
 pub(super) const KINDS: [(Fault, Victim); 10] = [
+    (Fault::Cut, Victim::Leader),
+    (Fault::Cut, Victim::Follower),
     (Fault::Kill, Victim::Leader),
     (Fault::Kill, Victim::Follower),
     (Fault::Stop, Victim::Leader),
     (Fault::Transfer, Victim::Leader),
     (Fault::Freeze, Victim::Leader),
     (Fault::Freeze, Victim::Follower),
-    (Fault::Cut, Victim::Leader),
-    (Fault::Cut, Victim::Follower),
     (Fault::FullDisk, Victim::Leader),
     (Fault::FullDisk, Victim::Follower),
 ];
@@ -87,16 +88,21 @@ impl Fault {
             Self::Freeze => spread.signal(victim, Signal::CONT)?,
             Self::Cut => spread.net.set_link(host(victim).context("no master")?, true)?,
             Self::FullDisk => {
-                let ended = !spread.is_running(victim);
                 std::fs::remove_file(spread.disk(victim).join(BALLAST)).context("make room")?;
-                if ended {
-                    spread.launch(victim)?;
-                    return Ok(", which ended and was started again");
-                }
-                return Ok(", which went on");
+                let restarted = self.start_again(spread, victim)?;
+                return Ok(if restarted { ", which ended and was started again" } else { ", which went on" });
             }
         }
         Ok("")
+    }
+
+    /// Starts a victim that has ended of itself, as it may on a full disk.
+    pub(super) fn start_again(self, spread: &mut Spread, victim: &str) -> Result<bool> {
+        let ended = self == Self::FullDisk && !spread.is_running(victim);
+        if ended {
+            spread.launch(victim)?;
+        }
+        Ok(ended)
     }
 }
 
