@@ -55,6 +55,15 @@ fn ask<R: Rpc>(address: &str, request: &R, answer: Duration) -> Result<R::Reply,
 
 /// Asks one master after the other, and whom they take for the leader, until the leader answers.
 pub(crate) fn ask_leader<R: Rpc>(masters: &[String], request: &R) -> anyhow::Result<R::Reply> {
+    ask_leader_within(masters, request, ANSWER)
+}
+
+/// The same for what may take longer, once it is begun.
+pub(crate) fn ask_leader_within<R: Rpc>(
+    masters: &[String],
+    request: &R,
+    answer: Duration,
+) -> anyhow::Result<R::Reply> {
     let clock = SystemClock::default();
     let mut masters = masters.to_vec();
     let mut last = None;
@@ -62,7 +71,7 @@ pub(crate) fn ask_leader<R: Rpc>(masters: &[String], request: &R) -> anyhow::Res
         let mut next = 0;
         while let Some(address) = masters.get(next).cloned() {
             next += 1;
-            match ask(&address, request, ANSWER) {
+            match ask(&address, request, answer) {
                 Ok(reply) => return Ok(reply),
                 Err(error) if error.is_retryable() => {
                     if let CallError::NotLeader { leader: Some(leader) } = &error {

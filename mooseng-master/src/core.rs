@@ -8,6 +8,8 @@
 mod alike;
 mod apply;
 mod batches;
+mod checks;
+mod effect;
 pub(crate) mod group;
 mod housekeeping;
 mod leaderless;
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_env::Entropy;
-use mooseng_meta::{Batch, Command, Entry, Membership, MetaState, MetaStore, Request};
+use mooseng_meta::{Command, Entry, Membership, MetaState, Request};
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_PUSH, FLAG_REPLY, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
@@ -30,9 +32,11 @@ use mooseng_protocol::token::TokenKey;
 use mooseng_types::{ClusterId, MasterId, TimeNs};
 use prost::Message;
 
+pub use self::effect::Effect;
+
 use crate::config::Peer;
 use crate::digests::Digests;
-use crate::raft::{Node, Output, Persist, ProposeError, Recovered, Role};
+use crate::raft::{Node, Output, ProposeError, Recovered, Role};
 use crate::registry::Registry;
 use crate::service;
 use crate::sessions::Sessions;
@@ -87,37 +91,6 @@ pub struct CoreConfig {
     pub lost_group: bool,
 }
 
-/// What the edge has to do, in order.
-#[derive(Debug)]
-pub enum Effect {
-    /// To the log; [`MasterCore::persisted`] follows.
-    Persist(Persist),
-    /// The log is not needed up to here.
-    Purge {
-        /// The last entry to go.
-        index: u64,
-        /// Its term.
-        term: u64,
-    },
-    /// To another master; may be lost.
-    Send(MasterId, pb::RaftMessages),
-    /// Bytes for a connection: a reply or a push.
-    Frame(ConnId, Vec<u8>),
-    /// To another master, with the rows of this one's store: they must be of the entry that the message names.
-    /// [`MasterCore::snapshot_sent`] follows.
-    SendSnapshot(MasterId, pb::RaftMessage),
-    /// These masters are to be reached from now on, at these addresses, and no others.
-    Link(BTreeMap<MasterId, String>),
-    /// This master's state is not what the others have: it must not serve any more, nor be started again as it is.
-    OutOfService(String),
-    /// The group goes on without this master: it must not be started again as it is.
-    LeftBehind(String),
-    /// To every client connected: this master leads now.
-    Announce(Vec<u8>),
-    /// To this store; [`MasterCore::flushed`] follows.
-    Flush(Arc<dyn MetaStore>, Arc<Batch>),
-}
-
 /// Who waits for an entry to be applied.
 #[derive(Debug)]
 enum Waiter {
@@ -160,6 +133,7 @@ pub struct MasterCore {
     /// one of the group before.
     group_changed: u64,
     received: Option<snapshots::Received>,
+    checks: checks::Checks,
     digests: Digests,
     durable: u64,
     purged: u64,
@@ -205,6 +179,7 @@ impl MasterCore {
             flushing: None,
             group_changed: 0,
             received: None,
+            checks: checks::Checks::default(),
             digests: Digests::new(),
             durable: applied,
             purged,
@@ -253,6 +228,7 @@ impl MasterCore {
         self.node.set_snapshot_point(Some(self.durable));
         self.purge();
         self.retry_received(now);
+        self.begin_check(now.mono);
     }
 
     fn purge(&mut self) {
@@ -302,6 +278,7 @@ impl MasterCore {
     pub fn request(&mut self, now: Now, conn: ConnId, header: Header, body: Bytes) {
         match service::dispatch(self, now, conn, header, body) {
             Ok(service::Answer::Now(body)) => self.reply(conn, header, 0, &body),
+            Ok(service::Answer::Later) => {}
             Ok(service::Answer::Propose(request, command, context)) => {
                 let waiter = Waiter::Client { conn, header, context };
                 self.gathered.push(Gathered { request, command: *command, waiter });
@@ -396,6 +373,7 @@ impl MasterCore {
             for (_, (_, waiter)) in waiting {
                 self.answer_waiter(waiter, &error);
             }
+            self.refuse_checks(&error);
         }
         if leads.is_some() {
             self.registry.forget_reports();

@@ -78,6 +78,8 @@ fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
     let id = identity(data, config.cluster, config.number, entropy)?;
     std::fs::create_dir_all(data.join("log"))
         .with_context(|| format!("make {}", data.join("log").display()))?;
+    // A process that was killed may have left names that the disk does not have yet, and what follows builds on them.
+    FsDisk.sync_dir(data).with_context(|| format!("sync {}", data.display()))?;
     let place = StorePlace::new(data);
     place.tidy().with_context(|| format!("tidy up the stores in {}", data.display()))?;
     let dir = place.current().with_context(|| format!("find the store in {}", data.display()))?;

@@ -4,12 +4,13 @@
 //! the log and one message per peer. The thread never waits for the log or the store: the log's writer and the flusher
 //! are threads of their own, and tell by a flag and a wake-up that something is durable.
 
+mod check;
 mod connection;
 mod inbox;
 mod peers;
 mod snapshots;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Connections that may be open at once; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 4096;
+/// Who has not said hello within this time is none of ours, and does not keep others from connecting.
+const HELLO_MAX: Duration = Duration::from_secs(5);
 /// Bytes asked of a socket at once.
 const SCRATCH: usize = 64 << 10;
 /// First number of the facade's requests among the connections'.
@@ -65,6 +68,8 @@ pub struct Server {
     poll: Poll,
     listener: TcpListener,
     connections: HashMap<Token, Connection>,
+    /// Connections by age, from the first that may have yet to say hello.
+    strangers: VecDeque<(Duration, Token)>,
     /// Connections that have something to read.
     readable: BTreeSet<Token>,
     next_token: usize,
@@ -78,6 +83,7 @@ pub struct Server {
     /// The store of a snapshot that has come and is not in its place yet.
     incoming: Option<PathBuf>,
     inbox: Arc<Inbox>,
+    threads: Arc<Threads>,
     facade: HashMap<ConnId, FacadeReply>,
     next_facade: u64,
     last_tick: Duration,
@@ -143,6 +149,7 @@ impl Server {
             poll,
             listener,
             connections: HashMap::new(),
+            strangers: VecDeque::new(),
             readable: BTreeSet::new(),
             next_token: 2,
             peers: Peers::new(to_peer),
@@ -154,6 +161,7 @@ impl Server {
             data: config.data.clone(),
             incoming: None,
             inbox,
+            threads: Arc::clone(threads),
             facade: HashMap::new(),
             next_facade: FACADE_FIRST,
             last_tick: now,
@@ -238,6 +246,7 @@ impl Server {
         }
         if now.mono.saturating_sub(self.last_tick) >= MasterCore::next_tick() {
             self.last_tick = now.mono;
+            self.close_strangers(now.mono);
             self.core.tick(now);
         }
         self.core.settle(now);
@@ -263,7 +272,18 @@ impl Server {
             self.next_token += 1;
             let mut connection = Connection::new(socket, peer)?;
             connection.register(self.poll.registry(), token)?;
+            self.strangers.push_back((self.clock.monotonic(), token));
             self.connections.insert(token, connection);
+        }
+    }
+
+    fn close_strangers(&mut self, now: Duration) {
+        let old = |(since, _): &mut (Duration, Token)| now.saturating_sub(*since) >= HELLO_MAX;
+        while let Some((_, token)) = self.strangers.pop_front_if(old) {
+            if let Some(stranger) = self.connections.get(&token).filter(|it| !it.greeted()) {
+                tracing::info!(peer = %stranger.peer(), "a connection is closed that does not say hello");
+                self.close(token);
+            }
         }
     }
 
@@ -362,6 +382,9 @@ impl Server {
         if flushed {
             self.core.flushed(now);
         }
+        if let Some(found) = self.inbox.take_checked() {
+            self.core.checked(now, found);
+        }
         while let Some((kind, body, reply)) = self.inbox.take_request() {
             let conn = ConnId(self.next_facade);
             self.next_facade += 1;
@@ -397,6 +420,7 @@ impl Server {
                 }
                 // The flusher takes one batch at a time, and the core hands out one at a time.
                 Effect::Flush(store, batch) => drop(self.flusher.send((store, batch))),
+                Effect::Check(view) => check::start(&self.threads, &self.inbox, view),
             }
         }
         self.peers.flush(self.poll.registry());

@@ -30,6 +30,8 @@ const TOKEN_SECONDS: u64 = 24 * 3600;
 pub(crate) enum Answer {
     /// The reply's body.
     Now(Vec<u8>),
+    /// The reply comes by itself.
+    Later,
     /// To be agreed on first.
     Propose(Option<Request>, Box<Command>, Context),
     /// A change of the masters' group, to be agreed on first; and what is then done, for people.
@@ -78,7 +80,7 @@ pub(crate) fn dispatch(
 ) -> Result<Answer, CallError> {
     match header.kind {
         pb::ClusterStatusRequest::KIND => admin::cluster_status(core, now),
-        pb::CheckRequest::KIND => admin::check(core, now),
+        pb::CheckRequest::KIND => core.check(now, conn, header).map(|()| Answer::Later),
         pb::AddMasterRequest::KIND => admin::add_master(core, now, &decode(body)?),
         pb::RemoveMasterRequest::KIND => admin::remove_master(core, &decode(body)?),
         pb::TransferLeaderRequest::KIND => admin::transfer_leader(core, now, &decode(body)?),
@@ -160,7 +162,7 @@ impl MasterCore {
     }
 
     /// Only a leader that is sure to be the only one answers reads.
-    fn must_serve_reads(&self, now: Now) -> Result<(), CallError> {
+    pub(crate) fn must_serve_reads(&self, now: Now) -> Result<(), CallError> {
         self.must_lead()?;
         if self.node.may_serve_reads(now.mono) && self.state.settings().is_some() {
             return Ok(());

@@ -5,12 +5,15 @@ mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use mooseng_types::InodeId;
 
 use crate::inode::InodeRow;
 use crate::key;
-use crate::state::MetaState;
+use crate::settings::Totals;
+use crate::state::{FormatError, MetaState};
+use crate::store::{StoreView, Viewed};
 use crate::tables::decode;
 
 /// Something in the metadata that contradicts itself.
@@ -41,6 +44,21 @@ impl Findings<'_> {
     fn is_file(&self, inode: InodeId) -> bool {
         self.inodes.get(&inode).is_some_and(InodeRow::is_file)
     }
+}
+
+/// What a check has come to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Checked {
+    /// Everything that contradicts itself; empty if all is well.
+    pub violations: Vec<Violation>,
+    /// What there is, by the counters.
+    pub totals: Totals,
+}
+
+/// [`check`] of a store as it stood at one time. Takes a while and wants no lock: for a thread of its own.
+pub fn check_view(view: Arc<dyn StoreView>) -> Result<Checked, FormatError> {
+    let state = MetaState::open(Arc::new(Viewed(view)))?;
+    Ok(Checked { violations: check(&state), totals: state.totals() })
 }
 
 /// Everything in the metadata that contradicts itself; empty if all is well. Takes memory in proportion to the

@@ -32,7 +32,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Violation, check};
+pub use check::{Checked, Violation, check, check_view};
 pub use chunk::ChunkRow;
 pub use codec::CodecError;
 pub use command::{Command, CommittedChunk, Entry, RenameMode, Request, XattrMode};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -30,7 +30,7 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug + 'static {
 
 /// The rows of a store as they stood at one time: whole batches, from the first to one of them. A store may keep what it
 /// would else throw away for as long as a view of it lives.
-pub trait StoreView: Send {
+pub trait StoreView: Send + Sync {
     /// Rows with a key not below `from`, ascending, until `visit` says false.
     fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool);
 
@@ -51,6 +51,43 @@ pub struct Batch {
     pub applied_index: u64,
     /// The rows by key; `None` deletes.
     pub rows: BTreeMap<Vec<u8>, Option<Bytes>>,
+}
+
+/// A view as a store that nobody writes to.
+pub(crate) struct Viewed(pub(crate) Arc<dyn StoreView>);
+
+impl std::fmt::Debug for Viewed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Viewed").finish_non_exhaustive()
+    }
+}
+
+impl MetaStore for Viewed {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        self.0.get(key)
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        self.0.scan(from.max(prefix), &mut |key, value| key.starts_with(prefix) && visit(key, value));
+    }
+
+    fn write(&self, batch: &Batch) {
+        panic!("entry {} is not written to a view", batch.applied_index);
+    }
+
+    fn view(&self) -> Box<dyn StoreView> {
+        Box::new(Viewed(Arc::clone(&self.0)))
+    }
+}
+
+impl StoreView for Viewed {
+    fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        self.0.scan(from, visit);
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        self.0.get(key)
+    }
 }
 
 /// Rows in memory; gone with the process.

@@ -1,6 +1,7 @@
 //! `mooseng fsck`: the metadata checked against itself by the leader.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use mooseng_protocol::pb;
@@ -9,6 +10,9 @@ use serde::Serialize;
 use crate::Target;
 use crate::admin;
 use crate::output;
+
+/// It reads all of the metadata once.
+const LIMIT: Duration = Duration::from_secs(3600);
 
 /// What fsck takes.
 #[derive(Debug, Args)]
@@ -27,7 +31,7 @@ struct Report {
 
 /// Exit code 0 if all is right, 1 if not.
 pub(crate) fn run(target: &Target, args: &FsckArgs) -> anyhow::Result<ExitCode> {
-    let reply = admin::ask_leader(&admin::masters(target)?, &pb::CheckRequest {})?;
+    let reply = admin::ask_leader_within(&admin::masters(target)?, &pb::CheckRequest {}, LIMIT)?;
     let report = Report { violations: reply.violations, inodes: reply.inodes, chunks: reply.chunks };
     if args.json {
         output::json(&report)?;

@@ -1,5 +1,5 @@
 //! How other threads reach the loop: what is durable as of now, requests of the gRPC facade, snapshots that have come
-//! or gone, the order to stop.
+//! or gone, what a check has found, the order to stop.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use mio::{Token, Waker};
+use mooseng_meta::Checked;
 use mooseng_protocol::frame::{self, FLAG_ERROR, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
@@ -33,7 +34,11 @@ pub struct Inbox {
     requests: SyncSender<FacadeRequest>,
     taken: Mutex<Receiver<FacadeRequest>>,
     snapshots: Mutex<SnapshotNews>,
+    checked: Mutex<Option<CheckOutcome>>,
 }
+
+/// What a check has found, or why it could not be made.
+type CheckOutcome = Result<Checked, CallError>;
 
 /// What the snapshots' threads have to say. Bounded by what is under way: one frame a connection, one sender a peer.
 #[derive(Debug, Default)]
@@ -57,6 +62,7 @@ impl Inbox {
             requests,
             taken: Mutex::new(taken),
             snapshots: Mutex::default(),
+            checked: Mutex::default(),
         }
     }
 
@@ -109,6 +115,15 @@ impl Inbox {
 
     pub(super) fn take_snapshot_news(&self) -> SnapshotNews {
         std::mem::take(&mut self.snapshots.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn checked(&self, found: CheckOutcome) {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        self.wake();
+    }
+
+    pub(super) fn take_checked(&self) -> Option<CheckOutcome> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn stopping(&self) -> bool {

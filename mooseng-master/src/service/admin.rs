@@ -10,6 +10,9 @@ use super::{Answer, answer};
 use crate::core::{MasterCore, Now};
 use crate::raft::{Change, Role};
 
+/// More orphans than these are not counted: that would take too long between two heartbeats.
+const ORPHANS_COUNTED: usize = 10_000;
+
 /// The cluster as this master sees it. Answered by any master: a follower knows the masters and the servers that speak
 /// to it, the leader knows everything.
 pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, CallError> {
@@ -36,7 +39,7 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
         inodes: totals.inodes,
         used_bytes: totals.used_bytes,
         chunks: totals.chunks,
-        orphans: core.state.orphans(usize::MAX).len() as u64,
+        orphans: core.state.orphans(ORPHANS_COUNTED).len() as u64,
         epoch: core.group.epoch,
         joining: joining(core, now),
     })
@@ -83,14 +86,6 @@ fn joining(core: &MasterCore, now: Now) -> Vec<pb::MasterStatus> {
     let own = own.then(|| status(core.config.id, &core.config.name, &core.config.address));
     let strangers = core.door.asking(now.mono).filter(|knock| core.group.get(knock.id).is_none());
     own.into_iter().chain(strangers.map(|knock| status(knock.id, &knock.name, &knock.address))).collect()
-}
-
-/// fsck of the metadata.
-pub(super) fn check(core: &MasterCore, now: Now) -> Result<Answer, CallError> {
-    core.must_serve_reads(now)?;
-    let violations = mooseng_meta::check(&core.state).iter().map(ToString::to_string).collect();
-    let totals = core.state.totals();
-    answer(&pb::CheckReply { violations, inodes: totals.inodes, chunks: totals.chunks })
 }
 
 /// Lets a master that asks to be let in become a learner; it becomes a voter by itself, unless it is to stay one.

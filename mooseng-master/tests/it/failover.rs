@@ -1,5 +1,7 @@
 //! What a client sees when masters go away.
 
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
@@ -212,4 +214,12 @@ fn a_request_above_a_turns_share_is_read_to_its_end_though_nothing_follows_it() 
         let refused = stream.call(&mkdir(session, seq, &endless), &[], Duration::from_secs(5)).unwrap_err();
         assert!(matches!(refused, CallError::Refused(FsError::NameTooLong)), "{refused}");
     }
+}
+
+#[test]
+fn who_does_not_say_hello_is_turned_away() {
+    let world = World::new(1);
+    let mut stranger = TcpStream::connect(world.address(1)).unwrap();
+    stranger.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(stranger.read(&mut [0]).unwrap(), 0);
 }

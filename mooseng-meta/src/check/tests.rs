@@ -1,10 +1,14 @@
 //! The check finds what it is there to find.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mooseng_types::{ChunkId, FileKind, InodeId, SessionId};
 
-use super::check;
+use super::{Checked, check, check_view};
 use crate::key;
+use crate::settings::Totals;
+use crate::store::MetaStore as _;
 use crate::testing::World;
 
 /// Damages a world that has a bit of everything; the check must say something with `expected` in it.
@@ -108,4 +112,28 @@ fn an_orphan_with_a_name_is_found() {
     found("has names", |world, file| {
         world.state.tables.rows.put(&key::orphan(file), Bytes::from_static(&[1]));
     });
+}
+
+#[test]
+fn a_view_is_checked_as_it_was_when_it_was_taken() {
+    let mut world = World::new();
+    let dir = world.make(InodeId::ROOT, "dir", FileKind::Directory);
+    let file = world.make(dir, "file", FileKind::File);
+    world.grant(file, 0);
+    let flush = |world: &mut World| {
+        let batch = world.state.freeze().unwrap();
+        world.store.write(&batch);
+        world.state.flushed();
+        Arc::from(world.store.view())
+    };
+    let whole = flush(&mut world);
+    world.make(dir, "other", FileKind::File);
+    world.state.tables.rows.delete(&key::inode(file));
+    let damaged = flush(&mut world);
+    let totals = |inodes| Totals { inodes, chunks: 1, ..Totals::default() };
+    assert_eq!(check_view(whole), Ok(Checked { violations: Vec::new(), totals: totals(3) }));
+    let found = check_view(damaged).unwrap();
+    assert_eq!(found.totals, totals(4));
+    assert_eq!(found.violations, check(&world.state));
+    assert!(!found.violations.is_empty());
 }

@@ -62,6 +62,7 @@ impl World {
                 Effect::SendSnapshot(to, message) => self.send_snapshot(id, to, message),
                 Effect::Frame(conn, bytes) => self.send_frame(id, conn, bytes),
                 Effect::OutOfService(why) => self.accuse(format!("state_machine_safety: master {id}: {why}")),
+                Effect::Check(_) => self.accuse(format!("nobody has asked master {id} for a check")),
                 // The client here finds a new leader by asking, and every address is known.
                 Effect::Announce(_)
                 | Effect::LeftBehind(_)

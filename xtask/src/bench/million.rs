@@ -1,5 +1,5 @@
 //! `bench --suite million`: three masters with a million files: how soon they serve again after a stop and after a kill,
-//! and what writers notice of a snapshot on its way to a master that has lost its disk.
+//! and what writers notice of an fsck, and of a snapshot on its way to a master that has lost its disk.
 //!
 //! All masters share this machine's processors and, but for the round that says otherwise, one disk.
 
@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
 use self::masters::{COUNT, Masters, name};
+use self::stalls::Create;
 use super::{BenchArgs, usage, wire};
 use crate::{shell, test, wait};
 
@@ -29,6 +30,9 @@ const WRITERS: u32 = 4;
 /// How long the writers write, and how long of it before the empty master is started.
 const WRITING: Duration = Duration::from_secs(45);
 const BEFORE: Duration = Duration::from_secs(12);
+/// The same for fsck.
+const CHECKED: Duration = Duration::from_secs(30);
+const BEFORE_CHECK: Duration = Duration::from_secs(5);
 const MEMORY: &str = "/dev/shm";
 
 /// Where the first file of a load is: its directory's number, and its name.
@@ -53,6 +57,7 @@ pub(super) fn run(root: &Path, args: &BenchArgs, scratch: &Path) -> Result<()> {
         }
     }
     peaks(&masters, "after the last cold start");
+    check(&masters, &load).with_context(|| masters.last_words())?;
     snapshot(&mut masters, &load, scratch, "the disk of all").with_context(|| masters.last_words())?;
     if let Ok(memory) = tempfile::Builder::new().prefix("mooseng-bench-").tempdir_in(MEMORY) {
         let done = snapshot(&mut masters, &load, memory.path(), "memory");
@@ -142,18 +147,9 @@ fn snapshot(masters: &mut Masters, load: &Path, place: &Path, what: &str) -> Res
     masters.wipe(number, &place.join("wiped"))?;
     rustix::fs::sync();
     let before: usize = arrivals(masters).len();
-    let times = tempfile::NamedTempFile::new()?;
-    let mut command = Command::new(load);
-    command.arg(masters.addresses()).arg(WRITERS.to_string()).arg("own");
-    command.arg(WRITING.as_secs().to_string()).arg(u32::MAX.to_string()).arg(times.path());
-    let (begun, timeline) = std::thread::scope(|scope| {
-        let writing = scope.spawn(|| shell::stdout_within(&mut command, WRITING * 2));
-        let begun = now();
-        let timeline = rejoin(masters, number, before);
-        writing.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
-        Ok::<_, anyhow::Error>((begun?, timeline?))
-    })?;
-    let creates = stalls::parse(&fs::read_to_string(times.path())?)?;
+    let addresses = masters.addresses();
+    let (creates, begun, timeline) =
+        beside_writers(&addresses, load, WRITING, || rejoin(masters, number, before))?;
     let end = creates.iter().map(|it| it.start_us + it.took_us).max().context("no creates")?;
     let Timeline { started, arrived, voter, said } = timeline;
     let [rows, bytes, ms] = ["rows=", "bytes=", "ms="].map(|key| wire::value(&said, key));
@@ -167,18 +163,63 @@ fn snapshot(masters: &mut Masters, load: &Path, place: &Path, what: &str) -> Res
         ms_between(started, arrived) / 1e3,
         ms_between(started, voter) / 1e3
     );
-    println!("what {WRITERS} writers noticed:");
     let parts = [
         ("before, two masters", begun, started),
         ("the snapshot is sent", sending, arrived),
         ("start to voter", started, voter),
         ("after, three masters", voter, end),
     ];
-    for (part, from, to) in parts {
-        println!("  {part:<20}  {}", stalls::summary(&creates, from, to));
-    }
+    say_noticed(&creates, &parts);
     peaks(masters, "after the snapshot");
     Ok(())
+}
+
+/// The leader checks everything while writers write.
+fn check(masters: &Masters, load: &Path) -> Result<()> {
+    let leader = masters.in_sync(SYNC_LIMIT)?.leader;
+    let (creates, begun, (asked, said, answered)) =
+        beside_writers(&masters.addresses(), load, CHECKED, || {
+            wait::let_run(BEFORE_CHECK)?;
+            let asked = now()?;
+            let said = shell::stdout_within(masters.mooseng().arg("fsck"), CHECKED)?;
+            Ok((asked, said, now()?))
+        })?;
+    let end = creates.iter().map(|it| it.start_us + it.took_us).max().context("no creates")?;
+    println!("fsck beside writers: {} in {:.1} s", said.trim(), ms_between(asked, answered) / 1e3);
+    say_noticed(&creates, &[("before", begun, asked), ("fsck", asked, answered), ("after", answered, end)]);
+    if masters.in_sync(SYNC_LIMIT)?.leader != leader {
+        bail!("another master leads after fsck");
+    }
+    peaks(masters, "after fsck");
+    Ok(())
+}
+
+/// Does something while writers write; answers their creates, when they began, and what was done.
+fn beside_writers<T>(
+    addresses: &str,
+    load: &Path,
+    writing: Duration,
+    meanwhile: impl FnOnce() -> Result<T>,
+) -> Result<(Vec<Create>, u64, T)> {
+    let times = tempfile::NamedTempFile::new()?;
+    let mut command = Command::new(load);
+    command.arg(addresses).arg(WRITERS.to_string()).arg("own");
+    command.arg(writing.as_secs().to_string()).arg(u32::MAX.to_string()).arg(times.path());
+    let (begun, done) = std::thread::scope(|scope| {
+        let load = scope.spawn(|| shell::stdout_within(&mut command, writing * 2));
+        let begun = now();
+        let done = meanwhile();
+        load.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
+        Ok::<_, anyhow::Error>((begun?, done?))
+    })?;
+    Ok((stalls::parse(&fs::read_to_string(times.path())?)?, begun, done))
+}
+
+fn say_noticed(creates: &[Create], parts: &[(&str, u64, u64)]) {
+    println!("what {WRITERS} writers noticed:");
+    for (part, from, to) in parts {
+        println!("  {part:<20}  {}", stalls::summary(creates, *from, *to));
+    }
 }
 
 /// Instants in microseconds since 1970, and what the sender said of the snapshot.

@@ -53,8 +53,11 @@ impl Segments {
     /// Opens the log, making an empty one where there is none, and tells what it holds.
     pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Self, Recovered), LogOpenError> {
         let owner = Owner { cluster: options.cluster, master: options.master };
-        let replay = recover::replay(&*disk, &options.dir, owner)?;
         let io = |source| LogOpenError::Io { path: options.dir.clone(), source };
+        // A process that was killed may have left names that the disk does not have yet. What is appended to such a
+        // segment would go with its name when the power goes.
+        disk.sync_dir(&options.dir).map_err(io)?;
+        let replay = recover::replay(&*disk, &options.dir, owner)?;
         let mut full: VecDeque<_> = replay.segments.into();
         let recovered = replay.recovered;
         let highest_index = full.back().map_or(0, |(_, highest)| *highest);

@@ -66,6 +66,24 @@ fn the_log_reads_back_over_segment_borders_and_purges() {
 }
 
 #[test]
+fn a_segment_whose_name_a_killed_process_did_not_sync_is_there_after_a_power_cut() {
+    let disk = disk();
+    let (mut log, _) = open(&disk).unwrap();
+    (1..=30).for_each(|index| log.append(&[batch(index, vec![entry(index, 5, 200)])]).unwrap());
+    let newest =
+        disk.list(Path::new("/log")).unwrap().into_iter().rfind(|it| it.extension().unwrap() == "log");
+    let (newest, beside) = (newest.unwrap(), Path::new("/log/next.tmp"));
+    disk.rename(&newest, beside).unwrap();
+    disk.sync_dir(Path::new("/log")).unwrap();
+    disk.rename(beside, &newest).unwrap();
+    let (mut log, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.entries.len(), 30);
+    log.append(&[batch(31, vec![entry(31, 5, 200)])]).unwrap();
+    disk.power_cut(|| false);
+    assert_eq!(open(&disk).unwrap().1.entries.len(), 31);
+}
+
+#[test]
 fn an_entry_replaces_what_stood_from_its_index_on() {
     let disk = disk();
     let (mut log, _) = open(&disk).unwrap();

@@ -115,14 +115,19 @@ impl Masters {
         })
     }
 
+    /// `mooseng --master …`
+    pub(super) fn mooseng(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--master").arg(self.addresses());
+        command
+    }
+
     /// Waits until all are voters and have the same.
     pub(super) fn in_sync(&self, limit: Duration) -> Result<Status> {
         let mut synced = None;
         let waited = wait::until(limit, "all masters to be in sync", || {
-            let mut command = Command::new(&self.binary);
-            command.arg("--master").arg(self.addresses());
             // A group that is being founded, or that has let one go, has fewer.
-            synced = Status::ask(command).ok().filter(|it| it.masters.len() == COUNT && it.in_sync());
+            synced = Status::ask(self.mooseng()).ok().filter(|it| it.masters.len() == COUNT && it.in_sync());
             if synced.is_none() {
                 // Each question costs the processors that the masters are on.
                 wait::let_run(BETWEEN_QUESTIONS)?;
