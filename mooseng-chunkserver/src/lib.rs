@@ -9,6 +9,7 @@ mod changes;
 mod config;
 mod connection;
 mod engine;
+mod epoch;
 mod identity;
 mod io_pool;
 mod master_link;

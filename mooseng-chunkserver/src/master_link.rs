@@ -3,7 +3,7 @@
 //! says; the configuration only says where to look first.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::Mux;
 
 use crate::changes::{Change, Changes, ToTell};
+use crate::epoch::Epoch;
 use crate::orders::Orders;
 use crate::store::{CopyInfo, Store};
 
@@ -44,24 +45,13 @@ pub(crate) struct LinkContext {
     pub(crate) configured: BTreeSet<String>,
     /// Those that the leader has told of last.
     pub(crate) told: Mutex<BTreeSet<String>>,
-    /// The highest epoch of the masters' group ever heard of.
-    pub(crate) epoch: AtomicU64,
+    pub(crate) epoch: Epoch,
 }
 
 impl LinkContext {
     fn wanted(&self) -> BTreeSet<String> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         self.configured.union(&told).cloned().collect()
-    }
-
-    /// Whoever says an epoch below one that was heard before is of a group that was made anew without it, and must not
-    /// order anything. 0 is said by a master that is in no group yet.
-    fn must_be_current(&self, epoch: u64) -> Result<(), CallError> {
-        if epoch == 0 || self.epoch.fetch_max(epoch, Ordering::AcqRel) <= epoch {
-            return Ok(());
-        }
-        let message = "it is of a group of masters that was made anew without it".to_owned();
-        Err(CallError::Rejected { message })
     }
 }
 
@@ -120,13 +110,13 @@ fn run(context: &LinkContext, master: &str) {
 fn connect(context: &LinkContext, master: &str) -> Result<Arc<Mux>, CallError> {
     let orders = Arc::clone(&context.orders);
     let on_push = move |kind: u16, body: Bytes| orders.take(kind, &body);
-    let hello = pb::Hello { epoch: context.epoch.load(Ordering::Acquire), ..context.hello.clone() };
+    let hello = pb::Hello { epoch: context.epoch.highest(), ..context.hello.clone() };
     let (mux, reply) = Mux::connect(master, &hello, CONNECT_TIMEOUT, on_push)?;
     if reply.cluster_id != context.hello.cluster_id {
         let message = "the master belongs to another cluster".to_owned();
         return Err(CallError::Rejected { message });
     }
-    context.must_be_current(reply.epoch)?;
+    context.epoch.hear(reply.epoch)?;
     Ok(mux)
 }
 
@@ -146,7 +136,7 @@ fn talk(context: &LinkContext, mux: &Mux) -> Result<(), CallError> {
                 address: context.address.clone(),
             };
             let reply = mux.call(&request, &[], CALL_TIMEOUT)?;
-            context.must_be_current(reply.epoch)?;
+            context.epoch.hear(reply.epoch)?;
             leader = reply.leader;
             if reply.leader {
                 let masters = reply.masters.into_iter().take(MASTERS_MAX).collect();

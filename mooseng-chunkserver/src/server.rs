@@ -17,6 +17,7 @@ use mooseng_types::ClusterId;
 use crate::changes::Changes;
 use crate::config::Config;
 use crate::connection::{Service, serve};
+use crate::epoch::Epoch;
 use crate::identity::Identity;
 use crate::io_pool::IoPool;
 use crate::master_link::{self, LinkContext};
@@ -96,6 +97,7 @@ impl ChunkServer {
         let disk: Arc<dyn Disk> = Arc::new(FsDisk);
         let identity =
             Identity::load(&*disk, &SystemEntropy, &config.data, ClusterId::parse(&config.cluster_id))?;
+        let epoch = Epoch::load(Arc::clone(&disk), &config.data)?;
         let locks = config.disks.iter().map(|root| identity.claim_disk(&*disk, root));
         let disk_locks = locks.collect::<Result<Vec<_>, _>>()?;
         let listener = listen(&config.listen)?;
@@ -134,7 +136,7 @@ impl ChunkServer {
             server: AtomicU32::new(0),
             configured: config.masters.iter().cloned().collect(),
             told: Mutex::default(),
-            epoch: AtomicU64::new(0),
+            epoch,
         });
         let server = Self {
             service,
