@@ -6,6 +6,7 @@
 mod incoming;
 mod place;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use fjall::compaction::Leveled;
 use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
+use mooseng_env::{Disk as _, FsDisk};
 use mooseng_meta::{Batch, MetaStore, StoreView};
 
 pub use incoming::{IncomingError, IncomingStore};
@@ -49,6 +51,9 @@ fn options() -> KeyspaceCreateOptions {
 impl FjallStore {
     /// Opens the store in `dir`, making it where there is none.
     pub fn open(dir: &Path) -> Result<Self, fjall::Error> {
+        if dir.exists() {
+            sync_names(dir)?;
+        }
         let database = Database::builder(dir).cache_size(BLOCK_CACHE_BYTES).worker_threads(1).open()?;
         let rows = database.keyspace("rows", options)?;
         Ok(Self { database, rows })
@@ -81,6 +86,18 @@ impl FjallStore {
         }
         Ok(())
     }
+}
+
+/// A process that was killed may have left names that the disk does not have yet. The engine deletes what they have
+/// superseded, and the Raft log is purged behind what it reads: with the power, both would go.
+fn sync_names(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_names(&entry.path())?;
+        }
+    }
+    FsDisk.sync_dir(dir)
 }
 
 /// What a broken store means.
