@@ -7,21 +7,21 @@
 mod check;
 mod connection;
 mod inbox;
+mod listener;
 mod peers;
 mod snapshots;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use mooseng_env::{Clock, SystemEntropy, Threads};
 use mooseng_meta::{Batch, MetaStore, applied_index_of};
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Frame, Header};
@@ -36,8 +36,9 @@ use prost::Message;
 pub use self::inbox::{FacadeReply, Inbox};
 
 use self::connection::{Connection, READ_MAX, Rest};
+use self::listener::Listener;
 use self::peers::Peers;
-use self::snapshots::{Incoming, Snapshots};
+use self::snapshots::{Incoming, Snapshots, put_in_place};
 use crate::config::Config;
 use crate::core::{ConnId, Effect, MasterCore, Now};
 use crate::open::{Opened, open, take_out_of_service};
@@ -66,7 +67,7 @@ pub struct Server {
     core: MasterCore,
     clock: Arc<dyn Clock>,
     poll: Poll,
-    listener: TcpListener,
+    listener: Listener,
     connections: HashMap<Token, Connection>,
     /// Connections by age, from the first that may have yet to say hello.
     strangers: VecDeque<(Duration, Token)>,
@@ -116,8 +117,7 @@ impl Server {
         let Opened { id, state, segments, recovered, place, lost_group } = opened;
         let poll = Poll::new()?;
         let address: SocketAddr = config.listen.parse().map_err(io::Error::other)?;
-        let mut listener = TcpListener::bind(address)?;
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let listener = Listener::bind(address, poll.registry(), LISTENER)?;
         let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), WAKER)?));
         let done = Arc::clone(&inbox);
         let log = LogWriter::start(threads, segments, move |number| done.persisted(number))?;
@@ -171,7 +171,7 @@ impl Server {
 
     /// Where it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.address()
     }
 
     /// How others reach the loop.
@@ -216,7 +216,7 @@ impl Server {
         let now = self.now();
         for event in events.iter() {
             match event.token() {
-                LISTENER => self.accept()?,
+                LISTENER => self.accept(),
                 WAKER => {}
                 token if self.peers.owns(token) => {
                     self.peers.event(event, self.poll.registry());
@@ -247,33 +247,30 @@ impl Server {
         if now.mono.saturating_sub(self.last_tick) >= MasterCore::next_tick() {
             self.last_tick = now.mono;
             self.close_strangers(now.mono);
+            if self.listener.has_failed() {
+                self.accept();
+            }
             self.core.tick(now);
         }
         self.core.settle(now);
         self.perform()
     }
 
-    fn accept(&mut self) -> io::Result<()> {
-        loop {
-            let (socket, peer) = match self.listener.accept() {
-                Ok(accepted) => accepted,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => {
-                    // Too many open files, or a peer that has gone again: nothing that ends the service.
-                    tracing::warn!(%error, "a connection was not accepted");
-                    return Ok(());
-                }
-            };
+    fn accept(&mut self) {
+        while let Some((socket, peer)) = self.listener.next() {
             if self.connections.len() >= CONNECTIONS_MAX {
                 tracing::warn!(%peer, "too many connections; one was turned away");
                 continue;
             }
             let token = Token(self.next_token);
             self.next_token += 1;
-            let mut connection = Connection::new(socket, peer)?;
-            connection.register(self.poll.registry(), token)?;
-            self.strangers.push_back((self.clock.monotonic(), token));
-            self.connections.insert(token, connection);
+            match Connection::new(socket, peer, self.poll.registry(), token) {
+                Ok(connection) => {
+                    self.strangers.push_back((self.clock.monotonic(), token));
+                    self.connections.insert(token, connection);
+                }
+                Err(error) => tracing::warn!(%error, %peer, "a connection was not accepted"),
+            }
         }
     }
 
@@ -420,7 +417,7 @@ impl Server {
                 }
                 // The flusher takes one batch at a time, and the core hands out one at a time.
                 Effect::Flush(store, batch) => drop(self.flusher.send((store, batch))),
-                Effect::Check(view) => check::start(&self.threads, &self.inbox, view),
+                Effect::Check(store) => check::start(&self.threads, &self.inbox, store),
             }
         }
         self.peers.flush(self.poll.registry());
@@ -477,18 +474,6 @@ impl Server {
             self.core.closed(ConnId(token.0 as u64));
         }
     }
-}
-
-/// The store in `dir` takes the place of the one in use, which is closed and goes.
-fn put_in_place(place: &StorePlace, dir: &Path) -> io::Result<()> {
-    let replaced = place.switch(dir)?;
-    // What cannot be removed now is at the next start.
-    if replaced != dir
-        && let Err(error) = std::fs::remove_dir_all(&replaced)
-    {
-        tracing::warn!(%error, dir = %replaced.display(), "the store that a snapshot has replaced is still there");
-    }
-    Ok(())
 }
 
 /// The answer to a frame of a snapshot.

@@ -42,9 +42,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: TcpStream, peer: SocketAddr) -> io::Result<Self> {
+    /// Takes over an accepted socket, of which the poll speaks as `token` from now on.
+    pub(super) fn new(
+        mut socket: TcpStream,
+        peer: SocketAddr,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         keep_alive(&socket)?;
+        registry.register(&mut socket, token, Interest::READABLE)?;
         Ok(Self {
             socket,
             peer,
@@ -58,10 +65,6 @@ impl Connection {
             ending: false,
             broken: false,
         })
-    }
-
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::READABLE)
     }
 
     pub(super) fn deregister(&mut self, registry: &Registry) {
@@ -203,7 +206,9 @@ mod tests {
         peer.write_all(&sent).unwrap();
         while socket.peek(&mut [0; 200]).unwrap() < sent.len() {}
         socket.set_nonblocking(true).unwrap();
-        let mut connection = Connection::new(TcpStream::from_std(socket), address).unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let socket = TcpStream::from_std(socket);
+        let mut connection = Connection::new(socket, address, poll.registry(), Token(0)).unwrap();
         let mut fill = || connection.fill(&mut [0; 16], 48);
         assert_eq!([fill(), fill(), fill()], [Rest::More, Rest::More, Rest::Nothing]);
         drop(peer);

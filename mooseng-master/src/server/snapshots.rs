@@ -1,7 +1,7 @@
 //! Snapshots on their way, out and in: threads of their own, so that no heartbeat ever waits behind one.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -196,4 +196,16 @@ impl Incoming {
         inbox.snapshot_arrived(Arrived { message: received.message, store, dir: it.dir });
         Ok(())
     }
+}
+
+/// The store in `dir` takes the place of the one in use, which is closed and goes.
+pub(super) fn put_in_place(place: &StorePlace, dir: &Path) -> io::Result<()> {
+    let replaced = place.switch(dir)?;
+    // What cannot be removed now is at the next start.
+    if replaced != dir
+        && let Err(error) = std::fs::remove_dir_all(&replaced)
+    {
+        tracing::warn!(%error, dir = %replaced.display(), "the store that a snapshot has replaced is still there");
+    }
+    Ok(())
 }
