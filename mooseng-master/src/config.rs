@@ -1,5 +1,6 @@
 //! `mooseng-master.toml`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -180,6 +181,14 @@ impl ConfigFile {
         );
         ensure!(self.peers.windows(2).all(|two| two[0].id != two[1].id), "two peers have the same id");
         ensure!(self.peers.len() <= 16, "peers must be 16 masters at most");
+        let grpc = Some(&self.grpc_listen).filter(|address| !address.is_empty());
+        let own = [("listen", &self.listen)].into_iter().chain(grpc.map(|address| ("grpc_listen", address)));
+        for (key, address) in own.chain(self.peers.iter().map(|peer| ("address in peers", &peer.address))) {
+            ensure!(
+                address.parse::<SocketAddr>().is_ok(),
+                "{key} {address:?} must be an IP address and a port, such as \"10.0.0.1:9421\" (host names are not looked up)"
+            );
+        }
         ensure!((1..=9).contains(&self.copies), "copies must be 1 to 9");
         ensure!(self.heartbeat_ms >= 10, "heartbeat_ms must be at least 10");
         ensure!(
@@ -243,6 +252,8 @@ mod tests {
         assert!(check(ConfigFile::default()).contains("cluster_id"));
         assert!(check(ConfigFile { copies: 0, ..ConfigFile::default() }).contains("copies"));
         assert!(check(ConfigFile { id: 65_536, ..ConfigFile::default() }).contains("65535"));
+        let named = ConfigFile { listen: "moose.example:9421".into(), ..ConfigFile::default() };
+        assert!(check(named).contains("listen \"moose.example:9421\" must be an IP address"));
         let other = vec![Peer { id: 2, ..Peer::default() }];
         assert!(check(ConfigFile { peers: other, ..ConfigFile::default() }).contains("this master"));
     }
