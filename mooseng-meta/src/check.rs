@@ -65,20 +65,27 @@ pub fn check_view(view: Arc<dyn StoreView>) -> Result<Checked, FormatError> {
 /// namespace.
 #[must_use]
 pub fn check(state: &MetaState) -> Vec<Violation> {
-    let rows = &state.tables.rows;
     let id = |key: &[u8]| InodeId::from_raw(key::number_at(key, 1));
-    let inodes = rows.collect(b"i", &[], usize::MAX, |key, value| (id(key), decode(key, value)));
-    let orphans = rows.collect(b"o", &[], usize::MAX, |key, _| id(key));
-    let mut findings = Findings {
-        state,
-        inodes: inodes.into_iter().collect(),
-        orphans: orphans.into_iter().collect(),
-        violations: Vec::new(),
-    };
+    let mut findings =
+        Findings { state, inodes: BTreeMap::new(), orphans: BTreeSet::new(), violations: Vec::new() };
+    each(state, b"i", |key, value| {
+        findings.inodes.insert(id(key), decode(key, value));
+    });
+    each(state, b"o", |key, _| {
+        findings.orphans.insert(id(key));
+    });
     names::check(&mut findings);
     chunks::check(&mut findings);
     check_totals(&mut findings);
     findings.violations
+}
+
+/// Shows every row of a table, without having them all in memory.
+fn each(state: &MetaState, table: &[u8], mut show: impl FnMut(&[u8], &[u8])) {
+    state.tables.rows.scan(table, &[], &mut |key, value| {
+        show(key, value);
+        true
+    });
 }
 
 fn check_totals(findings: &mut Findings<'_>) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mooseng_types::{ChunkId, ChunkIndex, InodeId, SessionId};
 
-use super::Findings;
+use super::{Findings, each};
 use crate::chunk::{ChunkRow, FULL_LENGTH};
 use crate::codec::v1::row::Number;
 use crate::key;
@@ -13,8 +13,8 @@ use crate::tables::decode;
 pub(super) fn check(findings: &mut Findings<'_>) {
     let rows = &findings.state.tables.rows;
     let id = |key: &[u8]| ChunkId::from_raw(key::number_at(key, 1));
-    let chunks = rows.collect(b"c", &[], usize::MAX, |key, value| (id(key), decode::<ChunkRow>(key, value)));
-    let chunks: BTreeMap<ChunkId, ChunkRow> = chunks.into_iter().collect();
+    let mut chunks: BTreeMap<ChunkId, ChunkRow> = BTreeMap::new();
+    each(findings.state, b"c", |key, value| drop(chunks.insert(id(key), decode(key, value))));
     let dead = rows.collect(b"g", &[], usize::MAX, |key, _| id(key));
     let places = rows.collect(b"f", &[], usize::MAX, |key, value| {
         let place =

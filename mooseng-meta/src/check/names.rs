@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mooseng_types::{FileKind, FileName, INLINE_MAX, InodeId};
 
-use super::Findings;
+use super::{Findings, each};
 use crate::inode::{Dentry, InodeRow};
 use crate::key;
 use crate::tables::decode;
@@ -22,27 +22,26 @@ struct Links {
 
 pub(super) fn check(findings: &mut Findings<'_>) {
     let links = check_entries(findings);
-    for (inode, row) in findings.inodes.clone() {
-        check_object(findings, &links, inode, row);
+    let inodes = std::mem::take(&mut findings.inodes);
+    for (inode, row) in &inodes {
+        check_object(findings, &links, *inode, row);
     }
-    check_tree(findings);
-    check_belongings(findings);
-    let orphans = findings.orphans.clone();
-    for inode in orphans {
-        let nameless = findings.inodes.get(&inode).is_some_and(|row| row.nlink == 0);
+    for inode in std::mem::take(&mut findings.orphans) {
+        let nameless = inodes.get(&inode).is_some_and(|row| row.nlink == 0);
         findings.demand(nameless, || format!("orphan {inode} has names or does not exist"));
     }
+    findings.inodes = inodes;
+    check_tree(findings);
+    check_belongings(findings);
 }
 
 fn check_entries(findings: &mut Findings<'_>) -> Links {
     let mut links = Links::default();
-    let entries = findings.state.tables.rows.collect(b"d", &[], usize::MAX, |key, value| {
-        let parent = InodeId::from_raw(key::number_at(key, 1));
-        (parent, key::number_at(key, 9), key[17..].to_vec(), decode::<Dentry>(key, value))
-    });
-    for (parent, cookie, name, dentry) in entries {
+    each(findings.state, b"d", |key, value| {
+        let (parent, cookie) = (InodeId::from_raw(key::number_at(key, 1)), key::number_at(key, 9));
+        let (name, dentry) = (&key[17..], decode::<Dentry>(key, value));
         let what = || format!("entry {} of {parent}", name.escape_ascii());
-        let placed = FileName::parse(&name).is_ok_and(|name| key::cookie(&name) == cookie);
+        let placed = FileName::parse(name).is_ok_and(|name| key::cookie(&name) == cookie);
         findings.demand(placed, || format!("{} is in the wrong place", what()));
         let live = findings.inodes.get(&parent).is_some_and(|row| row.is_dir() && row.nlink > 0);
         findings.demand(live, || format!("{} is in no directory", what()));
@@ -56,11 +55,11 @@ fn check_entries(findings: &mut Findings<'_>) -> Links {
             *links.subdirs.entry(parent).or_default() += 1;
             links.above.insert(dentry.inode, parent);
         }
-    }
+    });
     links
 }
 
-fn check_object(findings: &mut Findings<'_>, links: &Links, inode: InodeId, row: InodeRow) {
+fn check_object(findings: &mut Findings<'_>, links: &Links, inode: InodeId, row: &InodeRow) {
     let names = links.names.get(&inode).copied().unwrap_or(0);
     let orphan = findings.orphans.contains(&inode);
     findings.demand(orphan == (row.nlink == 0), || {
