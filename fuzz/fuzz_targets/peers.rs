@@ -122,6 +122,7 @@ impl World {
             election: Duration::from_millis(250),
             session_timeout: Duration::from_secs(5),
             log_keep_bytes: 64,
+            lost_group: false,
         };
         let (store, recovered) = match kind % 3 {
             0 => (Arc::new(MemoryStore::new()), Recovered::default()),
@@ -312,7 +313,8 @@ fn compact(bytes: &[u8; COMPACT]) -> pb::RaftMessage {
 fn join(bytes: &[u8; 2]) -> pb::RaftMessages {
     let joins = member(id(bytes[0]), false);
     let address = format!("{}{}", joins.address, bytes[1]);
-    let join = Some(pb::JoinRequest { id: joins.id.raw(), name: joins.name, address });
+    let lost_group = bytes[1] & 0x80 != 0;
+    let join = Some(pb::JoinRequest { id: joins.id.raw(), name: joins.name, address, lost_group });
     pb::RaftMessages { join, ..Default::default() }
 }
 
@@ -334,7 +336,8 @@ fn digest(bytes: &[u8; 4]) -> pb::RaftMessages {
     let [from, index, digest, flags] = *bytes;
     let number = u64::from(digest);
     let index = u64::from(index) * 32;
-    let differs = (flags & 3 == 3).then_some(pb::DigestDiffers { index, yours: number, ours: 1 });
+    let member = if flags & 8 == 0 { OWN.raw() } else { id(from).raw() };
+    let differs = (flags & 3 == 3).then_some(pb::DigestDiffers { index, yours: number, ours: 1, member });
     let answer =
         pb::RaftMessage { kind: 9, to: OWN.raw(), from: id(from).raw(), term: 1, ..Default::default() };
     let all_have = if flags & 4 == 0 { 0 } else { u64::from(flags) };

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use bytes::Bytes;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use mooseng_types::{ClusterId, MasterId};
 use serde::Deserialize;
 
@@ -124,18 +122,6 @@ impl Config {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         let file = ConfigFile::parse(&text).with_context(|| path.display().to_string())?;
         file.check().with_context(|| format!("check {}", path.display()))
-    }
-
-    /// The hello to another master, in the life `id` of this one.
-    pub(crate) fn hello_to_peer(&self, id: MasterId) -> pb::Hello {
-        pb::Hello {
-            cluster_id: Bytes::copy_from_slice(&self.cluster.bytes()),
-            protocol_version: PROTOCOL_VERSION,
-            role: pb::Role::Master.into(),
-            name: self.name.clone(),
-            epoch: 0,
-            node_id: id.raw(),
-        }
     }
 
     /// What the core needs of it. `lost_group`: this master was in a group of which it has nothing any more.

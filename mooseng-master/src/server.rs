@@ -129,7 +129,7 @@ impl Server {
                 done.flushed();
             }
         })?;
-        let to_peer = config.hello_to_peer(id);
+        let to_peer = peers::hello(config, id);
         let incoming = Incoming { place: place.clone(), cache_bytes: config.cache_bytes };
         let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
         let key = TokenKey::new(&config.secret);

@@ -16,11 +16,30 @@ pub(crate) fn verify(root: &Path) -> Result<()> {
     tidy::run(root)?;
     cargo(root, &["fmt", "--all", "--check"])?;
     cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    fuzz_targets(root)?;
     let mut doc = command(root, &["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
     doc.env("RUSTDOCFLAGS", "-Dwarnings -Arustdoc::private_intra_doc_links");
     shell::visible(&mut doc, BUILD_LIMIT)?;
     println!("verify: all good in {} s", start.elapsed().as_secs());
     Ok(())
+}
+
+/// They are a workspace of their own, which nothing else builds but `fuzz`. They are not linked here, so what they are
+/// linked with, which takes a C++ compiler, need not be there.
+fn fuzz_targets(root: &Path) -> Result<()> {
+    let words = [
+        "check",
+        "--locked",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+        "--target-dir",
+        "target",
+        "--bins",
+        "--examples",
+    ];
+    let mut check = command(root, &words);
+    check.env("CUSTOM_LIBFUZZER_PATH", "target/libfuzzer.a");
+    shell::visible(&mut check, BUILD_LIMIT)
 }
 
 pub(crate) fn fix(root: &Path) -> Result<()> {

@@ -8,17 +8,19 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, Header};
-use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
+use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use mooseng_types::MasterId;
 use prost::Message;
 use rustix::net::sockopt;
+
+use crate::config::Config;
 
 /// Tokens of peers begin here, far above those of accepted connections.
 const FIRST_TOKEN: usize = 1 << 48;
@@ -31,6 +33,18 @@ const RETRY: Duration = Duration::from_millis(100);
 const DIAL_MAX: Duration = Duration::from_secs(1);
 /// What is not acknowledged by the peer's kernel for so long ends the connection, for the same reason.
 const UNACKNOWLEDGED_MAX_MS: u32 = 2000;
+
+/// What a master says to another first, in the life `id`.
+pub(super) fn hello(config: &Config, id: MasterId) -> pb::Hello {
+    pb::Hello {
+        cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
+        protocol_version: PROTOCOL_VERSION,
+        role: pb::Role::Master.into(),
+        name: config.name.clone(),
+        epoch: 0,
+        node_id: id.raw(),
+    }
+}
 
 #[derive(Debug)]
 struct Link {
