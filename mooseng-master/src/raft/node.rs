@@ -283,7 +283,8 @@ impl Node {
     /// cannot, which is elected as soon as it stands.
     fn can_stand(&self) -> bool {
         let alone = self.raw.store().conf_state.voters == [self.raw.raft.id];
-        self.installing.is_none() && (!alone || self.is_log_durable())
+        let snapshot = self.has_accepted_snapshot() || self.installing.is_some();
+        !snapshot && (!alone || self.is_log_durable())
     }
 
     fn is_log_durable(&self) -> bool {

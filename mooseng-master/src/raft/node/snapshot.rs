@@ -61,3 +61,30 @@ impl Node {
         Some((metadata.index, metadata.term))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raft::eraftpb::MessageType;
+
+    use super::super::Role;
+    use super::super::testing::{NOW, from, node, settle};
+    use super::*;
+
+    #[test]
+    fn nobody_stands_for_election_between_a_snapshot_and_its_way_to_the_disk() {
+        let mut node = node(3);
+        let snapshot = pb::RaftSnapshot { index: 117, term: 1, voters: vec![2], learners: vec![3] };
+        let message = pb::RaftMessage { snapshot: Some(snapshot), ..from(3, MessageType::MsgSnapshot, 1) };
+        node.snapshot_received(NOW, message);
+        assert!(node.has_accepted_snapshot());
+        for tick in 1..200 {
+            node.tick(Duration::from_millis(10 * tick));
+        }
+        assert_eq!(node.role(), Role::Follower);
+        settle(&mut node);
+        for tick in 200..400 {
+            node.tick(Duration::from_millis(10 * tick));
+        }
+        assert_eq!(node.role(), Role::Leader, "the only voter of the group that the snapshot is of");
+    }
+}
