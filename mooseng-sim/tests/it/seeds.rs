@@ -28,4 +28,6 @@ pub(crate) const KEPT: &[(u64, Shape)] = &[
     (208_530_284_579, Shape::Three),
     // A master that led, or stood for election, when it learned of its own removal.
     (18, Shape::Five),
+    // A segment of the log made before its master was killed, and appended to after, did not have its name on the disk.
+    (840_806_868_890, Shape::Three),
 ];
