@@ -209,12 +209,12 @@ impl MasterCore {
             address: member.address.clone(),
             voter: member.voter,
         };
-        let view = pb::GroupView {
-            epoch: self.group.epoch,
-            index: self.state.applied_index(),
-            members: self.group.members.iter().map(member).collect(),
-        };
-        self.effects.push(Effect::Send(to, pb::RaftMessages { group: Some(view), ..Default::default() }));
+        let members = self.group.members.iter().map(member).collect();
+        let view = pb::GroupView { epoch: self.group.epoch, index: self.state.applied_index(), members };
+        // A forged message says that it is this master's own; and one may lead when it learns that it is removed.
+        if to != self.config.id {
+            self.effects.push(Effect::Send(to, pb::RaftMessages { group: Some(view), ..Default::default() }));
+        }
     }
 
     fn hear_view(&mut self, view: &pb::GroupView) {
