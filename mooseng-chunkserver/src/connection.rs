@@ -12,7 +12,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::token::{TOKEN_SIZE, Token, TokenKey};
-use mooseng_protocol::transport::{FrameReader, FrameStream, greet, keep_alive};
+use mooseng_protocol::transport::{FrameReader, FrameStream, greet};
 use mooseng_types::{BLOCK_SIZE, ChunkId, ChunkVersion, FsError};
 
 use crate::io_pool::IoPool;
@@ -48,10 +48,6 @@ impl Service {
 
 /// Serves one connection until it ends or its socket is shut down; then waits for what is at work.
 pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream) {
-    // A client whose machine has died says nothing: without this its thread would wait for ever.
-    if let Err(error) = keep_alive(&socket) {
-        tracing::debug!(%error, "no keep-alive on a connection");
-    }
     let stream = match FrameStream::new(socket) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "connection lost before its first frame"),

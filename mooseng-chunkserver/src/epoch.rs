@@ -15,7 +15,14 @@ use crate::server::StartError;
 pub(crate) struct Epoch {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    highest: Mutex<u64>,
+    heard: Mutex<Heard>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    highest: u64,
+    /// What the file says; less while it cannot be written.
+    noted: u64,
 }
 
 impl Epoch {
@@ -36,37 +43,39 @@ impl Epoch {
                 digits.and_then(|digits| digits.parse().ok()).ok_or_else(damaged)?
             }
         };
-        Ok(Self { disk, path, highest: Mutex::new(highest) })
+        Ok(Self { disk, path, heard: Mutex::new(Heard { highest, noted: highest }) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        self.highest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn highest(&self) -> u64 {
-        *self.lock()
+        self.lock().highest
     }
 
     /// Whoever says an epoch below one that was heard before is of a group that was made anew without it, and must not
-    /// order anything. A higher one is durable before it counts. 0 is said by a master that is in no group yet.
+    /// order anything. 0 is said by a master that is in no group yet. A disk without room for the note keeps nobody from
+    /// being obeyed, who may have chunks deleted; it is tried again at every heartbeat.
     pub(crate) fn hear(&self, epoch: u64) -> Result<(), CallError> {
-        let mut highest = self.lock();
-        match epoch {
-            0 => Ok(()),
-            _ if epoch < *highest => {
-                let message = "it is of a group of masters that was made anew without it".to_owned();
-                Err(CallError::Rejected { message })
-            }
-            _ if epoch == *highest => Ok(()),
-            _ => {
-                let noted = self.disk.write_whole(&self.path, format!("{epoch}\n").as_bytes());
-                noted.map_err(|error| CallError::Unavailable {
-                    message: format!("{} cannot be written: {error}", self.path.display()),
-                })?;
-                *highest = epoch;
-                Ok(())
+        let mut heard = self.lock();
+        if epoch != 0 && epoch < heard.highest {
+            let message = "it is of a group of masters that was made anew without it".to_owned();
+            return Err(CallError::Rejected { message });
+        }
+        let is_new = epoch > heard.highest;
+        heard.highest = heard.highest.max(epoch);
+        if heard.noted < heard.highest {
+            match self.disk.write_whole(&self.path, format!("{}\n", heard.highest).as_bytes()) {
+                Ok(()) => heard.noted = heard.highest,
+                Err(error) if is_new => {
+                    let path = self.path.display();
+                    tracing::warn!(%path, %error, "the masters' epoch is not written down; trying on. Until then a restart forgets it");
+                }
+                Err(_) => {}
             }
         }
+        Ok(())
     }
 }
 
@@ -91,10 +100,21 @@ mod tests {
         let epoch = load();
         assert_eq!(epoch.highest(), 3);
         assert!(matches!(epoch.hear(2), Err(CallError::Rejected { .. })));
+    }
+
+    #[test]
+    fn a_disk_without_room_for_the_note_keeps_no_master_away_and_gets_it_later() {
+        let disk = MemoryDisk::new(1 << 20);
+        disk.create_dir_all(Path::new("/data")).unwrap();
+        let load = || Epoch::load(Arc::new(disk.clone()), Path::new("/data")).unwrap();
+        let epoch = load();
         disk.set_capacity(0);
-        assert!(matches!(epoch.hear(4), Err(CallError::Unavailable { .. })));
-        assert_eq!(epoch.highest(), 3, "what is not durable does not count");
-        epoch.hear(3).unwrap();
+        epoch.hear(4).unwrap();
+        assert!(matches!(epoch.hear(3), Err(CallError::Rejected { .. })));
+        assert_eq!(load().highest(), 0);
+        disk.set_capacity(1 << 20);
+        epoch.hear(4).unwrap();
+        assert_eq!(load().highest(), 4);
     }
 
     #[test]

@@ -13,8 +13,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Questions without an answer after which the connection has failed.
 const UNANSWERED_MAX: u32 = 3;
 
-/// Lets a connection fail within a minute if the machine at its other end is gone (`tcp(7)`, `SO_KEEPALIVE`). For the
-/// side that waits for requests: nothing that it sends would tell.
+/// Lets a connection fail within a minute if the machine at its other end is gone (`tcp(7)`, `SO_KEEPALIVE`): whoever
+/// only waits, for a request or for an answer, sends nothing that would tell.
 pub fn keep_alive(socket: impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_keepidle(&socket, IDLE)?;
     sockopt::set_tcp_keepintvl(&socket, INTERVAL)?;

@@ -11,6 +11,7 @@ use prost::Message;
 use crate::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_REPLY, Frame, FrameError, HEADER_SIZE, Header};
 use crate::rpc::Rpc;
 use crate::status::{CallError, TransportError};
+use crate::transport::keep_alive;
 use crate::{PROTOCOL_VERSION, pb};
 
 /// How much is asked of the socket at once while looking for a header.
@@ -227,6 +228,7 @@ impl FrameStream {
     /// Takes over a connected socket; nothing is sent.
     pub fn new(socket: TcpStream) -> std::io::Result<Self> {
         socket.set_nodelay(true)?;
+        keep_alive(&socket)?;
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         let peer: Arc<str> = socket.peer_addr()?.to_string().into();
         let socket = Arc::new(socket);
