@@ -80,6 +80,7 @@ fn attr() -> Attr {
         mtime: time,
         ctime: time,
         btime: time,
+        content_version: 4,
     }
 }
 

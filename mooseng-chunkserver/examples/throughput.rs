@@ -129,6 +129,7 @@ fn write_all(
             checksums: checksum::of_range(ChunkId::from_raw(chunk), offset, &bytes),
             chain: chain.to_vec(),
             sync: false,
+            continues: false,
         };
         in_flight.push_back(client.send(&request, &[IoSlice::new(&bytes)], TIMEOUT)?);
     }
@@ -168,6 +169,7 @@ fn read_all(client: &mut FrameStream, base: u64, total: u64) -> anyhow::Result<(
             version: 1,
             offset: u32::try_from(at % CHUNK_SIZE)?,
             length: u32::try_from(PIECE)?,
+            verify: false,
         };
         in_flight.push_back((client.send(&request, &[], TIMEOUT)?, chunk));
     }

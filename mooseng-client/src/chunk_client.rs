@@ -88,6 +88,7 @@ impl ChunkClient {
             checksums: checksum::of_range(chunk.chunk, offset, data),
             chain: behind_first(chain),
             sync,
+            continues: false,
         };
         let timeout = if sync { SYNC_TIMEOUT } else { WRITE_TIMEOUT };
         self.chain_call(chain, &request, data, timeout)
@@ -136,6 +137,7 @@ impl ChunkClient {
             version: chunk.version.raw(),
             offset: u32::try_from(offset).unwrap_or(u32::MAX),
             length: u32::try_from(length).unwrap_or(u32::MAX),
+            verify: false,
         };
         self.with_stream(address, |stream| {
             let reply = wire::call(stream, &request, &[], READ_TIMEOUT, || false)?;

@@ -154,6 +154,7 @@ impl Keeper<'_> {
             session: session.id.raw(),
             open_inodes: if list { client.open_inodes() } else { Vec::new() },
             list_follows: list,
+            as_of: 0,
         };
         // Whoever is believed to lead is asked first; if it is gone, another one may lead.
         self.controls.sort_by_key(|control| *control.address != *leader);

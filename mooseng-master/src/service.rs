@@ -203,6 +203,7 @@ impl MasterCore {
             inline: grant.inline,
             token: Bytes::copy_from_slice(&self.key.sign(&token)),
             fresh: grant.fresh,
+            attr: None,
         }
     }
 
@@ -245,6 +246,7 @@ impl MasterCore {
             valid_length: row.valid_length,
             servers: self.addresses(&row.servers, now),
             token: self.read_token(now, session, *chunk, row.committed),
+            differs: false,
         }
     }
 }

@@ -40,6 +40,7 @@ impl InodeRow {
             mtime: self.mtime,
             ctime: self.ctime,
             btime: self.btime,
+            content_version: 0,
         }
     }
 

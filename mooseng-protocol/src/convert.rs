@@ -36,6 +36,7 @@ impl From<Attr> for pb::Attr {
             mtime_ns: attr.mtime.raw(),
             ctime_ns: attr.ctime.raw(),
             btime_ns: attr.btime.raw(),
+            content_version: attr.content_version,
         }
     }
 }
@@ -58,6 +59,7 @@ impl TryFrom<pb::Attr> for Attr {
             mtime: TimeNs::from_raw(attr.mtime_ns),
             ctime: TimeNs::from_raw(attr.ctime_ns),
             btime: TimeNs::from_raw(attr.btime_ns),
+            content_version: attr.content_version,
         })
     }
 }
@@ -151,6 +153,7 @@ mod tests {
                 uid: ids[0], gid: ids[1], nlink: ids[2], rdev: ids[3],
                 atime: TimeNs::from_raw(times[0]), mtime: TimeNs::from_raw(times[1]),
                 ctime: TimeNs::from_raw(times[2]), btime: TimeNs::from_raw(times[3]),
+                content_version: size ^ 9,
             };
             prop_assert_eq!(Attr::try_from(pb::Attr::from(attr)), Ok(attr));
         }

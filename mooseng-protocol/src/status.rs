@@ -1,6 +1,6 @@
 //! What a call without a result means: a refusal, or a failure that says whether sending it again may help.
 
-use mooseng_types::FsError;
+use mooseng_types::{ChunkCause, FsError, ServerId};
 
 use crate::frame::FrameError;
 use crate::pb;
@@ -28,6 +28,16 @@ pub enum CallError {
     #[error("rejected: {message}")]
     Rejected {
         /// Why, for people.
+        message: String,
+    },
+    /// A chunkserver could not do its part.
+    #[error("{}{cause}: {message}", server.map(|server| format!("{server}: ")).unwrap_or_default())]
+    Chunk {
+        /// Which server of the chain; `None`: the one that was asked.
+        server: Option<ServerId>,
+        /// Why.
+        cause: ChunkCause,
+        /// More of it, for people.
         message: String,
     },
     /// The connection failed; it is not known whether the request was done. Send the same request again elsewhere.
@@ -86,7 +96,7 @@ impl CallError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Rejected { .. } => false,
+            Self::Refused(_) | Self::Rejected { .. } | Self::Chunk { .. } => false,
             Self::NotLeader { .. } | Self::Unavailable { .. } | Self::Transport(_) => true,
         }
     }
@@ -109,6 +119,12 @@ impl CallError {
                 reply.message.clone_from(message);
             }
             Self::Transport(_) => reply.set_failure(pb::Failure::Unavailable),
+            Self::Chunk { server, cause, message } => {
+                reply.set_failure(pb::Failure::Chunk);
+                let server = server.map_or(0, ServerId::raw);
+                reply.chunk = Some(pb::ChunkFault { server, cause: cause.code() });
+                reply.message.clone_from(message);
+            }
             Self::Rejected { message } => {
                 reply.set_failure(pb::Failure::Rejected);
                 reply.message.clone_from(message);
@@ -126,6 +142,11 @@ impl CallError {
                 Self::NotLeader { leader: Some(reply.leader_address).filter(|address| !address.is_empty()) }
             }
             pb::Failure::Rejected => Self::Rejected { message: reply.message },
+            pb::Failure::Chunk => {
+                let fault = reply.chunk.unwrap_or_default();
+                let server = Some(fault.server).filter(|server| *server != 0).map(ServerId::from_raw);
+                Self::Chunk { server, cause: ChunkCause::from_code(fault.cause), message: reply.message }
+            }
             pb::Failure::Unavailable | pb::Failure::Unknown => Self::Unavailable { message: reply.message },
         }
     }
@@ -141,7 +162,9 @@ impl CallError {
             Self::Refused(FsError::NoSpace | FsError::QuotaExceeded) => Code::ResourceExhausted,
             Self::Refused(FsError::Invalid) | Self::Rejected { .. } => Code::InvalidArgument,
             Self::Refused(_) => Code::FailedPrecondition,
-            Self::NotLeader { .. } | Self::Unavailable { .. } | Self::Transport(_) => Code::Unavailable,
+            Self::NotLeader { .. } | Self::Unavailable { .. } | Self::Transport(_) | Self::Chunk { .. } => {
+                Code::Unavailable
+            }
         };
         let mut status = tonic::Status::new(code, self.to_string());
         if let Self::NotLeader { leader: Some(leader) } = self
@@ -165,6 +188,12 @@ mod tests {
             CallError::NotLeader { leader: None },
             CallError::Unavailable { message: "busy".into() },
             CallError::Rejected { message: "another cluster".into() },
+            CallError::Chunk { server: None, cause: ChunkCause::Full, message: "c5".into() },
+            CallError::Chunk {
+                server: Some(ServerId::from_raw(7)),
+                cause: ChunkCause::Interrupted,
+                message: "c5".into(),
+            },
         ];
         for error in errors {
             let back = CallError::from_reply(error.to_reply());

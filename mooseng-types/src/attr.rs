@@ -80,6 +80,8 @@ pub struct Attr {
     pub ctime: TimeNs,
     /// Birth.
     pub btime: TimeNs,
+    /// Of a file: counts the changes of its content and length, whoever makes them and whatever its times say.
+    pub content_version: u64,
 }
 
 /// A new value for a timestamp.

@@ -1,10 +1,11 @@
-//! The vocabulary of MooseNG, in reading order: ids, geometry, names, attributes, errors.
+//! The vocabulary of MooseNG, in reading order: ids, geometry, names, attributes, errors, faults.
 //!
 //! Everything here is a value. Nothing reads a clock, a file or a socket, and nothing is serialised from here:
 //! the wire (`mooseng-protocol`) and the disk (`mooseng-meta`, `mooseng-chunkserver`) have encodings of their own.
 
 pub mod attr;
 pub mod error;
+pub mod fault;
 pub mod geometry;
 pub mod id;
 pub mod name;
@@ -12,6 +13,7 @@ pub mod time;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime};
 pub use error::FsError;
+pub use fault::ChunkCause;
 pub use geometry::{
     BLOCK_SIZE, BLOCKS_PER_CHUNK, BlockIndex, CHUNK_SIZE, ChunkIndex, FILE_SIZE_MAX, INLINE_MAX, NAME_MAX,
     SYMLINK_MAX, XATTR_VALUE_MAX,

@@ -176,6 +176,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_else() {
         version: 1,
         offset: 0,
         length: 1 << 20,
+        verify: false,
     };
     for stream in &mut slow {
         for _ in 0..100 {

@@ -117,6 +117,7 @@ fn a_server_registers_reports_and_does_what_the_leader_orders() {
         version: 4,
         source: source.address(),
         token: token(70, 4, 4, false),
+        replace: false,
     });
     let report = master.next_report(3);
     assert!(!report.full);
@@ -134,6 +135,7 @@ fn a_server_registers_reports_and_does_what_the_leader_orders() {
         version: 5,
         source: source.address(),
         token: token(70, 4, 4, false),
+        replace: false,
     });
     master.push(&pb::DeleteChunks { chunks: vec![70, 71] });
     let mut lost = Vec::new();

@@ -97,6 +97,7 @@ pub(crate) fn write_request(
         checksums: checksum::of_range(ChunkId::from_raw(chunk), offset.into(), bytes),
         chain: chain.to_vec(),
         sync: false,
+        continues: false,
     }
 }
 
@@ -116,8 +117,14 @@ pub(crate) fn read(
     offset: u32,
     length: u32,
 ) -> Result<(pb::ReadChunkReply, Vec<u8>), CallError> {
-    let request =
-        pb::ReadChunkRequest { token: token(chunk, 0, version, false), chunk, version, offset, length };
+    let request = pb::ReadChunkRequest {
+        token: token(chunk, 0, version, false),
+        chunk,
+        version,
+        offset,
+        length,
+        verify: false,
+    };
     let reply = stream.call(&request, &[], SOON)?;
     let mut bytes = vec![0; stream.reader().payload_left()];
     stream.reader().read_payload(&mut bytes)?;

@@ -159,6 +159,7 @@ fn dot(inode: InodeId, cookie: u64, name: &[u8], plus: bool) -> Listed<'_> {
         mtime: TimeNs::default(),
         ctime: TimeNs::default(),
         btime: TimeNs::default(),
+        content_version: 0,
     });
     let ino = INodeNo(if plus { 0 } else { inode.raw() });
     Listed { ino, cookie, kind: FileKind::Directory, name, attr }

@@ -57,13 +57,14 @@ pub(crate) struct Commit {
 
 impl MasterClient {
     pub(crate) fn open(&self, inode: InodeId) -> Result<Opened> {
-        let reply = self.query("open", |session| pb::OpenRequest { session, inode: inode.raw() })?;
+        let reply =
+            self.query("open", |session| pb::OpenRequest { session, inode: inode.raw(), number: 0 })?;
         Ok(Opened { attr: convert::attr(reply.attr)?, inline: reply.inline })
     }
 
     pub(crate) fn release(&self, inodes: impl Iterator<Item = InodeId>) -> Result<()> {
         let inodes: Vec<u64> = inodes.map(InodeId::raw).collect();
-        self.query("release", |session| pb::ReleaseRequest { session, inodes: inodes.clone() })?;
+        self.query("release", |session| pb::ReleaseRequest { session, inodes: inodes.clone(), number: 0 })?;
         Ok(())
     }
 
@@ -134,6 +135,7 @@ impl MasterClient {
             inode: inode.raw(),
             offset,
             data: data.clone(),
+            append: false,
         })?;
         Ok(convert::attr(reply.attr)?)
     }

@@ -47,6 +47,7 @@ impl MasterClient {
             rdev: node.rdev,
             target: bytes(&node.target),
             open,
+            open_number: 0,
         };
         let reply =
             self.mutate("create", |meta| pb::CreateRequest { meta: Some(meta), ..request.clone() })?;

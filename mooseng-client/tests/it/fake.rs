@@ -415,6 +415,7 @@ impl State {
                 valid_length: chunk.valid_length,
                 servers: self.addresses(&chunk.servers),
                 token: Bytes::new(),
+                differs: false,
             })
             .collect();
         reply(&pb::LocateReply { attr: Some(attr), inline, chunks })
@@ -448,6 +449,7 @@ impl State {
             inline,
             token: Bytes::new(),
             fresh,
+            attr: None,
         })
     }
 

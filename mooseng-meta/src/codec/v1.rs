@@ -57,6 +57,7 @@ fn put_attr(w: &mut Writer, attr: &Attr) {
     for time in [attr.atime, attr.mtime, attr.ctime, attr.btime] {
         w.i64(time.raw());
     }
+    w.var(attr.content_version);
 }
 
 fn attr(r: &mut Reader<'_>) -> Result<Attr, CodecError> {
@@ -74,5 +75,6 @@ fn attr(r: &mut Reader<'_>) -> Result<Attr, CodecError> {
         mtime: time(r)?,
         ctime: time(r)?,
         btime: time(r)?,
+        content_version: r.var()?,
     })
 }

@@ -89,8 +89,12 @@ impl Caller {
         if self.session == 0 || self.greeted == self.master {
             return;
         }
-        let request =
-            pb::ResumeSessionRequest { session: self.session, open_inodes: Vec::new(), list_follows: true };
+        let request = pb::ResumeSessionRequest {
+            session: self.session,
+            open_inodes: Vec::new(),
+            list_follows: true,
+            as_of: 0,
+        };
         let told = self.port.ask_master(self.master, &request, Duration::from_millis(200)).await;
         if told.is_ok() {
             self.greeted = self.master;
@@ -227,8 +231,14 @@ impl Caller {
             // The masters would refuse it with a recall of the lease.
             self.release(inode).await?;
         }
-        self.for_attr(|meta| pb::WriteInlineRequest { meta: Some(meta), inode, offset, data: data.clone() })
-            .await
+        self.for_attr(|meta| pb::WriteInlineRequest {
+            meta: Some(meta),
+            inode,
+            offset,
+            data: data.clone(),
+            append: false,
+        })
+        .await
     }
 
     pub(crate) async fn truncate(

@@ -118,6 +118,7 @@ impl Caller {
                 chain: chain.clone(),
                 // A sync with the last write covers all before it.
                 sync: last && sync_with_last,
+                continues: false,
             };
             self.change(first, ChunkRequest::Write(write, Bytes::from(piece.clone()))).await?;
         }
@@ -196,6 +197,7 @@ impl Caller {
             version: location.version,
             offset: 0,
             length,
+            verify: false,
         };
         let piece = self.port.ask_server(&server.address, ChunkRequest::Read(read), TIMEOUT).await?;
         let Piece { offset, checksums, bytes, .. } =

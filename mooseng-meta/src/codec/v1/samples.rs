@@ -190,10 +190,32 @@ pub(crate) fn entries() -> impl Strategy<Value = Entry> {
 
 pub(crate) fn responses() -> impl Strategy<Value = Response> {
     let numbers = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
-    let attr = (inodes(), any::<u64>(), kinds(), numbers, any::<u64>(), [times(), times(), times(), times()]);
-    let attr = attr.prop_map(|(inode, generation, kind, (mode, uid, gid, nlink, rdev), size, times)| {
-        let [atime, mtime, ctime, btime] = times;
-        Attr { inode, generation, kind, mode, uid, gid, nlink, rdev, size, atime, mtime, ctime, btime }
+    let attr = (
+        inodes(),
+        any::<u64>(),
+        kinds(),
+        numbers,
+        [any::<u64>(), any::<u64>()],
+        [times(), times(), times(), times()],
+    );
+    let attr = attr.prop_map(|(inode, generation, kind, (mode, uid, gid, nlink, rdev), sizes, times)| {
+        let ([size, content_version], [atime, mtime, ctime, btime]) = (sizes, times);
+        Attr {
+            inode,
+            generation,
+            kind,
+            mode,
+            uid,
+            gid,
+            nlink,
+            rdev,
+            size,
+            atime,
+            mtime,
+            ctime,
+            btime,
+            content_version,
+        }
     });
     let grant =
         (chunks(), versions(), versions(), servers(), any::<u32>(), option::of(payload()), any::<bool>());
