@@ -1,21 +1,24 @@
 //! The client as a whole: what its threads share, how it begins and ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooseng_env::{Clock, Entropy, SystemClock, SystemEntropy, Threads};
-use mooseng_types::{Attr, InodeId, TimeNs};
+use mooseng_types::{Attr, InodeId};
 
-use crate::budget::Budget;
-use crate::chunk_client::ChunkClient;
-use crate::config::ClientConfig;
-use crate::data_cache::DataCache;
-use crate::inode::{AtMasters, Inode};
-use crate::master_client::MasterClient;
-use crate::session::{self, Events};
-use crate::workers::Workers;
+use crate::config::{ClientConfig, FsyncMode};
+use crate::edge::budget::Budget;
+use crate::edge::chunkservers::ChunkClient;
+use crate::edge::data_cache::DataCache;
+use crate::edge::inode::Inode;
+use crate::edge::keeper::{self, Events};
+use crate::edge::masters::MasterClient;
+use crate::edge::workers::Workers;
+use crate::file::{File, Rules};
+use crate::foreign::ForeignChanges;
+use crate::session::{OpenFiles, OpenList};
 use crate::{ClientError, Result, lock};
 
 /// How long to look for a leader at the start.
@@ -40,10 +43,12 @@ const TIDIES_QUEUED: usize = 1024;
 const CONNECTORS: usize = 3;
 /// Masters that wait to be connected to; the rest is found again at the next look.
 const CONNECTS_QUEUED: usize = 16;
-/// Closed files of which the masters are told by one request.
+/// Closed files that are told at once; fewer wait for the next turn.
 const LEAVING_MAX: usize = 256;
-/// Closed files whose time and size are remembered, to keep the kernel's cache of them.
+/// Closed files whose content version is remembered, to keep the kernel's cache of them.
 const REMEMBERED_MAX: usize = 1 << 16;
+/// How soon bytes that came through a mapping are committed: their file may be closed already.
+const MAPPED_DELAY: Duration = Duration::from_millis(300);
 
 /// A MooseNG file system, reached over the network. Every function may be called by several threads at once, and
 /// blocks until there is an answer, at most for about `retry_ms`.
@@ -51,7 +56,6 @@ const REMEMBERED_MAX: usize = 1 << 16;
 pub struct Client {
     pub(crate) config: ClientConfig,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) masters: Arc<MasterClient>,
     pub(crate) chunks: ChunkClient,
     pub(crate) write_budget: Arc<Budget>,
@@ -61,10 +65,13 @@ pub struct Client {
     pub(crate) recallers: Workers,
     pub(crate) tidiers: Workers,
     pub(crate) connectors: Workers,
-    pub(crate) inodes: Mutex<HashMap<InodeId, Arc<Inode>>>,
-    pub(crate) remembered: Mutex<HashMap<InodeId, (TimeNs, u64)>>,
-    /// Closed files that the masters have down as open.
-    leaving: Mutex<Vec<Arc<Inode>>>,
+    pub(crate) foreign: ForeignChanges,
+    /// Locked before `inodes`, and those before a file.
+    opens: Mutex<OpenFiles>,
+    inodes: Mutex<HashMap<InodeId, Arc<Inode>>>,
+    remembered: Mutex<HashMap<InodeId, u64>>,
+    /// Files that were written through a mapping, and when that is to be committed.
+    mapped: Mutex<BTreeMap<InodeId, Duration>>,
     stamps: AtomicU64,
     events: Events,
     threads: Threads,
@@ -85,8 +92,7 @@ impl Client {
         config
             .check()
             .map_err(|error| ClientError::Rejected { what: "configuration", message: error.to_string() })?;
-        let masters =
-            MasterClient::connect(&config, START_PATIENCE, Arc::clone(&clock), Arc::clone(&entropy))?;
+        let masters = MasterClient::connect(&config, START_PATIENCE, Arc::clone(&clock), entropy)?;
         let no_thread = |error: std::io::Error| ClientError::Rejected {
             what: "start a thread",
             message: error.to_string(),
@@ -101,22 +107,23 @@ impl Client {
             recallers: Workers::start("recall", RECALLERS, RECALLS_QUEUED).map_err(no_thread)?,
             tidiers: Workers::start("tidy", TIDIERS, TIDIES_QUEUED).map_err(no_thread)?,
             connectors: Workers::start("connect", CONNECTORS, CONNECTS_QUEUED).map_err(no_thread)?,
+            foreign: ForeignChanges::default(),
+            opens: Mutex::default(),
             inodes: Mutex::default(),
             remembered: Mutex::default(),
-            leaving: Mutex::default(),
+            mapped: Mutex::default(),
             stamps: AtomicU64::new(1),
             events,
             threads: Threads::default(),
             masters: Arc::new(masters),
             config,
             clock,
-            entropy,
         });
         let weak = Arc::downgrade(&client);
         let (masters, events) = (Arc::clone(&client.masters), client.events.clone());
         client
             .threads
-            .spawn("session", move || session::run(&weak, &masters, &events, &receiver))
+            .spawn("session", move || keeper::run(&weak, &masters, &events, &receiver))
             .map_err(no_thread)?;
         Ok(client)
     }
@@ -129,11 +136,10 @@ impl Client {
 
     /// Sends and commits everything that programs have written, gives back leases and open files, ends the session and
     /// waits for the threads. The first error of a file is returned, after all have been tried.
-    pub fn close(&self) -> Result<()> {
+    pub fn close(self: &Arc<Self>) -> Result<()> {
         let mut outcome = Ok(());
         for inode in self.known_inodes() {
-            let written =
-                self.flush_and_commit(&inode, true).and_then(|()| self.release_leases(&inode, None));
+            let written = self.flush_and_commit(&inode, true).and_then(|()| self.give_back(&inode, None));
             if let Err(error) = written {
                 tracing::error!(inode = %inode.id, %error, "written data could not be saved");
                 outcome = outcome.and(Err(error));
@@ -155,9 +161,14 @@ impl Client {
         outcome
     }
 
-    /// A number above all earlier ones: orders what the masters tell of attributes, and names states of content.
+    /// A number above all earlier ones: orders what the masters tell of attributes.
     pub(crate) fn next_stamp(&self) -> u64 {
         self.stamps.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// How long something is tried.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_millis(self.config.retry_ms)
     }
 
     /// The file, if it is known here.
@@ -170,124 +181,116 @@ impl Client {
         lock(&self.inodes).values().cloned().collect()
     }
 
-    /// The files that the masters should have down as open.
-    pub(crate) fn open_inodes(&self) -> Vec<u64> {
-        let known = self.known_inodes();
-        known
-            .iter()
-            .filter(|inode| matches!(inode.state().at_masters, AtMasters::Open | AtMasters::Leaving))
-            .map(|inode| inode.id.raw())
-            .collect()
+    /// Which files are open.
+    pub(crate) fn opens(&self) -> std::sync::MutexGuard<'_, OpenFiles> {
+        lock(&self.opens)
     }
 
-    /// The file, with one handle more.
+    /// The files that the masters should have down as open.
+    pub(crate) fn list_open(&self) -> OpenList {
+        self.opens().list()
+    }
+
+    /// The file, known from here on. Its open has begun.
     pub(crate) fn hold(&self, inode: InodeId) -> Arc<Inode> {
         let mut inodes = lock(&self.inodes);
         let held = inodes.entry(inode).or_insert_with(|| {
-            Inode::new(
-                inode,
-                self.write_budget.empty_permit(),
-                self.next_stamp(),
-                self.masters.sessions_lost(),
-            )
+            let rules = Rules { patience: self.patience(), durable: self.config.fsync == FsyncMode::Disk };
+            let seed = self.next_stamp() as u32;
+            let file = File::new(inode, rules, seed, self.masters.sessions_lost());
+            Inode::new(file, self.write_budget.empty_permit())
         });
-        held.state().handles += 1;
         Arc::clone(held)
     }
 
-    /// One handle less. The last one tells the masters, unless leases are kept for a while.
-    pub(crate) fn let_go(&self, inode: &Arc<Inode>) {
-        {
-            let mut state = inode.state();
-            state.handles = state.handles.saturating_sub(1);
-            state.last_used = self.clock.monotonic();
+    /// One handle less. The masters are told in the next turn, unless leases are kept for a while.
+    pub(crate) fn let_go(self: &Arc<Self>, inode: &Arc<Inode>) {
+        let unclean = {
+            let mut core = inode.enter(self);
+            core.last_used = self.clock.monotonic();
+            !core.file.is_clean()
+        };
+        let many = {
+            let mut opens = self.opens();
+            opens.closed(inode.id);
+            opens.idle() >= LEAVING_MAX && opens.idle().is_multiple_of(LEAVING_MAX)
+        };
+        if unclean {
+            // What came through a mapping after the close.
+            lock(&self.mapped).insert(inode.id, Duration::ZERO);
         }
-        self.forget_if_unused(inode);
-    }
-
-    /// Drops a file that no program has open and that holds nothing any more: at once if the masters have it closed,
-    /// else after the next [`Client::tell_closed`].
-    pub(crate) fn forget_if_unused(&self, inode: &Arc<Inode>) {
-        let mut state = inode.state();
-        if !state.is_unused() {
-            return;
-        }
-        match state.at_masters {
-            AtMasters::Leaving | AtMasters::Releasing => {}
-            AtMasters::Open => {
-                if let Some(attr) = state.attr {
-                    self.remember(&attr);
-                }
-                state.at_masters = AtMasters::Leaving;
-                drop(state);
-                let many = {
-                    let mut leaving = lock(&self.leaving);
-                    leaving.push(Arc::clone(inode));
-                    leaving.len() >= LEAVING_MAX
-                };
-                if many {
-                    self.tell_closed();
-                }
-            }
-            AtMasters::Closed => {
-                drop(state);
-                let mut inodes = lock(&self.inodes);
-                // Looked at again under the lock, without which it may have been opened meanwhile.
-                let state = inode.state();
-                if state.is_unused() && state.at_masters == AtMasters::Closed {
-                    inodes.remove(&inode.id);
-                }
-            }
+        if many {
+            self.tell_closed();
         }
     }
 
-    /// Tells the masters which files are closed, with one request for all.
+    /// The file was written through a mapping: its programs may have closed it already, so nothing else commits it soon.
+    pub(crate) fn written_by_mapping(&self, inode: InodeId) {
+        let due = self.clock.monotonic() + MAPPED_DELAY;
+        lock(&self.mapped).entry(inode).or_insert(due);
+    }
+
+    /// Files whose mapped writes are to be committed now.
+    pub(crate) fn take_mapped(&self, now: Duration) -> Vec<Arc<Inode>> {
+        let mut mapped = lock(&self.mapped);
+        let due: Vec<InodeId> =
+            mapped.iter().filter(|(_, due)| **due <= now).map(|(inode, _)| *inode).collect();
+        mapped.retain(|inode, _| !due.contains(inode));
+        drop(mapped);
+        due.into_iter().filter_map(|inode| self.known(inode)).collect()
+    }
+
+    /// Tells the masters which files are closed, with one request for all that hold nothing any more, and forgets them.
     pub(crate) fn tell_closed(&self) {
-        let mut leaving = std::mem::take(&mut *lock(&self.leaving));
-        leaving.retain(|inode| {
-            let mut state = inode.state();
-            let leaves = state.at_masters == AtMasters::Leaving && state.is_unused();
-            match state.at_masters {
-                AtMasters::Leaving if leaves => state.at_masters = AtMasters::Releasing,
-                AtMasters::Leaving => state.at_masters = AtMasters::Open,
-                AtMasters::Open | AtMasters::Closed | AtMasters::Releasing => {}
-            }
-            leaves
-        });
-        if leaving.is_empty() {
-            return;
-        }
-        if let Err(error) = self.masters.release(leaving.iter().map(|inode| inode.id)) {
+        let may_go = |inode| self.known(inode).is_none_or(|inode| inode.enter(self).file.is_settled());
+        let Some((number, closed)) = self.opens().take_closed(may_go) else { return };
+        if let Err(error) = self.masters.release(&closed, number) {
             // The complete list that a new leader gets makes up for it.
             tracing::debug!(%error, "closed files were not told");
         }
-        for inode in leaving {
-            inode.state().at_masters = AtMasters::Closed;
-            inode.changed.notify_all();
-            self.forget_if_unused(&inode);
+        for inode in closed {
+            self.forget(inode);
         }
     }
 
-    fn remember(&self, attr: &Attr) {
+    /// Drops a file that no program has open and that holds nothing any more.
+    fn forget(&self, id: InodeId) {
+        let opens = self.opens();
+        let mut inodes = lock(&self.inodes);
+        let Some(inode) = inodes.get(&id) else { return };
+        let pages = {
+            let core = inode.enter(self);
+            // It may have been opened meanwhile: an open begins before it takes hold of the file.
+            if opens.is_known(id) || !core.file.is_settled() {
+                return;
+            }
+            core.file.pages()
+        };
+        inodes.remove(&id);
+        drop((inodes, opens));
         let mut remembered = lock(&self.remembered);
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
-        remembered.insert(attr.inode, (attr.mtime, attr.size));
+        if let Some(pages) = pages {
+            remembered.insert(id, pages);
+        }
     }
 
-    /// Attributes as the masters told them, asked for at `stamp`, as programs here are to see them: with what this
+    /// The content version that the kernel's pages of a file are of, if it was known here before.
+    pub(crate) fn remembered(&self, inode: InodeId) -> Option<u64> {
+        lock(&self.remembered).get(&inode).copied()
+    }
+
+    /// Attributes as the masters told them, asked for at `asked`, as programs here are to see them: with what this
     /// client has written and not committed yet, and never older than what it has learnt meanwhile.
-    pub(crate) fn seen(&self, attr: Attr, stamp: u64) -> Attr {
+    pub(crate) fn seen(&self, attr: Attr, asked: u64) -> Attr {
         let Some(inode) = self.known(attr.inode) else { return attr };
-        let content = self.next_stamp();
-        let mut state = inode.state();
-        match state.attr {
-            Some(newer) if state.attr_stamp > stamp => state.seen(newer),
-            _ => {
-                state.learn(attr, content, content);
-                state.seen(attr)
-            }
+        let mut core = inode.enter(self);
+        core.file.learn(attr, asked, self.next_stamp());
+        if core.file.take_foreign_change() {
+            self.foreign.note(attr.inode);
         }
+        core.file.seen().unwrap_or(attr)
     }
 }

@@ -4,6 +4,7 @@
 
 mod convert;
 mod dir;
+mod kernel;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -23,11 +24,12 @@ use fuser::{
 use mooseng_types::{Attr, FileKind, FileName, FsError, NAME_MAX, SetAttr};
 
 use crate::client::Client;
+use crate::edge::inode::OpenFile;
 use crate::fs::{Caller, NewNode, RenameMode, XattrMode};
-use crate::inode::OpenFile;
 use crate::{ClientError, Result};
 use convert::{errno, file_attr, id, kind_of_mode, set_time};
 use dir::OpenDir;
+use kernel::Kernel;
 
 /// The largest write and read of one request.
 const REQUEST_MAX: u32 = 1 << 20;
@@ -42,8 +44,8 @@ const CAPABILITIES: [InitFlags; 7] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_ASYNC_DIO,
-    // A foreign change that shows in the attributes drops the kernel's pages of the file.
-    InitFlags::FUSE_AUTO_INVAL_DATA,
+    // Handles that append go past the kernel's pages, and may be mapped all the same.
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     InitFlags::FUSE_CACHE_SYMLINKS,
 ];
 
@@ -83,13 +85,26 @@ pub(crate) struct FuseFs {
     dirs: Handles<Mutex<OpenDir>>,
     attr_timeout: Duration,
     entry_timeout: Duration,
+    kernel: Arc<Kernel>,
 }
 
 impl FuseFs {
     pub(crate) fn new(client: Arc<Client>) -> Self {
         let attr_timeout = Duration::from_millis(client.config().attr_timeout_ms);
         let entry_timeout = Duration::from_millis(client.config().entry_timeout_ms);
-        Self { client, files: Handles::new(), dirs: Handles::new(), attr_timeout, entry_timeout }
+        let kernel = Arc::new(Kernel::new(attr_timeout));
+        Self { client, files: Handles::new(), dirs: Handles::new(), attr_timeout, entry_timeout, kernel }
+    }
+
+    /// What makes the kernel forget, for whoever has mounted this.
+    pub(crate) fn kernel(&self) -> Arc<Kernel> {
+        Arc::clone(&self.kernel)
+    }
+
+    /// The kernel is being told these attributes.
+    fn tell(&self, attr: &Attr) -> fuser::FileAttr {
+        self.kernel.tell(attr, self.client.clock.monotonic());
+        file_attr(attr)
     }
 
     fn entry(&self, result: Result<Attr>, reply: ReplyEntry) {
@@ -97,7 +112,7 @@ impl FuseFs {
             Ok(attr) => reply.entry_with_ttls(
                 &self.attr_timeout,
                 &self.entry_timeout,
-                &file_attr(&attr),
+                &self.tell(&attr),
                 Generation(attr.generation),
             ),
             Err(error) => reply.error(errno(&error)),
@@ -110,7 +125,10 @@ impl FuseFs {
 
     fn open_file(&self, ino: INodeNo, flags: OpenFlags) -> Result<(FileHandle, FopenFlags)> {
         let file = self.client.open(id(ino))?;
-        let mut answer = FopenFlags::empty();
+        if let Some(attr) = file.attr() {
+            self.kernel.opens(&attr, self.client.clock.monotonic());
+        }
+        let mut answer = append_flags(flags.0);
         if file.is_unchanged() {
             answer |= FopenFlags::FOPEN_KEEP_CACHE;
         }
@@ -119,6 +137,16 @@ impl FuseFs {
             answer |= FopenFlags::FOPEN_NOFLUSH;
         }
         Ok((self.files.add(file), answer))
+    }
+
+    /// Writes at the end. Where that is not where the kernel thought, it has to forget the length, and the pages there.
+    fn append(&self, file: &OpenFile, believed: u64, data: &[u8]) -> Result<()> {
+        let offset = self.client.append(file, data)?;
+        if offset != believed {
+            self.kernel.forget_attributes(file.inode());
+            self.client.foreign.note(file.inode());
+        }
+        Ok(())
     }
 
     fn create_file(
@@ -132,6 +160,11 @@ impl FuseFs {
         let (attr, file) = self.client.create(id(parent), &file_name(name)?, node, exclusive)?;
         Ok((attr, self.files.add(file)))
     }
+}
+
+/// A handle that appends goes past the kernel's pages: only the masters know where the end is.
+fn append_flags(flags: i32) -> FopenFlags {
+    if flags & libc::O_APPEND != 0 { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::empty() }
 }
 
 fn file_name(name: &OsStr) -> Result<FileName> {
@@ -195,7 +228,7 @@ impl Filesystem for FuseFs {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.client.getattr(id(ino)) {
-            Ok(attr) => reply.attr(&self.attr_timeout, &file_attr(&attr)),
+            Ok(attr) => reply.attr(&self.attr_timeout, &self.tell(&attr)),
             Err(error) => reply.error(errno(&error)),
         }
     }
@@ -233,7 +266,7 @@ impl Filesystem for FuseFs {
             self.client.setattr(id(ino), change)
         };
         match result {
-            Ok(attr) => reply.attr(&self.attr_timeout, &file_attr(&attr)),
+            Ok(attr) => reply.attr(&self.attr_timeout, &self.tell(&attr)),
             Err(error) => reply.error(errno(&error)),
         }
     }
@@ -325,10 +358,10 @@ impl Filesystem for FuseFs {
         match self.create_file(parent, name, &node(req, FileKind::File, mode), flags) {
             Ok((attr, handle)) => reply.created(
                 &self.attr_timeout,
-                &file_attr(&attr),
+                &self.tell(&attr),
                 Generation(attr.generation),
                 handle,
-                FopenFlags::empty(),
+                append_flags(flags),
             ),
             Err(error) => reply.error(errno(&error)),
         }
@@ -354,16 +387,26 @@ impl Filesystem for FuseFs {
     fn write(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.files.get(fh).and_then(|file| self.client.write(&file, offset, data)) {
+        let written = self.files.get(fh).and_then(|file| {
+            if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                self.client.written_by_mapping(id(ino));
+                self.client.write(&file, offset, data)
+            } else if flags.0 & libc::O_APPEND != 0 {
+                self.append(&file, offset, data)
+            } else {
+                self.client.write(&file, offset, data)
+            }
+        });
+        match written {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(&error)),
         }
@@ -436,7 +479,7 @@ impl Filesystem for FuseFs {
             let Some(attr) = &entry.attr else { return false };
             let name = OsStr::from_bytes(entry.name);
             let generation = Generation(attr.generation);
-            reply.add(entry.ino, entry.cookie, name, &self.attr_timeout, &file_attr(attr), generation)
+            reply.add(entry.ino, entry.cookie, name, &self.attr_timeout, &self.tell(attr), generation)
         });
         match listed {
             Ok(()) => reply.ok(),

@@ -1,38 +1,30 @@
 //! The MooseNG client: a file system library, and its FUSE mount.
 //!
-//! [`Client`] is the file system without FUSE: tests, gateways and the simulator use it as the mount does. It calls
-//! the masters on connections that one caller holds at a time, so that a metadata operation passes through no other
-//! thread of this process, and moves file data through a bounded write buffer and a bounded cache of pieces read
-//! ahead. The cores that decide ([`write_buffer`], [`read_ahead`], [`request_ids`]) do no I/O.
+//! [`Client`] is the file system without FUSE: tests and gateways use it as the mount does. What decides is in two pure
+//! cores, which the simulator drives too: [`file`] (what is known of a file and what happens next) and [`session`] (who
+//! leads, what a failed request means, what is open). [`chunk`] is their vocabulary. Above them `fs` has the operations as
+//! programs ask for them, beside them `edge` carries out what the cores ask for, and `fuse` and `mount` are the kernel's
+//! side. No arrow runs upward.
 
-mod backoff;
-mod budget;
-mod chunk_client;
+pub mod chunk;
 mod client;
 mod config;
-mod data_cache;
-mod errno;
+mod edge;
+mod error;
+pub mod file;
+mod foreign;
 mod fs;
 mod fuse;
-mod inode;
-mod master_client;
 mod mount;
-mod read_ahead;
-mod reader;
-mod request_ids;
-mod session;
-mod wire;
-mod workers;
-mod write_buffer;
-mod writer;
+pub mod session;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use client::Client;
 pub use config::{ClientConfig, ConfigError, FsyncMode};
-pub use errno::ClientError;
+pub use edge::inode::OpenFile;
+pub use error::{ClientError, Loss, Unreadable};
 pub use fs::{Caller, DirEntry, DirPage, FsStats, NewNode, RenameMode, XattrMode};
-pub use inode::OpenFile;
 pub use mount::run;
 
 /// The result of a file system operation.

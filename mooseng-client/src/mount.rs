@@ -179,11 +179,23 @@ fn start_session(
     options.acl = if root || config.allow_other { SessionACL::All } else { SessionACL::Owner };
     options.n_threads = Some(config.threads);
     options.clone_fd = true;
-    let mut session = Session::new(FuseFs::new(Arc::clone(client)), mount_point, &options)
+    let fs = FuseFs::new(Arc::clone(client));
+    let kernel = fs.kernel();
+    let mut session = Session::new(fs, mount_point, &options)
         .map_err(|error| point::explain(mount_point, &error, config.allow_other && !root))?;
+    kernel.connect(session.notifier());
+    client.foreign.listen();
+    let foreign = Arc::clone(client);
+    threads.spawn("forget", move || {
+        while let Some(inode) = foreign.foreign.next() {
+            kernel.forget_content(inode);
+        }
+    })?;
     let unmounter = session.unmount_callable();
+    let ended = Arc::clone(client);
     threads.spawn("fuse", move || {
         let outcome = session.run();
+        ended.foreign.stop();
         // Nobody listens any more when the order to stop has come.
         drop(stop.try_send(Stop::Unmounted(outcome)));
     })?;

@@ -13,6 +13,7 @@
 pub mod checksum;
 pub mod convert;
 pub mod frame;
+pub mod limits;
 pub mod rpc;
 pub mod status;
 pub mod token;

@@ -1,14 +1,15 @@
 //! Attributes, plain and extended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_types::{Attr, FsError, InodeId, SetAttr, XATTR_VALUE_MAX};
 
 use super::XattrMode;
+use crate::Result;
 use crate::client::Client;
-use crate::inode::{Inode, Layout};
-use crate::{Result, lock};
+use crate::file::Truncate;
 
 /// File capabilities, see `capabilities(7)`.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -16,57 +17,29 @@ const CAPABILITY: &[u8] = b"security.capability";
 impl Client {
     /// The attributes of an object, with what this client has written to it and not committed yet.
     pub fn getattr(&self, inode: InodeId) -> Result<Attr> {
-        let stamp = self.next_stamp();
+        let asked = self.next_stamp();
         let attr = self.masters.get_attr(inode)?;
-        Ok(self.seen(attr, stamp))
+        Ok(self.seen(attr, asked))
     }
 
     /// Changes attributes. A new size first sends and commits what was written, and gives the leases back.
-    pub fn setattr(&self, inode: InodeId, change: SetAttr) -> Result<Attr> {
+    pub fn setattr(self: &Arc<Self>, inode: InodeId, change: SetAttr) -> Result<Attr> {
         self.writable()?;
         let Some(known) = self.known(inode) else {
             return self.masters.set_attr(inode, change);
         };
         if change.size.is_some() {
-            return self.truncate(&known, change);
+            let truncate = Truncate::new(&mut known.enter(self).file, change, self.clock.monotonic());
+            self.run(&known, truncate)?;
+            return known.enter(self).file.seen().ok_or_else(|| FsError::Stale.into());
         }
         // A time that a program sets must not be overtaken by the commit of an earlier write.
-        if change.mtime.is_some() && !known.state().is_clean() {
+        if change.mtime.is_some() && !known.enter(self).file.is_clean() {
             self.flush_and_commit(&known, false)?;
         }
-        let stamp = self.next_stamp();
+        let asked = self.next_stamp();
         let attr = self.masters.set_attr(inode, change)?;
-        let told = self.next_stamp();
-        let mut state = known.state();
-        if state.attr_stamp <= stamp {
-            state.confirm(attr, told);
-        }
-        Ok(state.seen(attr))
-    }
-
-    fn truncate(&self, inode: &Inode, change: SetAttr) -> Result<Attr> {
-        let size = change.size.unwrap_or(0);
-        {
-            // What would be cut off again need not be sent.
-            let mut state = inode.state();
-            let freed = state.buffer.discard_from(size);
-            state.permit.release(freed);
-        }
-        self.flush_and_commit(inode, false)?;
-        self.release_leases(inode, None)?;
-        let _committing = lock(&inode.committing);
-        let attr = self.masters.set_attr(inode.id, change)?;
-        let stamp = self.next_stamp();
-        let mut state = inode.state();
-        state.located.clear();
-        state.content = stamp;
-        state.landed = 0;
-        state.layout = if attr.size == 0 { Layout::Empty } else { Layout::Chunks };
-        if state.buffer.is_empty() {
-            state.mtime = None;
-        }
-        state.confirm(attr, stamp);
-        Ok(state.seen(attr))
+        Ok(self.seen(attr, asked))
     }
 
     /// Sets an extended attribute.
@@ -76,7 +49,7 @@ impl Client {
             return Err(FsError::AttributeTooBig.into());
         }
         if let Some(known) = self.known(inode) {
-            known.state().no_capability_until = Duration::ZERO;
+            known.enter(self).no_capability_until = Duration::ZERO;
         }
         self.masters.set_xattr(inode, name, value, mode)
     }
@@ -88,14 +61,15 @@ impl Client {
         }
         // The kernel asks for this one before every write.
         let known = self.known(inode);
-        if known.as_ref().is_some_and(|known| known.state().no_capability_until > self.clock.monotonic()) {
+        if known.as_ref().is_some_and(|known| known.enter(self).no_capability_until > self.clock.monotonic())
+        {
             return Err(FsError::NoAttribute.into());
         }
         let value = self.masters.get_xattr(inode, name);
         if let (Some(known), Err(error)) = (known, &value)
             && error.is(FsError::NoAttribute)
         {
-            known.state().no_capability_until = self.believed_until();
+            known.enter(self).no_capability_until = self.believed_until();
         }
         value
     }

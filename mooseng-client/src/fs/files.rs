@@ -1,15 +1,18 @@
-//! Open files: create, open, write, flush, sync, release. Reading is in `reader.rs`.
+//! Open files: create, open, write, flush, sync, release. Reading is the edge's: `edge/reader.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mooseng_types::{Attr, FILE_SIZE_MAX, FileName, FsError, InodeId, SetAttr};
 
 use super::NewNode;
 use crate::client::Client;
-use crate::inode::{AtMasters, Inode, Layout, OpenFile};
-use crate::write_buffer::PIECE_SIZE;
-use crate::{ClientError, Result, lock};
+use crate::edge::budget::Permit;
+use crate::edge::inode::{Inode, OpenFile};
+use crate::file::buffer::PIECE_SIZE;
+use crate::file::{Append, Flush, Occasion};
+use crate::{ClientError, Result};
 
 /// Times that a create and a lookup may miss each other while others create and remove the name.
 const CREATE_TRIES: u32 = 8;
@@ -19,7 +22,7 @@ const ROOM_PATIENCE: Duration = Duration::from_millis(100);
 impl Client {
     /// Creates a regular file and opens it. A name that is taken is opened as it is, unless `exclusive`.
     pub fn create(
-        &self,
+        self: &Arc<Self>,
         parent: InodeId,
         name: &FileName,
         node: &NewNode,
@@ -28,8 +31,10 @@ impl Client {
         self.writable()?;
         let mut tries = 0;
         loop {
-            match self.masters.create(parent, name, node, true) {
-                Ok(attr) => return Ok((attr, self.opened_by_create(attr))),
+            let number = self.opens().number();
+            let asked = self.next_stamp();
+            match self.masters.create(parent, name, node, Some(number)) {
+                Ok(attr) => return Ok((attr, self.opened_by_create(attr, asked))),
                 Err(error) if !error.is(FsError::Exists) || exclusive => return Err(error),
                 Err(_) => {}
             }
@@ -43,56 +48,44 @@ impl Client {
         }
     }
 
-    fn opened_by_create(&self, attr: Attr) -> Arc<OpenFile> {
+    fn opened_by_create(&self, attr: Attr, asked: u64) -> Arc<OpenFile> {
+        self.opens().created(attr.inode);
         let inode = self.hold(attr.inode);
-        let stamp = self.next_stamp();
-        let mut state = inode.state();
-        state.at_masters = AtMasters::Open;
-        state.learn(attr, stamp, stamp);
-        state.last_used = self.clock.monotonic();
-        state.no_capability_until = self.believed_until();
-        let errors = state.errors();
-        drop(state);
-        OpenFile::new(inode, errors, false)
+        let mut core = inode.enter(self);
+        core.file.learn(attr, asked, self.next_stamp());
+        core.file.opened(None);
+        core.last_used = self.clock.monotonic();
+        core.no_capability_until = self.believed_until();
+        let told = core.file.begin_told();
+        drop(core);
+        OpenFile::new(inode, told, None)
     }
 
     /// Opens a file: what other clients have closed before is seen from here on.
-    pub fn open(&self, inode: InodeId) -> Result<Arc<OpenFile>> {
-        let inode = self.hold(inode);
-        let mut state = inode.state();
-        while state.at_masters == AtMasters::Releasing {
-            state = inode.wait(state);
+    pub fn open(self: &Arc<Self>, inode: InodeId) -> Result<Arc<OpenFile>> {
+        let number = self.opens().begin(inode);
+        let asked = self.next_stamp();
+        let opened = self.masters.open(inode, number);
+        let held = self.hold(inode);
+        self.opens().end(inode, opened.is_ok());
+        let opened = opened?;
+        let attr = opened.attr;
+        let mut core = held.enter(self);
+        core.file.learn_opened(opened, asked, self.next_stamp());
+        let foreign = core.file.take_foreign_change();
+        let unchanged = core.file.opened(self.remembered(inode));
+        let seen = core.file.seen().unwrap_or(attr);
+        core.last_used = self.clock.monotonic();
+        let told = core.file.begin_told();
+        drop(core);
+        if foreign {
+            self.foreign.note(inode);
         }
-        drop(state);
-        let opened = self.masters.open(inode.id);
-        let stamp = self.next_stamp();
-        let mut state = inode.state();
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                drop(state);
-                self.let_go(&inode);
-                return Err(error);
-            }
-        };
-        state.at_masters = AtMasters::Open;
-        state.learn(opened.attr, stamp, stamp);
-        if let Some(content) = opened.inline
-            && state.is_clean()
-            && state.leases.is_empty()
-        {
-            state.layout = Layout::Inline(content);
-        }
-        state.last_used = self.clock.monotonic();
-        let errors = state.errors();
-        drop(state);
-        let seen = (opened.attr.mtime, opened.attr.size);
-        let unchanged = lock(&self.remembered).insert(inode.id, seen) == Some(seen);
-        Ok(OpenFile::new(inode, errors, unchanged))
+        Ok(OpenFile::new(held, told, Some((seen, unchanged))))
     }
 
     /// Closes an open file. What could not be saved was told by [`Client::flush`] or [`Client::fsync`].
-    pub fn release(&self, file: &OpenFile) {
+    pub fn release(self: &Arc<Self>, file: &OpenFile) {
         self.let_go(&file.inode);
     }
 
@@ -113,39 +106,63 @@ impl Client {
 
     fn write_part(self: &Arc<Self>, file: &OpenFile, offset: u64, part: &[u8]) -> Result<()> {
         let inode = &file.inode;
-        let mut permit = self.room(inode, part.len())?;
-        let content = self.next_stamp();
-        let (mtime, now) = (self.clock.wall(), self.clock.monotonic());
-        let mut state = inode.state();
-        file.tell_error(&state)?;
-        let (grown, full) = state.buffer.write(offset, part);
-        permit.release(part.len() - grown);
-        state.permit.merge(permit);
-        state.size = state.size.max(offset + part.len() as u64);
-        state.mtime = Some(mtime);
-        state.content = content;
-        state.last_used = now;
-        drop(state);
+        let permit = self.room(inode, part.len())?;
+        let mut core = inode.enter(self);
+        file.tell(&mut core, Occasion::Write)?;
+        core.give_room(permit);
+        let full = core.file.write(offset, part, self.clock.wall());
+        core.last_used = self.clock.monotonic();
+        drop(core);
         if full {
             self.kick(inode);
         }
         Ok(())
     }
 
+    /// Writes at the file's end, wherever that is: `O_APPEND`, atomic among mounts for up to 1 MiB. Returns where the
+    /// bytes begin.
+    pub fn append(self: &Arc<Self>, file: &OpenFile, data: &[u8]) -> Result<u64> {
+        self.writable()?;
+        let inode = &file.inode;
+        let mut begins = None;
+        for part in data.chunks(PIECE_SIZE as usize) {
+            let permit = self.room(inode, part.len())?;
+            let append = {
+                let mut core = inode.enter(self);
+                file.tell(&mut core, Occasion::Write)?;
+                core.last_used = self.clock.monotonic();
+                let data = Bytes::copy_from_slice(part);
+                Append::new(&core.file, data, self.clock.wall(), self.clock.monotonic())
+            };
+            let appended = self.run(inode, append)?;
+            inode.enter(self).give_room(permit);
+            begins.get_or_insert(appended.offset);
+            if appended.full {
+                self.kick(inode);
+            }
+        }
+        Ok(begins.unwrap_or(0))
+    }
+
     /// Room in the write buffer. One that waits in vain sends what is unsent: first its own file's, then every other's.
-    fn room(&self, inode: &Inode, bytes: usize) -> Result<crate::budget::Permit> {
+    fn room(self: &Arc<Self>, inode: &Arc<Inode>, bytes: usize) -> Result<Permit> {
         let start = self.clock.monotonic();
         loop {
             if let Some(permit) = self.write_budget.acquire(bytes, ROOM_PATIENCE) {
                 return Ok(permit);
             }
-            self.flush_data(inode);
+            // What could not be sent is told by the next sync.
+            self.send_all(inode);
             if let Some(permit) = self.write_budget.acquire(bytes, Duration::ZERO) {
                 return Ok(permit);
             }
-            self.relieve_all(inode.id);
+            for other in self.known_inodes() {
+                if other.id != inode.id && other.enter(self).file.buffered() > 0 {
+                    self.send_all(&other);
+                }
+            }
             let since = self.clock.monotonic().saturating_sub(start);
-            if since > 2 * Duration::from_millis(self.config.retry_ms) {
+            if since > 2 * self.patience() {
                 let after_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
                 let last = "the write buffer stays full".to_owned();
                 return Err(ClientError::GaveUp { what: "write", after_ms, last });
@@ -153,26 +170,33 @@ impl Client {
         }
     }
 
+    fn send_all(&self, inode: &Inode) {
+        let send = Flush::only_send(&inode.enter(self).file, self.clock.monotonic());
+        if let Err(error) = self.run(inode, send) {
+            tracing::debug!(inode = %inode.id, %error, "unsent bytes could not be sent to make room");
+        }
+    }
+
     /// What `close(2)` does: everything written is on the chunkservers and visible to all clients, though not
     /// necessarily on a disk.
-    pub fn flush(&self, file: &OpenFile) -> Result<()> {
-        let clean = file.inode.state().is_clean();
+    pub fn flush(self: &Arc<Self>, file: &OpenFile) -> Result<()> {
+        let clean = file.inode.enter(self).file.is_clean();
         let outcome = if clean { Ok(()) } else { self.flush_and_commit(&file.inode, false) };
-        file.tell_error(&file.inode.state()).and(outcome)
+        file.tell(&mut file.inode.enter(self), Occasion::Sync).and(outcome)
     }
 
     /// What `fsync(2)` does: everything written before the call is durable as the configuration has it.
-    pub fn fsync(&self, file: &OpenFile) -> Result<()> {
+    pub fn fsync(self: &Arc<Self>, file: &OpenFile) -> Result<()> {
         let outcome = self.flush_and_commit(&file.inode, true);
-        file.tell_error(&file.inode.state()).and(outcome)
+        file.tell(&mut file.inode.enter(self), Occasion::Sync).and(outcome)
     }
 
     /// Reserves nothing, but makes the file at least `offset + length` long, as `posix_fallocate(3)` promises.
-    pub fn fallocate(&self, file: &OpenFile, offset: u64, length: u64) -> Result<()> {
+    pub fn fallocate(self: &Arc<Self>, file: &OpenFile, offset: u64, length: u64) -> Result<()> {
         self.writable()?;
         let end = offset.checked_add(length).filter(|end| *end <= FILE_SIZE_MAX);
         let end = end.ok_or(FsError::FileTooLarge)?;
-        if end > file.inode.state().size {
+        if end > file.inode.enter(self).file.size() {
             let attr = self.getattr(file.inode())?;
             if end > attr.size {
                 self.setattr(file.inode(), SetAttr { size: Some(end), ..SetAttr::default() })?;

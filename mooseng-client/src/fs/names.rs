@@ -18,7 +18,7 @@ impl Client {
     /// Makes a directory, link, device, pipe, socket, or a regular file that is not to be opened.
     pub fn make(&self, parent: InodeId, name: &FileName, node: &NewNode) -> Result<Attr> {
         self.writable()?;
-        self.masters.create(parent, name, node, false)
+        self.masters.create(parent, name, node, None)
     }
 
     /// Gives an object another name.

@@ -11,7 +11,7 @@ use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::{FrameStream, FrameWriter};
 use mooseng_protocol::{checksum, pb};
-use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkId, FsError, INLINE_MAX};
+use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkCause, ChunkId, FsError, INLINE_MAX, ServerId};
 use prost::Message;
 
 type Answer = Result<Bytes, CallError>;
@@ -254,6 +254,7 @@ impl State {
         let now = self.now();
         let attr = &mut self.node(inode)?.attr;
         (attr.mtime_ns, attr.ctime_ns) = (now, now);
+        attr.content_version += 1;
         self.attr(inode)
     }
 
@@ -306,13 +307,14 @@ impl State {
             pb::WriteInlineRequest::KIND => {
                 let request: pb::WriteInlineRequest = ask(frame);
                 let node = self.node(request.inode)?;
-                let end = request.offset as usize + request.data.len();
+                let offset = if request.append { node.attr.size as usize } else { request.offset as usize };
+                let end = offset + request.data.len();
                 if !node.chunks.is_empty() || end as u64 > INLINE_MAX {
                     return Err(FsError::Invalid.into());
                 }
                 let content = node.inline.get_or_insert_default();
                 content.resize(content.len().max(end), 0);
-                content[request.offset as usize..end].copy_from_slice(&request.data);
+                content[offset..end].copy_from_slice(&request.data);
                 node.attr.size = content.len() as u64;
                 self.changed(request.inode)
             }
@@ -434,9 +436,9 @@ impl State {
         if chunk.lease.is_some_and(|holder| holder != session) {
             return Err(FsError::LeaseHeld.into());
         }
-        chunk.servers.retain(|server| !request.failed_servers.contains(server));
-        if chunk.servers.is_empty() {
-            return Err(FsError::NoSpace.into());
+        // The last one stays.
+        if chunk.servers.iter().any(|server| !request.failed_servers.contains(server)) {
+            chunk.servers.retain(|server| !request.failed_servers.contains(server));
         }
         chunk.version += 1;
         chunk.lease = Some(session);
@@ -519,18 +521,19 @@ impl State {
         &mut self,
         first: u32,
         behind: &[pb::ServerAddress],
-        mut act: impl FnMut(&mut Server) -> Result<(), String>,
+        mut act: impl FnMut(&mut Server) -> Result<(), ChunkCause>,
     ) -> Result<(), CallError> {
         for id in std::iter::once(first).chain(behind.iter().map(|server| server.server)) {
             let server = self.servers.get_mut(&id).unwrap();
             let outcome = match (server.broken, server.full) {
-                (true, _) => Err("broken".to_owned()),
-                (_, true) if id == first => return Err(FsError::NoSpace.into()),
-                (_, true) => Err("no space left on device".to_owned()),
+                (true, _) => Err(ChunkCause::DiskFailed),
+                (_, true) => Err(ChunkCause::Full),
                 _ => act(server),
             };
-            outcome.map_err(|error| CallError::Unavailable {
-                message: format!("chain broken at server {id}: {error}"),
+            outcome.map_err(|cause| CallError::Chunk {
+                server: (id != first).then_some(ServerId::from_raw(id)),
+                cause,
+                message: String::new(),
             })?;
         }
         Ok(())
@@ -539,11 +542,11 @@ impl State {
     fn read(&mut self, id: u32, request: &pb::ReadChunkRequest, back: &mut Vec<u8>) -> Answer {
         let server = &self.servers[&id];
         if server.broken {
-            return Err(CallError::Unavailable { message: "broken".into() });
+            return Err(fault(ChunkCause::DiskFailed));
         }
-        let (version, copy) = server.copies.get(&request.chunk).ok_or(FsError::NotFound)?;
+        let (version, copy) = server.copies.get(&request.chunk).ok_or_else(|| fault(ChunkCause::NoCopy))?;
         if *version < request.version {
-            return Err(FsError::Stale.into());
+            return Err(fault(ChunkCause::Stale));
         }
         let block = BLOCK_SIZE as usize;
         let from = (request.offset as usize / block * block).min(copy.len());
@@ -564,11 +567,15 @@ impl State {
     }
 }
 
+fn fault(cause: ChunkCause) -> CallError {
+    CallError::Chunk { server: None, cause, message: String::new() }
+}
+
 impl Server {
-    fn adopt(&mut self, chunk: u64, version: u32) -> Result<&mut Vec<u8>, String> {
+    fn adopt(&mut self, chunk: u64, version: u32) -> Result<&mut Vec<u8>, ChunkCause> {
         let (mine, copy) = self.copies.entry(chunk).or_default();
         if *mine > version {
-            return Err("stale version".into());
+            return Err(ChunkCause::Fenced);
         }
         *mine = version;
         Ok(copy)

@@ -34,7 +34,7 @@ fn file_node() -> NewNode {
     NewNode { kind: FileKind::File, mode: 0o644, rdev: 0, target: Vec::new(), caller: Caller::default() }
 }
 
-fn create(client: &Client, text: &str) -> (Attr, Arc<OpenFile>) {
+fn create(client: &Arc<Client>, text: &str) -> (Attr, Arc<OpenFile>) {
     client.create(InodeId::ROOT, &name(text), &file_node(), true).unwrap()
 }
 

@@ -1,0 +1,339 @@
+//! Calls to chunkservers: pools of connections, checksums, and a short memory of who does not answer.
+//!
+//! Each request has a connection for itself while it runs, so that eight pieces in flight to one server are eight
+//! connections and no answer passes through another thread.
+
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mooseng_env::Clock;
+use mooseng_protocol::rpc::Rpc;
+use mooseng_protocol::status::{CallError, TransportError};
+use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::{checksum, pb};
+use mooseng_types::{ChunkCause, ChunkId, ClusterId, FsError};
+
+use super::wire;
+use crate::chunk::{ChunkRef, Fault, Grant, Placement};
+use crate::file::{PartAnswer, Source};
+use crate::lock;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// A piece has to pass every server of the chain; a hop that is silent for 3 s is cut by the server before it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A sync waits for the slowest disk of the chain.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(60);
+/// A server that did not answer is asked last for this long.
+const PENALTY: Duration = Duration::from_secs(2);
+/// Idle connections kept to one server.
+const IDLE_MAX: usize = 32;
+/// Servers remembered; more addresses than any cluster has, in case they keep changing.
+const SERVERS_MAX: usize = 4096;
+
+/// How a chain is to write.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WriteHow {
+    /// Durable on every copy before the answer.
+    pub(crate) sync: bool,
+    /// A copy that may have lost what was confirmed under an earlier version is to say so.
+    pub(crate) continues: bool,
+}
+
+#[derive(Debug, Default)]
+struct Server {
+    idle: Mutex<Vec<FrameStream>>,
+    penalty_until: Mutex<Duration>,
+}
+
+/// The way to all chunkservers, shared by all threads.
+#[derive(Debug)]
+pub(crate) struct ChunkClient {
+    cluster: ClusterId,
+    name: String,
+    servers: Mutex<HashMap<String, Arc<Server>>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ChunkClient {
+    pub(crate) fn new(cluster: ClusterId, name: String, clock: Arc<dyn Clock>) -> Self {
+        Self { cluster, name, servers: Mutex::default(), clock }
+    }
+
+    /// Writes `data` at `offset` of a chunk on every server of the chain.
+    pub(crate) fn write(&self, grant: &Grant, offset: u64, data: &[u8], how: WriteHow) -> Result<(), Fault> {
+        let chunk = &grant.chunk;
+        let request = pb::WriteChunkRequest {
+            token: chunk.token.clone(),
+            chunk: chunk.chunk.raw(),
+            version: chunk.version.raw(),
+            offset: u32::try_from(offset).unwrap_or(u32::MAX),
+            checksums: checksum::of_range(chunk.chunk, offset, data),
+            chain: behind_first(&grant.servers),
+            sync: how.sync,
+            continues: how.continues,
+        };
+        let timeout = if how.sync { SYNC_TIMEOUT } else { WRITE_TIMEOUT };
+        self.chain_call(grant, &request, data, timeout)
+    }
+
+    /// Makes a chunk durable on every server of the chain.
+    pub(crate) fn sync(&self, grant: &Grant) -> Result<(), Fault> {
+        let chunk = &grant.chunk;
+        let request = pb::SyncChunkRequest {
+            token: chunk.token.clone(),
+            chunk: chunk.chunk.raw(),
+            version: chunk.version.raw(),
+            chain: behind_first(&grant.servers),
+        };
+        self.chain_call(grant, &request, &[], SYNC_TIMEOUT)
+    }
+
+    /// Cuts or extends a chunk to exactly `length` on every server of the chain.
+    pub(crate) fn truncate(&self, grant: &Grant, length: u64) -> Result<(), Fault> {
+        let chunk = &grant.chunk;
+        let request = pb::TruncateChunkRequest {
+            token: chunk.token.clone(),
+            chunk: chunk.chunk.raw(),
+            version: chunk.version.raw(),
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+            chain: behind_first(&grant.servers),
+        };
+        self.chain_call(grant, &request, &[], WRITE_TIMEOUT)
+    }
+
+    /// Reads up to `length` bytes (at most 1 MiB) at `offset` of a chunk from one of the source's servers, and verifies
+    /// them block by block. A server that sent what does not match is asked to look at its copy.
+    pub(crate) fn read(&self, source: &Source, place: usize, offset: u64, length: u64) -> PartAnswer {
+        let Some(placement) = source.servers.get(place) else {
+            return PartAnswer::Fault(ChunkCause::NoCopy);
+        };
+        let answer = self.read_once(source, placement, (offset, length), false);
+        match &answer {
+            PartAnswer::Bytes { damaged, .. } if !damaged.is_empty() => {
+                tracing::warn!(
+                    chunk = %source.chunk.chunk, server = %placement.server, blocks = ?damaged,
+                    "bytes do not match their checksums; the server is asked to look at its copy"
+                );
+                // Read and verified there: what it says now counts, and what is damaged it reports itself.
+                self.read_once(source, placement, (offset, length), true)
+            }
+            _ => answer,
+        }
+    }
+
+    fn read_once(
+        &self,
+        source: &Source,
+        placement: &Placement,
+        range: (u64, u64),
+        verify: bool,
+    ) -> PartAnswer {
+        let chunk = &source.chunk;
+        let request = pb::ReadChunkRequest {
+            token: chunk.token.clone(),
+            chunk: chunk.chunk.raw(),
+            version: chunk.version.raw(),
+            offset: u32::try_from(range.0).unwrap_or(u32::MAX),
+            length: u32::try_from(range.1).unwrap_or(u32::MAX),
+            verify,
+            intact: source.intact,
+        };
+        let answer = self.with_stream(&placement.address, |stream| {
+            let reply = wire::call(stream, &request, &[], READ_TIMEOUT, || false)?;
+            let mut payload = vec![0; stream.reader().payload_left()];
+            stream.reader().read_payload(&mut payload)?;
+            Ok(verified(chunk, &reply, payload, range))
+        });
+        answer.unwrap_or_else(|error| {
+            tracing::debug!(chunk = %chunk.chunk, server = %placement.server, %error, "read");
+            PartAnswer::Fault(fault_of(&error).cause)
+        })
+    }
+
+    /// Ranks a server for reading: the same one first for the same chunk, those that did not answer last.
+    pub(crate) fn rank(&self, source: &Source, place: usize) -> u64 {
+        let count = source.servers.len().max(1);
+        let turn = (place + count - source.chunk.chunk.raw() as usize % count) % count;
+        let late = source.servers.get(place).is_some_and(|placement| {
+            *lock(&self.server(&placement.address).penalty_until) > self.clock.monotonic()
+        });
+        turn as u64 + u64::from(late) * count as u64
+    }
+
+    fn server(&self, address: &str) -> Arc<Server> {
+        let mut servers = lock(&self.servers);
+        if let Some(server) = servers.get(address) {
+            return Arc::clone(server);
+        }
+        if servers.len() >= SERVERS_MAX {
+            servers.clear();
+        }
+        Arc::clone(servers.entry(address.to_owned()).or_default())
+    }
+
+    fn chain_call<R: Rpc>(
+        &self,
+        grant: &Grant,
+        request: &R,
+        data: &[u8],
+        timeout: Duration,
+    ) -> Result<(), Fault> {
+        let Some(first) = grant.servers.first() else {
+            return Err(Fault { server: None, cause: ChunkCause::NoCopy });
+        };
+        let parts = [IoSlice::new(data)];
+        let payload = if data.is_empty() { &[][..] } else { &parts[..] };
+        self.with_stream(&first.address, |stream| wire::call(stream, request, payload, timeout, || false))
+            .map(drop)
+            .map_err(|error| {
+                let fault = fault_of(&error);
+                let chunk = &grant.chunk;
+                tracing::warn!(chunk = %chunk.chunk, version = %chunk.version, %fault, %error, "a write chain failed");
+                fault
+            })
+    }
+
+    /// Runs `exchange` on a connection. One that was closed while idle is replaced once.
+    fn with_stream<T>(
+        &self,
+        address: &str,
+        mut exchange: impl FnMut(&mut FrameStream) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let server = self.server(address);
+        let idle = lock(&server.idle).pop();
+        let mut outcome = None;
+        if let Some(mut stream) = idle {
+            match exchange(&mut stream) {
+                Err(CallError::Transport(TransportError::Closed { .. } | TransportError::Io { .. })) => {
+                    lock(&server.idle).clear();
+                }
+                other => outcome = Some((other, stream)),
+            }
+        }
+        let (outcome, stream) = match outcome {
+            Some(done) => done,
+            None => match self.dial(address) {
+                Ok(mut stream) => (exchange(&mut stream), stream),
+                Err(error) => return Err(self.penalise(&server, address, error)),
+            },
+        };
+        match outcome {
+            Err(error @ CallError::Transport(_)) => Err(self.penalise(&server, address, error)),
+            other => {
+                let mut idle = lock(&server.idle);
+                if idle.len() < IDLE_MAX {
+                    idle.push(stream);
+                }
+                other
+            }
+        }
+    }
+
+    fn penalise(&self, server: &Server, address: &str, error: CallError) -> CallError {
+        tracing::warn!(address, %error, "a chunkserver failed a request");
+        *lock(&server.penalty_until) = self.clock.monotonic() + PENALTY;
+        error
+    }
+
+    fn dial(&self, address: &str) -> Result<FrameStream, CallError> {
+        let hello = wire::hello(self.cluster, &self.name, 0, 0);
+        Ok(FrameStream::connect(address, &hello, CONNECT_TIMEOUT)?.0)
+    }
+}
+
+fn behind_first(chain: &[Placement]) -> Vec<pb::ServerAddress> {
+    let address = |at: &Placement| pb::ServerAddress { server: at.server.raw(), address: at.address.clone() };
+    chain.iter().skip(1).map(address).collect()
+}
+
+/// Which server is at fault and why. The time-outs of the hops lie well below this client's own, so a request that is not
+/// answered in time is the fault of the server that was asked.
+fn fault_of(error: &CallError) -> Fault {
+    let (server, cause) = match error {
+        CallError::Chunk { server, cause, .. } => (*server, *cause),
+        CallError::Transport(TransportError::TimedOut { .. }) => (None, ChunkCause::Silent),
+        CallError::Transport(_) => (None, ChunkCause::Unreachable),
+        CallError::Refused(FsError::NoSpace) => (None, ChunkCause::Full),
+        CallError::Refused(_) | CallError::Rejected { .. } => (None, ChunkCause::TokenInvalid),
+        _ => (None, ChunkCause::Busy),
+    };
+    Fault { server, cause }
+}
+
+/// What of a payload matches its checksums.
+fn verified(chunk: &ChunkRef, reply: &pb::ReadChunkReply, payload: Vec<u8>, range: (u64, u64)) -> PartAnswer {
+    let begins = u64::from(reply.offset);
+    let damaged = damaged_blocks(chunk.chunk, begins, &payload, &reply.checksums);
+    let bytes = Bytes::from(payload);
+    let end = (range.0 + range.1).min(begins + bytes.len() as u64);
+    // Exactly the wanted range, where there is more.
+    let (offset, bytes) = match (begins <= range.0, range.0 <= end) {
+        (true, true) => (range.0, bytes.slice((range.0 - begins) as usize..(end - begins) as usize)),
+        _ => (begins, bytes),
+    };
+    PartAnswer::Bytes { offset, bytes, damaged, copy_length: reply.copy_length.into() }
+}
+
+fn damaged_blocks(chunk: ChunkId, offset: u64, payload: &[u8], checksums: &[u32]) -> Vec<u64> {
+    let mut expected = checksums.iter();
+    let wrong = |(block, piece): (u32, &[u8])| {
+        let right = expected.next() == Some(&checksum::of_piece(chunk, block, piece));
+        (!right).then_some(u64::from(block))
+    };
+    checksum::pieces(offset, payload).filter_map(wrong).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mooseng_types::{ChunkVersion, ServerId};
+
+    #[test]
+    fn the_server_that_is_named_is_at_fault_and_else_the_one_that_was_asked() {
+        let third = Some(ServerId::from_raw(3));
+        let named = CallError::Chunk { server: third, cause: ChunkCause::Full, message: String::new() };
+        assert_eq!(fault_of(&named), Fault { server: third, cause: ChunkCause::Full });
+        let silent = TransportError::TimedOut { peer: "s1".into(), deadline_ms: 1 };
+        assert_eq!(fault_of(&silent.into()), Fault { server: None, cause: ChunkCause::Silent });
+        let gone = TransportError::Closed { peer: "s1".into() };
+        assert_eq!(fault_of(&gone.into()).cause, ChunkCause::Unreachable);
+    }
+
+    #[test]
+    fn only_verified_blocks_pass() {
+        let id = ChunkId::from_raw(5);
+        let chunk = ChunkRef { chunk: id, version: ChunkVersion::from_raw(1), token: Bytes::new() };
+        let data: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        let reply = pb::ReadChunkReply {
+            version: 1,
+            copy_length: 100_000,
+            offset: 0,
+            checksums: checksum::of_range(id, 0, &data),
+        };
+        let check = |payload: Vec<u8>, range: (u64, u64)| {
+            let PartAnswer::Bytes { offset, bytes, damaged, .. } = verified(&chunk, &reply, payload, range)
+            else {
+                panic!()
+            };
+            (offset, bytes, damaged)
+        };
+        assert_eq!(
+            check(data.clone(), (70_000, 1000)),
+            (70_000, data[70_000..71_000].to_vec().into(), vec![])
+        );
+        assert_eq!(check(data.clone(), (99_990, 1000)).1.len(), 10);
+        assert!(check(data.clone(), (100_000, 1000)).1.is_empty());
+        let mut wrong = data.clone();
+        wrong[70_000] ^= 1;
+        assert_eq!(check(wrong, (0, 100_000)).2, [1]);
+        assert_eq!(
+            check(data[..65_537].to_vec(), (0, 100_000)).2,
+            [1],
+            "a piece of a block is not the block"
+        );
+    }
+}

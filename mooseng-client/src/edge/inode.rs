@@ -1,0 +1,151 @@
+//! A file known here: its core under one lock, never held across a request, and what the lock's holders share beside it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mooseng_types::{Attr, InodeId};
+
+use super::budget::Permit;
+use crate::client::Client;
+use crate::file::ahead::ReadAhead;
+use crate::file::{File, Occasion, Told};
+use crate::{Result, lock};
+
+/// A file known here.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) id: InodeId,
+    core: Mutex<Core>,
+    /// Something of the file has changed that others may wait for.
+    changed: Condvar,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) file: File,
+    /// For the bytes that the file buffers.
+    permit: Permit,
+    pub(crate) last_used: Duration,
+    /// Until then the file is believed to have no `security.capability`, for which the kernel asks at every write.
+    pub(crate) no_capability_until: Duration,
+}
+
+/// The core, entered. When it is left, the room that the file does not need any more is given back, and losses are logged.
+#[derive(Debug)]
+pub(crate) struct Entered<'a> {
+    guard: Option<MutexGuard<'a, Core>>,
+    inode: &'a Inode,
+    client: &'a Client,
+}
+
+impl Inode {
+    pub(crate) fn new(file: File, permit: Permit) -> Arc<Self> {
+        let core = Core { file, permit, last_used: Duration::ZERO, no_capability_until: Duration::ZERO };
+        let id = core.file.id();
+        Arc::new(Self { id, core: Mutex::new(core), changed: Condvar::new() })
+    }
+
+    /// Enters the core. What a lost session took is lost from here on.
+    pub(crate) fn enter<'a>(&'a self, client: &'a Client) -> Entered<'a> {
+        let mut entered = Entered { guard: Some(lock(&self.core)), inode: self, client };
+        entered.file.session_lost(client.masters.sessions_lost());
+        entered
+    }
+
+    /// Wakes everybody who waits for the file.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_all();
+    }
+}
+
+impl Core {
+    /// Takes over room for bytes that the file is about to buffer.
+    pub(crate) fn give_room(&mut self, permit: Permit) {
+        self.permit.merge(permit);
+    }
+
+    fn settle(&mut self, now: Duration) {
+        self.permit.keep(self.file.buffered());
+        let id = self.file.id();
+        if let Some((error, count)) = self.file.to_log(now) {
+            tracing::error!(inode = %id, %error, count, "written data was lost");
+        }
+    }
+}
+
+impl Entered<'_> {
+    /// Lets others at the core until it has changed, at most for `time`.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        let Some(mut guard) = self.guard.take() else { return };
+        guard.settle(self.client.clock.monotonic());
+        let waited = self.inode.changed.wait_timeout(guard, time);
+        self.guard = Some(waited.unwrap_or_else(PoisonError::into_inner).0);
+        let lost = self.client.masters.sessions_lost();
+        self.file.session_lost(lost);
+    }
+}
+
+impl Deref for Entered<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        self.guard.as_ref().unwrap_or_else(|| unreachable!("only a wait lets go of the lock"))
+    }
+}
+
+impl DerefMut for Entered<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        self.guard.as_mut().unwrap_or_else(|| unreachable!("only a wait lets go of the lock"))
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let now = self.client.clock.monotonic();
+        if let Some(guard) = &mut self.guard {
+            guard.settle(now);
+        }
+    }
+}
+
+/// An open file. Given back by [`Client::release`](crate::Client::release).
+#[derive(Debug)]
+pub struct OpenFile {
+    pub(crate) inode: Arc<Inode>,
+    pub(crate) read_ahead: Mutex<ReadAhead>,
+    told: Mutex<Told>,
+    /// The attributes as of the open, and whether the content is what this client last saw: caches of it may be kept then.
+    /// `None` for a file that was just made.
+    as_opened: Option<(Attr, bool)>,
+}
+
+impl OpenFile {
+    pub(crate) fn new(inode: Arc<Inode>, told: Told, as_opened: Option<(Attr, bool)>) -> Arc<Self> {
+        Arc::new(Self { inode, read_ahead: Mutex::default(), told: Mutex::new(told), as_opened })
+    }
+
+    /// The file that is open.
+    #[must_use]
+    pub fn inode(&self) -> InodeId {
+        self.inode.id
+    }
+
+    /// Whether the content is that of the last time this client opened the file, or its own changes since.
+    #[must_use]
+    pub fn is_unchanged(&self) -> bool {
+        self.as_opened.is_some_and(|(_, unchanged)| unchanged)
+    }
+
+    /// The attributes as of the open.
+    #[must_use]
+    pub fn attr(&self) -> Option<Attr> {
+        self.as_opened.map(|(attr, _)| attr)
+    }
+
+    /// Tells an error of writing in the background.
+    pub(crate) fn tell(&self, core: &mut Core, occasion: Occasion) -> Result<()> {
+        core.file.tell(&mut lock(&self.told), occasion)
+    }
+}

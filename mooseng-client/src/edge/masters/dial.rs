@@ -1,0 +1,96 @@
+//! A connection that is given up as soon as nobody wants it any more: a machine that is off answers nothing, and one
+//! whose process hangs accepts and says nothing.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
+
+use mooseng_protocol::pb;
+use mooseng_protocol::status::{CallError, TransportError};
+use mooseng_protocol::transport::FrameStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+
+use super::super::wire;
+
+/// Connects to `address` ("host:port") and exchanges hellos. Every `slice` without progress `keep_waiting` is asked
+/// whether to go on.
+pub(super) fn dial(
+    address: &str,
+    hello: &pb::Hello,
+    slice: Duration,
+    keep_waiting: impl Fn() -> bool,
+) -> Result<(FrameStream, pb::HelloReply), CallError> {
+    let failed = |source| TransportError::Io { action: "connect to", peer: address.to_owned(), source };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for candidate in address.to_socket_addrs().map_err(failed)? {
+        match connected(candidate, slice, &keep_waiting) {
+            Ok(socket) => {
+                let mut stream = FrameStream::new(socket).map_err(failed)?;
+                let reply = wire::call(&mut stream, hello, &[], slice, &keep_waiting)?;
+                return Ok((stream, reply));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last).into())
+}
+
+fn connected(address: SocketAddr, slice: Duration, keep_waiting: impl Fn() -> bool) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &address) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::INPROGRESS) => loop {
+            let timeout = Timespec::try_from(slice).map_err(io::Error::other)?;
+            let ready = match poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout)) {
+                Err(rustix::io::Errno::INTR) => 0,
+                other => other?,
+            };
+            if ready > 0 {
+                break sockopt::socket_error(&socket)??;
+            }
+            if !keep_waiting() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        },
+        Err(error) => return Err(error.into()),
+    }
+    let socket = TcpStream::from(socket);
+    socket.set_nonblocking(false)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::net::TcpListener;
+
+    use mooseng_types::ClusterId;
+
+    use super::*;
+
+    const SLICE: Duration = Duration::from_millis(5);
+
+    fn hello() -> pb::Hello {
+        wire::hello(ClusterId::from_bytes([0; 16]), "test", 0, 0)
+    }
+
+    #[test]
+    fn one_that_accepts_and_says_nothing_is_given_up_when_nobody_waits_any_more() {
+        let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
+        let asked = Cell::new(0);
+        let keep_waiting = || asked.replace(asked.get() + 1) < 3;
+        let outcome = dial(&frozen.local_addr().unwrap().to_string(), &hello(), SLICE, keep_waiting);
+        assert!(matches!(outcome, Err(CallError::Transport(TransportError::TimedOut { .. }))), "{outcome:?}");
+        assert_eq!(asked.get(), 4);
+    }
+
+    #[test]
+    fn one_that_is_gone_is_noticed_at_once() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let outcome = dial(&address.to_string(), &hello(), Duration::from_secs(60), || true);
+        assert!(matches!(outcome, Err(CallError::Transport(TransportError::Io { .. }))), "{outcome:?}");
+    }
+}

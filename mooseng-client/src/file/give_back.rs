@@ -1,0 +1,126 @@
+//! Giving leases back, all or one: what was written under them is sent, synced where `fsync` means the disks (a later
+//! `fsync` could not reach the copies any more), and committed. Pure.
+
+use std::time::Duration;
+
+use mooseng_protocol::limits::INDEXES_MAX;
+use mooseng_types::ChunkIndex;
+
+use super::buffer::Take;
+use super::flush::gave_up;
+use super::lease::Phase;
+use super::steps::{Brought, sooner};
+use super::{Action, File, LeaseKey, Operation, Step};
+
+/// Leases to be given back.
+#[derive(Debug)]
+pub struct GiveBack {
+    leases: Vec<LeaseKey>,
+    mark: u64,
+    until: Duration,
+}
+
+impl GiveBack {
+    /// All that are held now; only that of one chunk, with `only`. Nothing new begins under them from here on.
+    pub fn new(file: &mut File, only: Option<ChunkIndex>, now: Duration) -> Self {
+        let mut leases = Vec::new();
+        for (index, lease) in &mut file.leases {
+            if only.is_none_or(|only| only == *index) && !lease.closing {
+                lease.closing = true;
+                leases.push(LeaseKey { index: *index, number: lease.number });
+            }
+        }
+        Self { leases, mark: file.buffer.last_write(), until: now + file.rules.patience }
+    }
+
+    /// Whether there is nothing to give back.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    /// Sends and syncs what was written under one lease, until nothing is under way there any more.
+    fn settle(&self, file: &mut File, key: LeaseKey, now: Duration) -> Brought {
+        if file.buffer.holds_of_chunk(key.index, self.mark) {
+            match file.send_step(Take::OfChunk(key.index, self.mark), true, now) {
+                Brought::Ready if file.buffer.holds_of_chunk(key.index, self.mark) => {
+                    return Brought::Wait(None);
+                }
+                Brought::Ready => {}
+                other => return other,
+            }
+        }
+        let Some(lease) = file.lease(key) else { return Brought::Ready };
+        if lease.users > 0 || matches!(lease.phase, Phase::Granting) {
+            return Brought::Wait(None);
+        }
+        if lease.grant.is_none() {
+            // It was never had, or is lost.
+            file.leases.remove(&key.index);
+            return Brought::Ready;
+        }
+        let target = lease.confirmed;
+        if file.rules.durable { file.sync_step(key.index, target, true, now) } else { Brought::Ready }
+    }
+
+    fn step(&mut self, file: &mut File, now: Duration) -> Brought {
+        let mut wait = None;
+        let mut waiting = false;
+        for key in self.leases.clone() {
+            match self.settle(file, key, now) {
+                Brought::Ready => {}
+                Brought::Do(action) => return Brought::Do(action),
+                Brought::Wait(until) => {
+                    waiting = true;
+                    wait = sooner(wait, until);
+                }
+            }
+        }
+        self.leases.retain(|key| file.lease(*key).is_some());
+        if waiting {
+            return Brought::Wait(wait);
+        }
+        let indexes: Vec<ChunkIndex> = self.leases.iter().map(|key| key.index).collect();
+        if indexes.is_empty() {
+            return Brought::Ready;
+        }
+        match file.commit_step(Some(&indexes), true, now) {
+            Brought::Ready => {}
+            other => return other,
+        }
+        self.leases.retain(|key| file.lease(*key).is_some());
+        if self.leases.is_empty() {
+            return Brought::Ready;
+        }
+        if file.changing {
+            return Brought::Wait(None);
+        }
+        // Held against a second release of the same.
+        file.changing = true;
+        let part = &self.leases[..self.leases.len().min(INDEXES_MAX)];
+        Brought::Do(Action::ReleaseLeases(part.to_vec()))
+    }
+}
+
+impl Operation for GiveBack {
+    type Output = ();
+
+    fn next(&mut self, file: &mut File, now: Duration) -> Step<()> {
+        match self.step(file, now) {
+            Brought::Ready => Step::Done(Ok(())),
+            Brought::Do(action) => Step::Do(action),
+            Brought::Wait(_) if now >= self.until => {
+                Step::Done(Err(gave_up("give a write lease back", file.rules.patience)))
+            }
+            Brought::Wait(until) => Step::Wait(sooner(until, Some(self.until))),
+        }
+    }
+
+    fn abandon(&mut self, file: &mut File) {
+        for key in &self.leases {
+            if let Some(lease) = file.lease(*key) {
+                lease.closing = false;
+            }
+        }
+    }
+}

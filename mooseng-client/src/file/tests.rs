@@ -1,0 +1,346 @@
+//! The core against a cluster of plain values: each of these once lost, hid or doubled data.
+
+mod cluster;
+
+use mooseng_types::{CHUNK_SIZE, ChunkIndex, FsError, SetAttr, TimeNs};
+
+use super::*;
+use crate::Loss;
+use cluster::{Cluster, file};
+
+const MIB: usize = 1 << 20;
+
+fn pattern(length: usize, seed: u8) -> Vec<u8> {
+    (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed) | 1).collect()
+}
+
+fn fsync(cluster: &mut Cluster, client: u32, file: &mut File) -> crate::Result<()> {
+    let flush = Flush::new(file, true, cluster.now);
+    cluster.run(client, file, flush)
+}
+
+fn close(cluster: &mut Cluster, client: u32, file: &mut File) -> crate::Result<()> {
+    let flush = Flush::new(file, false, cluster.now);
+    cluster.run(client, file, flush)
+}
+
+fn give_back(cluster: &mut Cluster, client: u32, file: &mut File) -> crate::Result<()> {
+    let give_back = GiveBack::new(file, None, cluster.now);
+    cluster.run(client, file, give_back)
+}
+
+/// The error that a sync tells of, if any.
+fn told(file: &mut File, mark: &mut Told) -> Option<ClientError> {
+    file.tell(mark, Occasion::Sync).err()
+}
+
+#[test]
+fn a_small_file_with_a_chunk_beyond_the_first_reads_back_whole() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, b"small");
+    close(&mut cluster, 1, &mut a).unwrap();
+    assert_eq!(cluster.log, ["inline"]);
+    let data = pattern(1000, 3);
+    cluster.write(&mut a, CHUNK_SIZE + 10, &data);
+    assert_eq!(cluster.read(1, &mut a, 0, 5).unwrap(), b"small", "while the other chunk is written");
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    assert_eq!(cluster.read(1, &mut a, 0, 5).unwrap(), b"small", "while the lease is held");
+    give_back(&mut cluster, 1, &mut a).unwrap();
+    let mut b = file();
+    cluster.open(&mut b);
+    assert_eq!(cluster.read(2, &mut b, CHUNK_SIZE + 10, 1000).unwrap(), data);
+    assert_eq!(cluster.read(2, &mut b, 0, 8).unwrap(), b"small\0\0\0");
+}
+
+#[test]
+fn only_a_version_that_the_copies_have_is_committed() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    let mut mark = a.begin_told();
+    let data = pattern(4 * MIB, 1);
+    cluster.write(&mut a, 0, &data);
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    cluster.write(&mut a, 4 * MIB as u64, &pattern(MIB, 2));
+    cluster.servers.values_mut().for_each(|server| server.down = true);
+    let error = close(&mut cluster, 1, &mut a).err().or(told(&mut a, &mut mark));
+    assert!(error.is_some(), "nobody could write it");
+    cluster.servers.values_mut().for_each(|server| server.down = false);
+    cluster.write(&mut a, 5 * MIB as u64, b"later");
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    give_back(&mut cluster, 1, &mut a).unwrap();
+    let mut b = file();
+    cluster.open(&mut b);
+    assert_eq!(cluster.read(2, &mut b, 0, data.len() as u64).unwrap(), data);
+    assert_eq!(cluster.read(2, &mut b, 5 * MIB as u64, 5).unwrap(), b"later");
+}
+
+#[test]
+fn the_loss_of_what_was_confirmed_and_not_synced_is_told_by_the_next_fsync() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    let mut mark = a.begin_told();
+    cluster.write(&mut a, 0, &pattern(2 * MIB, 1));
+    close(&mut cluster, 1, &mut a).unwrap();
+    assert!(told(&mut a, &mut mark).is_none());
+    cluster.power_cut(1);
+    cluster.power_cut(2);
+    let outcome = fsync(&mut cluster, 1, &mut a);
+    let error = told(&mut a, &mut mark).or(outcome.err());
+    assert!(matches!(error, Some(ClientError::Lost(Loss::Interrupted))), "{error:?}");
+    let data = pattern(MIB, 2);
+    cluster.write(&mut a, 0, &data);
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    assert!(told(&mut a, &mut mark).is_none(), "the file goes on");
+    assert_eq!(cluster.read(1, &mut a, 0, MIB as u64).unwrap(), data);
+}
+
+#[test]
+fn a_server_that_lost_unsynced_bytes_leaves_the_chain_and_the_others_keep_them() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    let mut mark = a.begin_told();
+    let data = pattern(2 * MIB, 1);
+    cluster.write(&mut a, 0, &data);
+    close(&mut cluster, 1, &mut a).unwrap();
+    cluster.power_cut(1);
+    // A read by the writer must not meet the copy that has lost them.
+    assert_eq!(cluster.read(1, &mut a, 0, data.len() as u64).unwrap(), data);
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    assert!(told(&mut a, &mut mark).is_none());
+    assert_eq!(cluster.rows[&ChunkIndex::from_raw(0)].servers, [2]);
+    assert_eq!(cluster.read(1, &mut a, 0, data.len() as u64).unwrap(), data);
+}
+
+#[test]
+fn a_power_cut_after_a_sync_costs_no_copy() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(MIB, 1));
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    // Dirty when the power went, though everything was synced.
+    let chunk = cluster.rows[&ChunkIndex::from_raw(0)].chunk;
+    cluster.servers.get_mut(&2).unwrap().copies.get_mut(&chunk).unwrap().interrupted = true;
+    cluster.write(&mut a, 100, b"more");
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    assert_eq!(cluster.rows[&ChunkIndex::from_raw(0)].servers, [1, 2]);
+    assert!(cluster.servers.values().all(|server| &server.copies[&chunk].bytes[100..104] == b"more"));
+}
+
+#[test]
+fn a_dead_writers_void_bytes_do_not_come_back() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(MIB, 1));
+    let send = Flush::only_send(&a, cluster.now);
+    cluster.run(1, &mut a, send).unwrap();
+    // It dies; nothing was committed.
+    cluster.end_lease(1, ChunkIndex::from_raw(0));
+    let mut b = file();
+    cluster.open(&mut b);
+    cluster.write(&mut b, 10, b"x");
+    cluster.write(&mut b, 8000, b"y");
+    fsync(&mut cluster, 2, &mut b).unwrap();
+    give_back(&mut cluster, 2, &mut b).unwrap();
+    let mut c = file();
+    cluster.open(&mut c);
+    let seen = cluster.read(3, &mut c, 0, 8001).unwrap();
+    let written: Vec<_> = seen.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect();
+    assert_eq!(written, [10, 8000]);
+}
+
+#[test]
+fn what_another_client_wrote_to_another_chunk_is_seen_after_an_own_commit() {
+    let mut cluster = Cluster::new(2);
+    let (mut a, mut b) = (file(), file());
+    cluster.size = 2 * CHUNK_SIZE;
+    cluster.open(&mut a);
+    cluster.open(&mut b);
+    let data = pattern(1000, 5);
+    assert_eq!(cluster.read(2, &mut b, CHUNK_SIZE, 1000).unwrap(), [0; 1000], "a hole so far");
+    cluster.write(&mut a, CHUNK_SIZE, &data);
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    give_back(&mut cluster, 1, &mut a).unwrap();
+    cluster.write(&mut b, 0, b"mine");
+    close(&mut cluster, 2, &mut b).unwrap();
+    cluster.open(&mut b);
+    assert_eq!(cluster.read(2, &mut b, CHUNK_SIZE, 1000).unwrap(), data);
+    assert!(b.take_foreign_change());
+}
+
+#[test]
+fn a_file_with_thousands_of_dirty_chunks_is_committed_in_parts() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    for index in 0..1500u64 {
+        cluster.write(&mut a, index * CHUNK_SIZE, &[index as u8 | 1]);
+    }
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    assert_eq!(cluster.log.iter().filter(|name| **name == "commit").count(), 2);
+    assert_eq!(cluster.size, 1499 * CHUNK_SIZE + 1);
+    let mut b = file();
+    cluster.open(&mut b);
+    for index in [0u64, 1023, 1024, 1499] {
+        assert_eq!(cluster.read(2, &mut b, index * CHUNK_SIZE, 1).unwrap(), [index as u8 | 1]);
+    }
+}
+
+#[test]
+fn one_lost_lease_takes_only_its_own_chunk_along() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    let mut mark = a.begin_told();
+    for index in 0..3u64 {
+        cluster.write(&mut a, index * CHUNK_SIZE, b"data");
+    }
+    let send = Flush::only_send(&a, cluster.now);
+    cluster.run(1, &mut a, send).unwrap();
+    cluster.end_lease(1, ChunkIndex::from_raw(1));
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    let error = told(&mut a, &mut mark);
+    assert!(matches!(error, Some(ClientError::Lost(Loss::LeaseTaken))), "{error:?}");
+    let committed = |index| cluster.rows[&ChunkIndex::from_raw(index)].committed > 0;
+    assert!(committed(0) && !committed(1) && committed(2));
+}
+
+#[test]
+fn a_full_server_is_told_and_its_copy_stays() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    let mut mark = a.begin_told();
+    cluster.write(&mut a, 0, &pattern(MIB, 1));
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    cluster.servers.get_mut(&2).unwrap().full = true;
+    cluster.write(&mut a, MIB as u64, &pattern(MIB, 2));
+    let outcome = fsync(&mut cluster, 1, &mut a);
+    let error = told(&mut a, &mut mark).or(outcome.err()).unwrap();
+    assert_eq!(error.errno(), FsError::NoSpace.errno());
+    assert_eq!(cluster.rows[&ChunkIndex::from_raw(0)].servers, [1, 2]);
+    cluster.servers.get_mut(&2).unwrap().full = false;
+    cluster.write(&mut a, MIB as u64, &pattern(MIB, 3));
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    assert!(told(&mut a, &mut mark).is_none());
+}
+
+#[test]
+fn a_server_that_is_away_for_a_moment_keeps_its_copy() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(MIB, 1));
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    cluster.servers.get_mut(&2).unwrap().down = true;
+    cluster.write(&mut a, 0, &pattern(MIB, 2));
+    let mut flush = Flush::new(&a, true, cluster.now);
+    let away_until = cluster.now + Duration::from_secs(2);
+    loop {
+        cluster.servers.get_mut(&2).unwrap().down = cluster.now < away_until;
+        match flush.next(&mut a, cluster.now) {
+            Step::Do(action) => {
+                let event = cluster.carry_out(1, action);
+                let at = At { now: cluster.now, asked: 1, told: 2 };
+                a.happened(event, at).unwrap();
+            }
+            Step::Wait(until) => cluster.now = until.unwrap(),
+            Step::Done(result) => break result.unwrap(),
+        }
+    }
+    assert_eq!(cluster.rows[&ChunkIndex::from_raw(0)].servers, [1, 2]);
+}
+
+#[test]
+fn bytes_older_than_the_session_are_lost_and_told() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    let mut mark = a.begin_told();
+    cluster.write(&mut a, 0, b"old");
+    a.session_lost(1);
+    let data = pattern(10_000, 4);
+    let mut b = file();
+    cluster.open(&mut b);
+    cluster.write(&mut b, 0, &data);
+    fsync(&mut cluster, 2, &mut b).unwrap();
+    give_back(&mut cluster, 2, &mut b).unwrap();
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    let error = told(&mut a, &mut mark);
+    assert!(matches!(error, Some(ClientError::Lost(Loss::SessionExpired))), "{error:?}");
+    cluster.open(&mut a);
+    assert_eq!(cluster.read(1, &mut a, 0, 10_000).unwrap(), data, "the newer data was overwritten");
+}
+
+#[test]
+fn appends_of_two_clients_never_overwrite_each_other() {
+    let mut cluster = Cluster::new(2);
+    let mut files = [file(), file()];
+    files.iter_mut().for_each(|file| cluster.open(file));
+    let mut expected = Vec::new();
+    for round in 0..60u8 {
+        let client = usize::from(round % 3 == 0);
+        let record = [round + 1; 200];
+        expected.extend_from_slice(&record);
+        let other = 1 - client;
+        // The masters recall the lease of whoever has it.
+        give_back(&mut cluster, other as u32 + 1, &mut files[other]).unwrap();
+        let data = Bytes::copy_from_slice(&record);
+        let append = Append::new(&files[client], data, TimeNs::from_raw(3), cluster.now);
+        let appended = cluster.run(client as u32 + 1, &mut files[client], append).unwrap();
+        assert_eq!(appended.offset, u64::from(round) * 200);
+    }
+    for (client, file) in files.iter_mut().enumerate() {
+        close(&mut cluster, client as u32 + 1, file).unwrap();
+    }
+    let mut reader = file();
+    cluster.open(&mut reader);
+    assert_eq!(cluster.read(9, &mut reader, 0, 12_000).unwrap(), expected);
+}
+
+#[test]
+fn a_small_file_that_moves_to_a_chunk_is_on_the_disks_before_the_metadata_lets_it_go() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, b"precious");
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    cluster.write(&mut a, 5000, b"more");
+    close(&mut cluster, 1, &mut a).unwrap();
+    assert!(cluster.inline.is_none());
+    cluster.power_cut(1);
+    cluster.power_cut(2);
+    let mut b = file();
+    cluster.open(&mut b);
+    assert_eq!(cluster.read(2, &mut b, 0, 8).unwrap(), b"precious");
+}
+
+#[test]
+fn a_truncation_cuts_what_was_written_and_what_lies_behind_stays_zero() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(2 * MIB, 1));
+    close(&mut cluster, 1, &mut a).unwrap();
+    for size in [1000, 5000] {
+        let change = SetAttr { size: Some(size), ..SetAttr::default() };
+        let truncate = Truncate::new(&mut a, change, cluster.now);
+        cluster.run(1, &mut a, truncate).unwrap();
+        assert_eq!(a.size(), size);
+    }
+    cluster.write(&mut a, 9000, b"end");
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    give_back(&mut cluster, 1, &mut a).unwrap();
+    let mut expected = pattern(1000, 1);
+    expected.resize(9000, 0);
+    expected.extend_from_slice(b"end");
+    let mut b = file();
+    cluster.open(&mut b);
+    assert_eq!(cluster.read(2, &mut b, 0, 10_000).unwrap(), expected);
+}
