@@ -96,6 +96,7 @@ impl MasterClient {
             inode: inode.raw(),
             index: index.raw(),
             failed_servers: failed_servers.clone(),
+            nothing_written: false,
         })?;
         Ok(Granted {
             chunk: ChunkId::from_raw(reply.chunk),
