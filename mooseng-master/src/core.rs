@@ -13,6 +13,8 @@ mod effect;
 pub(crate) mod group;
 mod housekeeping;
 mod leaderless;
+#[cfg(test)]
+mod limits_tests;
 mod snapshots;
 #[cfg(test)]
 mod testing;

@@ -92,7 +92,11 @@ mod tests {
     fn truth(history: &[(u64, bool)], count: usize) -> BTreeSet<u64> {
         let mut open = BTreeSet::new();
         for (inode, opens) in &history[..count] {
-            if *opens { open.insert(*inode) } else { open.remove(inode) };
+            if *opens {
+                open.insert(*inode)
+            } else {
+                open.remove(inode)
+            };
         }
         open
     }
@@ -115,11 +119,15 @@ mod tests {
             }
             let again = vec(0..events.len(), 0..4);
             let lists = vec(0..=events.len(), 0..3);
-            (Just(history), Just(events), again, lists).prop_flat_map(|(history, mut events, again, lists)| {
-                events.extend(again.iter().map(|at| events[*at].clone()).collect::<Vec<_>>());
-                events.extend(lists.iter().map(|count| Event::List(*count as u64, truth(&history, *count))));
-                (Just(history), Just(events).prop_shuffle())
-            })
+            (Just(history), Just(events), again, lists).prop_flat_map(
+                |(history, mut events, again, lists)| {
+                    events.extend(again.iter().map(|at| events[*at].clone()).collect::<Vec<_>>());
+                    events.extend(
+                        lists.iter().map(|count| Event::List(*count as u64, truth(&history, *count))),
+                    );
+                    (Just(history), Just(events).prop_shuffle())
+                },
+            )
         })
     }
 

@@ -362,7 +362,10 @@ mod tests {
         let first = |registry: &Registry| registry.addresses(chunk(1), &[one, two], now)[0].0;
         assert_eq!((first(&registry), registry.in_doubt(now)), (two, vec![one]));
         let version = ChunkVersion::from_raw;
-        assert_eq!(registry.whole_copy(chunk(1), version(2), &[one, two], now), Some(("a2".into(), version(3))));
+        assert_eq!(
+            registry.whole_copy(chunk(1), version(2), &[one, two], now),
+            Some(("a2".into(), version(3)))
+        );
         assert_eq!(registry.whole_copy(chunk(1), version(4), &[one, two], now), None);
         let server = registry.get_mut(one).unwrap();
         assert_eq!(server.next_doubtful(3), [chunk(0), chunk(1), chunk(2)]);

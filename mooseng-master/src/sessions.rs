@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn a_mount_of_the_same_name_ends_a_session_only_if_that_one_is_dead() {
         let mut sessions = Sessions::default();
-        let (dead, alive, connected) = (SessionId::from_raw(1), SessionId::from_raw(2), SessionId::from_raw(3));
+        let (dead, alive, connected) =
+            (SessionId::from_raw(1), SessionId::from_raw(2), SessionId::from_raw(3));
         sessions.begin(SECOND, [dead, alive, connected]);
         sessions.resumed(connected, ConnId(3), SECOND);
         [dead, alive, connected].into_iter().for_each(|id| sessions.replaced(id));

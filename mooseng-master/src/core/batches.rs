@@ -11,7 +11,8 @@ use crate::raft::MESSAGE_MAX;
 /// that leaves room for a message, which is bounded, on top.
 const FRAME_BYTES: usize = BODY_MAX / 2;
 
-const _: () = assert!(FRAME_BYTES + MESSAGE_MAX as usize + 2 * ENTRY_MAX <= BODY_MAX, "a message fits into a frame");
+const _: () =
+    assert!(FRAME_BYTES + MESSAGE_MAX as usize + 2 * ENTRY_MAX <= BODY_MAX, "a message fits into a frame");
 
 /// Parts messages, in their order, so that each part fits into a frame.
 pub(super) fn parts(messages: Vec<pb::RaftMessage>) -> Vec<Vec<pb::RaftMessage>> {

@@ -314,8 +314,10 @@ fn readdir(core: &MasterCore, it: &pb::ReaddirRequest) -> Result<Answer, CallErr
 fn statfs(core: &MasterCore) -> Result<Answer, CallError> {
     let totals = core.state.totals();
     let copies = u64::from(core.state.settings().map_or(1, |settings| settings.copies)).max(1);
-    let total_bytes = core.registry.iter().map(|(_, server)| server.total_bytes()).fold(0, u64::saturating_add) / copies;
-    let free_bytes = core.registry.iter().map(|(_, server)| server.free_bytes()).fold(0, u64::saturating_add) / copies;
+    let total_bytes =
+        core.registry.iter().map(|(_, server)| server.total_bytes()).fold(0, u64::saturating_add) / copies;
+    let free_bytes =
+        core.registry.iter().map(|(_, server)| server.free_bytes()).fold(0, u64::saturating_add) / copies;
     answer(&pb::StatFsReply { total_bytes, free_bytes, inodes: totals.inodes, used_bytes: totals.used_bytes })
 }
 
