@@ -51,8 +51,8 @@ fn input(selectors: &[u8], bytes: &[u8]) -> Vec<u8> {
 
 fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let header = frame::Header { kind: 0x0105, flags: 0, request: 7, deadline_ms: 1000 };
-    let one = frame::encode(header, b"body", 0);
-    let payload = [frame::encode(header, b"", 3), b"pay".to_vec(), one.clone()].concat();
+    let one = frame::encode(header, b"body", 0).unwrap();
+    let payload = [frame::encode(header, b"", 3).unwrap(), b"pay".to_vec(), one.clone()].concat();
     vec![
         ("one", input(&[5, 3, 0], &one)),
         ("payload_between", input(&[40, 0, 0], &payload)),

@@ -170,6 +170,7 @@ fn read_all(client: &mut FrameStream, base: u64, total: u64) -> anyhow::Result<(
             offset: u32::try_from(at % CHUNK_SIZE)?,
             length: u32::try_from(PIECE)?,
             verify: false,
+            intact: false,
         };
         in_flight.push_back((client.send(&request, &[], TIMEOUT)?, chunk));
     }

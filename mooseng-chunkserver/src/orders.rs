@@ -169,6 +169,7 @@ fn fetch(chunk: &Arc<Chunk>, hello: &pb::Hello, order: &pb::CopyChunk) -> Result
             offset: u32::try_from(incoming.length()).unwrap_or(u32::MAX),
             length: READ_LENGTH,
             verify: false,
+            intact: false,
         };
         let reply = stream.call(&request, &[], READ_TIMEOUT).map_err(failed)?;
         if reply.version != order.version {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use mooseng_protocol::limits::TEXT_MAX;
 use mooseng_types::{ClusterId, MasterId};
 use serde::Deserialize;
 
@@ -175,6 +176,8 @@ impl ConfigFile {
                 "{key} {address:?} must be an IP address and a port, such as \"10.0.0.1:9421\" (host names are not looked up)"
             );
         }
+        let names = self.peers.iter().map(|peer| &peer.name).chain([&self.name]);
+        ensure!(names.map(String::len).max() <= Some(TEXT_MAX), "names must be {TEXT_MAX} bytes at most");
         ensure!((1..=9).contains(&self.copies), "copies must be 1 to 9");
         ensure!(self.heartbeat_ms >= 10, "heartbeat_ms must be at least 10");
         ensure!(

@@ -13,6 +13,8 @@ mod effect;
 pub(crate) mod group;
 mod housekeeping;
 mod leaderless;
+#[cfg(test)]
+mod limits_tests;
 mod snapshots;
 #[cfg(test)]
 mod testing;
@@ -26,7 +28,7 @@ use mooseng_env::Entropy;
 use mooseng_meta::{Command, Entry, Membership, MetaState, Request};
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_PUSH, FLAG_REPLY, Header};
 use mooseng_protocol::pb;
-use mooseng_protocol::rpc::Rpc;
+use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{ClusterId, MasterId, TimeNs};
@@ -47,6 +49,10 @@ const FLUSH_BYTES: usize = 8 << 20;
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 /// Changed rows in memory beyond which no more changes are taken: the store cannot keep up.
 const UNFLUSHED_MAX: usize = 128 << 20;
+
+/// Bytes of one command in the log. Each request's parts are bounded far below; this makes sure that whatever is proposed
+/// can be sent to the other masters, too.
+pub(crate) const ENTRY_MAX: usize = 256 << 10;
 
 /// Chunkservers find a master that has started within this time.
 const YOUNG: Duration = Duration::from_secs(4);
@@ -269,17 +275,20 @@ impl MasterCore {
     }
 
     /// A connection ended.
-    pub fn closed(&mut self, conn: ConnId) {
+    pub fn closed(&mut self, now: Now, conn: ConnId) {
         self.registry.closed(conn);
-        self.sessions.disconnected(conn);
+        self.sessions.disconnected(conn, now.mono);
     }
 
     /// A request off the wire. The answer comes as an effect, now or when a majority has it.
     pub fn request(&mut self, now: Now, conn: ConnId, header: Header, body: Bytes) {
         match service::dispatch(self, now, conn, header, body) {
-            Ok(service::Answer::Now(body)) => self.reply(conn, header, 0, &body),
+            Ok(service::Answer::Now(body)) => self.reply(conn, header, Ok(&body)),
             Ok(service::Answer::Later) => {}
             Ok(service::Answer::Propose(request, command, context)) => {
+                if let Err(error) = command.check() {
+                    return self.reply_error(conn, header, &error.into());
+                }
                 let waiter = Waiter::Client { conn, header, context };
                 self.gathered.push(Gathered { request, command: *command, waiter });
             }
@@ -305,9 +314,14 @@ impl MasterCore {
             return;
         }
         for Gathered { request, command, waiter } in std::mem::take(&mut self.gathered) {
-            let entry = Entry { stamp: now.wall, request, command };
+            let entry = Entry { stamp: now.wall, request, command }.encode();
+            if entry.len() > ENTRY_MAX {
+                let message = format!("a command of {} bytes is too long for the log", entry.len());
+                self.answer_waiter(waiter, &CallError::Rejected { message });
+                continue;
+            }
             let proposed = match self.state.unflushed_bytes() {
-                0..=UNFLUSHED_MAX => self.node.propose(entry.encode()),
+                0..=UNFLUSHED_MAX => self.node.propose(entry),
                 _ => Err(ProposeError::Overloaded),
             };
             match proposed {
@@ -414,15 +428,14 @@ impl MasterCore {
         CallError::NotLeader { leader: member.map(|member| member.address.clone()) }
     }
 
-    pub(crate) fn reply(&mut self, conn: ConnId, to: Header, flags: u16, body: &[u8]) {
+    pub(crate) fn reply(&mut self, conn: ConnId, to: Header, answer: Result<&[u8], &CallError>) {
         if to.flags & FLAG_ONE_WAY == 0 {
-            let header = Header { flags: FLAG_REPLY | flags, deadline_ms: 0, ..to };
-            self.effects.push(Effect::Frame(conn, frame::encode(header, body, 0)));
+            self.effects.push(Effect::Frame(conn, reply_frame(to, answer)));
         }
     }
 
     pub(crate) fn reply_error(&mut self, conn: ConnId, to: Header, error: &CallError) {
-        self.reply(conn, to, FLAG_ERROR, &error.to_reply().encode_to_vec());
+        self.reply(conn, to, Err(error));
     }
 
     pub(crate) fn push<R: Rpc>(&mut self, conn: ConnId, message: &R) {
@@ -469,5 +482,24 @@ fn known_servers(state: &MetaState) -> Registry {
 
 fn push_frame<R: Rpc>(message: &R) -> Vec<u8> {
     let header = Header { kind: R::KIND, flags: FLAG_PUSH, ..Header::default() };
-    frame::encode(header, &message.encode_to_vec(), 0)
+    // What is pushed names a few chunks or an address; one that did not fit would be as good as lost, which it may be.
+    frame::encode(header, &message.encode_to_vec(), 0).unwrap_or_default()
+}
+
+/// The frame that answers `to`. An answer that does not fit into a frame, because it has in it what others have stored,
+/// becomes an error.
+pub(crate) fn reply_frame(to: Header, answer: Result<&[u8], &CallError>) -> Vec<u8> {
+    let header = |flags| Header { flags: FLAG_REPLY | flags, deadline_ms: 0, ..to };
+    let refuse = |error: &CallError| {
+        // An error's text is bounded, so this one fits.
+        frame::encode(header(FLAG_ERROR), &error.to_reply().encode_to_vec(), 0).unwrap_or_default()
+    };
+    match answer.map(|body| frame::encode(header(0), body, 0)) {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => {
+            tracing::error!(%error, request = rpc::name(to.kind), "an answer does not fit");
+            refuse(&CallError::Rejected { message: format!("the answer does not fit: {error}") })
+        }
+        Err(error) => refuse(error),
+    }
 }

@@ -21,6 +21,7 @@ pub mod daemon;
 pub mod digests;
 pub mod multiregion;
 mod open;
+mod open_files;
 pub mod raft;
 pub mod recover;
 pub mod registry;

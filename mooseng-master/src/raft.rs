@@ -13,6 +13,7 @@ pub mod log;
 mod memory_log;
 pub mod node;
 
+pub(crate) use node::MESSAGE_MAX;
 pub use node::{Change, ChangeError, Node, NodeConfig, Output, Persist, ProposeError, Role};
 
 use bytes::Bytes;

@@ -2,6 +2,7 @@
 //! from heartbeats and reports; never replicated.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use mooseng_meta::ServerRow;
@@ -26,6 +27,15 @@ pub struct Disk {
     pub copies: u64,
 }
 
+/// A copy, as its server tells of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Copy {
+    /// The last version it has adopted.
+    pub version: ChunkVersion,
+    /// Its server stopped while it was written: what no sync covered may be lost.
+    pub in_doubt: bool,
+}
+
 /// What a server tells of its copies: everything, in parts, or what has changed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
@@ -34,7 +44,7 @@ pub struct Report {
     /// The last part of everything.
     pub last: bool,
     /// Copies that it has.
-    pub copies: Vec<(ChunkId, ChunkVersion)>,
+    pub copies: Vec<(ChunkId, Copy)>,
     /// Copies that it has no more.
     pub lost: Vec<ChunkId>,
 }
@@ -55,13 +65,19 @@ pub struct Server {
     /// Its full report is in.
     pub reported: bool,
     /// What it has, once it has reported.
-    pub copies: BTreeMap<ChunkId, ChunkVersion>,
+    pub copies: BTreeMap<ChunkId, Copy>,
+    /// Those of them that are in doubt.
+    doubtful: BTreeSet<ChunkId>,
+    /// Copies in doubt that it was ordered to fetch anew.
+    settling: BTreeSet<ChunkId>,
+    /// Up to here its copies in doubt were looked at in this round.
+    settled_to: Option<ChunkId>,
     /// Deletions ordered and not yet confirmed.
     pub deleting: BTreeSet<ChunkId>,
     /// Deletions ordered and confirmed.
     pub confirmed: BTreeSet<ChunkId>,
     recently_given: u64,
-    report_parts: BTreeMap<ChunkId, ChunkVersion>,
+    report_parts: BTreeMap<ChunkId, Copy>,
 }
 
 impl Server {
@@ -71,8 +87,46 @@ impl Server {
         self.conn.is_some() && self.heard.is_some_and(|heard| now.saturating_sub(heard) < SILENCE_MAX)
     }
 
+    /// Sums of what somebody else tells may be anything.
     fn sum(&self, of: impl Fn(&Disk) -> u64) -> u64 {
-        self.disks.iter().filter(|disk| !disk.failed).map(of).sum()
+        self.disks.iter().filter(|disk| !disk.failed).map(of).fold(0, u64::saturating_add)
+    }
+
+    fn has_in_doubt(&self, chunk: ChunkId) -> bool {
+        self.doubtful.contains(&chunk)
+    }
+
+    /// It has this copy.
+    fn note(&mut self, chunk: ChunkId, copy: Copy) {
+        if copy.in_doubt {
+            self.doubtful.insert(chunk);
+        } else {
+            self.doubtful.remove(&chunk);
+            self.settling.remove(&chunk);
+        }
+        self.copies.insert(chunk, copy);
+    }
+
+    fn forget_copies(&mut self) {
+        self.copies.clear();
+        self.doubtful.clear();
+        self.settling.clear();
+        self.settled_to = None;
+    }
+
+    /// The next of its copies in doubt, at most `limit` of them, each in its turn; those it is fetching anew left out.
+    pub fn next_doubtful(&mut self, limit: usize) -> Vec<ChunkId> {
+        let from = self.settled_to.take().map_or(Unbounded, Excluded);
+        let looked: Vec<ChunkId> = self.doubtful.range((from, Unbounded)).take(limit).copied().collect();
+        if looked.len() == limit {
+            self.settled_to = looked.last().copied();
+        }
+        looked.into_iter().filter(|chunk| !self.settling.contains(chunk)).collect()
+    }
+
+    /// It is to fetch a copy anew; `false` if it has enough to fetch already.
+    pub fn settle(&mut self, chunk: ChunkId, limit: usize) -> bool {
+        self.settling.len() < limit && self.settling.insert(chunk)
     }
 
     /// Bytes of its working disks.
@@ -118,6 +172,7 @@ impl Registry {
             server.report_parts.clear();
             server.deleting.clear();
             server.confirmed.clear();
+            server.settling.clear();
         }
         server.heard = Some(now);
         server.disks = disks;
@@ -137,7 +192,7 @@ impl Registry {
         for server in self.servers.values_mut() {
             server.reported = false;
             server.report_parts.clear();
-            server.copies.clear();
+            server.forget_copies();
             server.deleting.clear();
             server.confirmed.clear();
         }
@@ -145,7 +200,10 @@ impl Registry {
 
     /// What was ordered and not confirmed is to be ordered again.
     pub fn forget_orders(&mut self) {
-        self.servers.values_mut().for_each(|server| server.deleting.clear());
+        for server in self.servers.values_mut() {
+            server.deleting.clear();
+            server.settling.clear();
+        }
     }
 
     /// The masters have agreed that these chunks are gone everywhere.
@@ -163,17 +221,22 @@ impl Registry {
         if report.full {
             server.report_parts.extend(report.copies);
             if report.last {
-                server.copies = std::mem::take(&mut server.report_parts);
+                server.forget_copies();
+                for (chunk, copy) in std::mem::take(&mut server.report_parts) {
+                    server.note(chunk, copy);
+                }
                 server.reported = true;
             }
         } else {
-            for (chunk, version) in report.copies {
-                server.copies.insert(chunk, version);
+            for (chunk, copy) in report.copies {
+                server.note(chunk, copy);
                 server.confirmed.remove(&chunk);
             }
         }
         for chunk in report.lost {
             server.copies.remove(&chunk);
+            server.doubtful.remove(&chunk);
+            server.settling.remove(&chunk);
             server.report_parts.remove(&chunk);
             if server.deleting.remove(&chunk) {
                 server.confirmed.insert(chunk);
@@ -223,12 +286,44 @@ impl Registry {
         self.servers.iter().any(|(id, server)| server.heard.is_none() && !leave_out.contains(id))
     }
 
-    /// Addresses of `servers`, those that are up first.
+    /// Those of `servers` that are up.
     #[must_use]
-    pub fn addresses(&self, servers: &[ServerId], now: Duration) -> Vec<(ServerId, String)> {
+    pub fn up(&self, servers: &[ServerId], now: Duration) -> Vec<ServerId> {
+        let is_up = |id: &ServerId| self.servers.get(id).is_some_and(|server| server.is_up(now));
+        servers.iter().copied().filter(is_up).collect()
+    }
+
+    /// Addresses of `servers`, which have `chunk`: first those that are up and whose copy is whole, then those that are up,
+    /// each in their order.
+    #[must_use]
+    pub fn addresses(&self, chunk: ChunkId, servers: &[ServerId], now: Duration) -> Vec<(ServerId, String)> {
         let mut known: Vec<_> = servers.iter().filter_map(|id| Some((*id, self.servers.get(id)?))).collect();
-        known.sort_by_key(|(_, server)| !server.is_up(now));
+        known.sort_by_key(|(_, server)| (!server.is_up(now), server.has_in_doubt(chunk)));
         known.into_iter().map(|(id, server)| (id, server.address.clone())).collect()
+    }
+
+    /// Where a copy of `chunk` can be fetched from, and in which version: one of `servers` that is up and has it whole, in
+    /// `version` or a later one.
+    #[must_use]
+    pub fn whole_copy(
+        &self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        servers: &[ServerId],
+        now: Duration,
+    ) -> Option<(String, ChunkVersion)> {
+        servers.iter().find_map(|id| {
+            let server = self.servers.get(id).filter(|server| server.is_up(now))?;
+            let copy = server.copies.get(&chunk).filter(|copy| !copy.in_doubt && copy.version >= version)?;
+            Some((server.address.clone(), copy.version))
+        })
+    }
+
+    /// The servers that are up and have copies in doubt.
+    #[must_use]
+    pub fn in_doubt(&self, now: Duration) -> Vec<ServerId> {
+        let doubts = |server: &Server| server.is_up(now) && !server.doubtful.is_empty();
+        self.servers.iter().filter(|(_, server)| doubts(server)).map(|(id, _)| *id).collect()
     }
 }
 
@@ -250,6 +345,47 @@ mod tests {
         registry
     }
 
+    fn copy(in_doubt: bool) -> Copy {
+        Copy { version: ChunkVersion::from_raw(3), in_doubt }
+    }
+
+    #[test]
+    fn whole_copies_come_first_and_those_in_doubt_are_settled_one_after_the_other() {
+        let mut registry = registry();
+        let (one, two, now) = (ServerId::from_raw(1), ServerId::from_raw(2), Duration::from_secs(9));
+        let chunk = ChunkId::from_raw;
+        for (server, conn, in_doubt) in [(one, 1, true), (two, 2, false)] {
+            registry.heard(server, ConnId(conn), now, Vec::new()).unwrap();
+            let copies = (0..5).map(|raw| (chunk(raw), copy(in_doubt))).collect();
+            registry.report(server, Report { full: true, last: true, copies, lost: Vec::new() });
+        }
+        let first = |registry: &Registry| registry.addresses(chunk(1), &[one, two], now)[0].0;
+        assert_eq!((first(&registry), registry.in_doubt(now)), (two, vec![one]));
+        let version = ChunkVersion::from_raw;
+        assert_eq!(
+            registry.whole_copy(chunk(1), version(2), &[one, two], now),
+            Some(("a2".into(), version(3)))
+        );
+        assert_eq!(registry.whole_copy(chunk(1), version(4), &[one, two], now), None);
+        let server = registry.get_mut(one).unwrap();
+        assert_eq!(server.next_doubtful(3), [chunk(0), chunk(1), chunk(2)]);
+        assert!(server.settle(chunk(1), 1) && !server.settle(chunk(2), 1));
+        assert_eq!(server.next_doubtful(3), [chunk(3), chunk(4)]);
+        assert_eq!(server.next_doubtful(3), [chunk(0), chunk(2)]);
+        let settled = Report { copies: vec![(chunk(1), copy(false))], ..Report::default() };
+        registry.report(one, settled);
+        assert_eq!(first(&registry), one);
+        assert!(registry.get_mut(one).unwrap().settle(chunk(2), 1));
+    }
+
+    #[test]
+    fn what_a_server_tells_of_its_disks_cannot_overflow() {
+        let mut registry = registry();
+        let disk = Disk { total_bytes: u64::MAX, free_bytes: u64::MAX, ..Disk::default() };
+        let server = registry.heard(ServerId::from_raw(1), ConnId(1), Duration::ZERO, vec![disk; 3]).unwrap();
+        assert_eq!((server.total_bytes(), server.free_bytes()), (u64::MAX, u64::MAX));
+    }
+
     fn disk(free_bytes: u64) -> Disk {
         Disk { total_bytes: 100, free_bytes, ..Disk::default() }
     }
@@ -262,7 +398,8 @@ mod tests {
         assert_eq!(registry.candidates(now, &[]).iter().map(|c| c.free_bytes).collect::<Vec<_>>(), [5]);
         assert_eq!(registry.candidates(now, &[first]), []);
         assert_eq!(registry.candidates(now + SILENCE_MAX, &[]), []);
-        let order = registry.addresses(&[ServerId::from_raw(2), first], now);
+        let chunk = ChunkId::from_raw(1);
+        let order = registry.addresses(chunk, &[ServerId::from_raw(2), first], now);
         assert_eq!(order[0].1, "a1", "the one that is up comes first");
         registry.closed(ConnId(7));
         assert_eq!(registry.candidates(now, &[]), []);
@@ -277,7 +414,7 @@ mod tests {
         let part = |raw, last| Report {
             full: true,
             last,
-            copies: vec![(chunk(raw), ChunkVersion::from_raw(3))],
+            copies: vec![(chunk(raw), copy(false))],
             lost: Vec::new(),
         };
         assert!(registry.report(server, part(10, false)));

@@ -24,12 +24,12 @@ use bytes::Bytes;
 use mio::{Events, Poll, Token};
 use mooseng_env::{Clock, SystemEntropy, Threads};
 use mooseng_meta::{Batch, MetaStore, applied_index_of};
-use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Frame, Header};
+use mooseng_protocol::frame::{Frame, Header};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::greet;
-use mooseng_protocol::{PROTOCOL_VERSION, frame, pb};
+use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use mooseng_types::MasterId;
 use prost::Message;
 
@@ -40,7 +40,7 @@ use self::listener::Listener;
 use self::peers::Peers;
 use self::snapshots::{Incoming, Snapshots, put_in_place};
 use crate::config::Config;
-use crate::core::{ConnId, Effect, MasterCore, Now};
+use crate::core::{ConnId, Effect, MasterCore, Now, reply_frame};
 use crate::open::{Opened, open, take_out_of_service};
 use crate::raft::Persist;
 use crate::raft::log::{LogWriter, Work};
@@ -338,13 +338,11 @@ impl Server {
                 }
                 let (leader_address, epoch) = (self.leader_address(), self.core.epoch());
                 let reply = pb::HelloReply { leader_address, epoch, ..self.hello.clone() };
-                let header = Header { flags: FLAG_REPLY, ..frame.header };
-                self.send(token, &frame::encode(header, &reply.encode_to_vec(), 0));
+                self.send(token, &reply_frame(frame.header, Ok(&reply.encode_to_vec())));
             }
             Err(error) => {
                 tracing::warn!(%error, peer = %connection.peer(), "a connection was rejected");
-                let header = Header { flags: FLAG_REPLY | FLAG_ERROR, ..frame.header };
-                self.send(token, &frame::encode(header, &error.to_reply().encode_to_vec(), 0));
+                self.send(token, &reply_frame(frame.header, Err(&error)));
                 if let Some(connection) = self.connections.get_mut(&token) {
                     connection.close_when_sent();
                 }
@@ -366,7 +364,7 @@ impl Server {
         let flushed = self.inbox.take_flushed();
         let news = self.inbox.take_snapshot_news();
         for (token, header, done) in news.answers {
-            self.send(token, &answer_frame(header, done));
+            self.send(token, &reply_frame(header, done.as_ref().map(|()| &[][..])));
         }
         for (peer, arrived) in news.sent {
             self.core.snapshot_sent(peer, arrived);
@@ -471,18 +469,8 @@ impl Server {
             if connection.role() == pb::Role::Master {
                 self.snapshots.closed(token);
             }
-            self.core.closed(ConnId(token.0 as u64));
-        }
-    }
-}
-
-/// The answer to a frame of a snapshot.
-fn answer_frame(header: Header, done: Result<(), CallError>) -> Vec<u8> {
-    match done {
-        Ok(()) => frame::encode(Header { flags: FLAG_REPLY, deadline_ms: 0, ..header }, &[], 0),
-        Err(error) => {
-            let header = Header { flags: FLAG_REPLY | FLAG_ERROR, deadline_ms: 0, ..header };
-            frame::encode(header, &error.to_reply().encode_to_vec(), 0)
+            let now = self.now();
+            self.core.closed(now, ConnId(token.0 as u64));
         }
     }
 }

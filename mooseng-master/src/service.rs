@@ -6,7 +6,7 @@
 mod admin;
 pub(crate) mod grpc;
 mod metadata;
-mod servers;
+pub(crate) mod servers;
 
 use bytes::Bytes;
 use mooseng_meta::{ChunkRow, Command, Grant, Member, Request, Response};
@@ -45,8 +45,8 @@ pub(crate) enum Context {
     Empty,
     /// The attributes.
     Attr,
-    /// The attributes of a file that the session has open from now on.
-    Created(SessionId),
+    /// The attributes of a file that the session has open from now on, by its open with this number.
+    Created(SessionId, u64),
     /// The attributes; where a lease is in the way, its holder is asked to give it back.
     Recalling(InodeId, ChunkIndex),
     /// A write lease.
@@ -64,6 +64,11 @@ pub(crate) enum Context {
 /// Decodes a body.
 fn decode<R: Rpc>(body: Bytes) -> Result<R, CallError> {
     R::decode(body).map_err(|error| CallError::Rejected { message: format!("{}: {error}", R::NAME) })
+}
+
+/// Refuses a length above its limit.
+fn at_most(length: usize, limit: usize, field: &'static str) -> Result<(), BadMessage> {
+    if length <= limit { Ok(()) } else { Err(BadMessage { field }) }
 }
 
 fn answer(reply: &impl Message) -> Result<Answer, CallError> {
@@ -115,8 +120,8 @@ pub(crate) fn complete(
     let reply = match (context, MasterCore::refused(response)?) {
         (Context::Empty | Context::ClosedSession(_), _) => Vec::new(),
         (Context::Attr | Context::Recalling(..), Response::Attr(attr)) => attr_reply(attr),
-        (Context::Created(session), Response::Attr(attr)) => {
-            core.sessions.set_open(session, attr.inode, true);
+        (Context::Created(session, number), Response::Attr(attr)) => {
+            core.sessions.open(session, attr.inode, number);
             attr_reply(attr)
         }
         (Context::Grant(session, ..), Response::Grant(grant)) => {
@@ -191,19 +196,20 @@ impl MasterCore {
             version: grant.version,
             read: true,
             write: true,
-            create: grant.fresh,
+            // Of a chunk without a commit copies may be made, also by who comes after the one who has made it.
+            create: grant.base_version.raw() == 0,
             session,
             expiry_unix_s: expiry(now),
         };
         pb::GrantWriteReply {
             chunk: grant.chunk.raw(),
             version: grant.version.raw(),
-            servers: self.addresses(&grant.servers, now),
+            servers: self.addresses(grant.chunk, &grant.servers, now),
             valid_length: grant.valid_length,
             inline: grant.inline,
             token: Bytes::copy_from_slice(&self.key.sign(&token)),
             fresh: grant.fresh,
-            attr: None,
+            attr: Some(grant.attr.into()),
         }
     }
 
@@ -212,8 +218,8 @@ impl MasterCore {
         self.group.members.iter().map(|member| member.address.clone()).collect()
     }
 
-    fn addresses(&self, servers: &[ServerId], now: Now) -> Vec<pb::ServerAddress> {
-        let known = self.registry.addresses(servers, now.mono).into_iter();
+    fn addresses(&self, chunk: ChunkId, servers: &[ServerId], now: Now) -> Vec<pb::ServerAddress> {
+        let known = self.registry.addresses(chunk, servers, now.mono).into_iter();
         known.map(|(server, address)| pb::ServerAddress { server: server.raw(), address }).collect()
     }
 
@@ -244,9 +250,9 @@ impl MasterCore {
             chunk: chunk.raw(),
             version: row.committed.raw(),
             valid_length: row.valid_length,
-            servers: self.addresses(&row.servers, now),
+            servers: self.addresses(*chunk, &row.servers, now),
             token: self.read_token(now, session, *chunk, row.committed),
-            differs: false,
+            differs: row.differs,
         }
     }
 }

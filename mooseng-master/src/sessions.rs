@@ -2,20 +2,41 @@
 //! change of leader every session tells again what it has open, and until all have spoken (or run out of time) no
 //! unlinked file is reaped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mooseng_types::{InodeId, SessionId};
 
 use crate::core::ConnId;
+use crate::open_files::OpenFiles;
+
+/// A mount that is said to be dead has so long to show that it is not: a live one is connected again well within it.
+const REPLACED_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 struct Session {
     conn: Option<ConnId>,
     heard: Duration,
+    /// When its connection ended.
+    left: Duration,
+    /// A mount of the same name says that this one is dead.
+    replaced: bool,
     /// It has told this leader what it has open.
     confirmed: bool,
-    open: BTreeSet<InodeId>,
+    files: OpenFiles,
+}
+
+impl Session {
+    fn new(now: Duration, confirmed: bool) -> Self {
+        let files = OpenFiles::default();
+        Self { conn: None, heard: now, left: Duration::ZERO, replaced: false, confirmed, files }
+    }
+
+    fn is_over(&self, now: Duration, timeout: Duration) -> bool {
+        let silent = now.saturating_sub(self.heard) > timeout;
+        let dead = self.replaced && self.conn.is_none();
+        silent || (dead && now.saturating_sub(self.heard.max(self.left)) > REPLACED_AFTER)
+    }
 }
 
 /// All sessions.
@@ -27,14 +48,12 @@ pub struct Sessions {
 impl Sessions {
     /// This master begins to lead: the sessions in the state have their whole time to come forward.
     pub fn begin(&mut self, now: Duration, sessions: impl IntoIterator<Item = SessionId>) {
-        let fresh = |id| (id, Session { conn: None, heard: now, confirmed: false, open: BTreeSet::new() });
-        self.sessions = sessions.into_iter().map(fresh).collect();
+        self.sessions = sessions.into_iter().map(|id| (id, Session::new(now, false))).collect();
     }
 
     /// A session was opened: nothing is open in it.
     pub fn opened(&mut self, id: SessionId, now: Duration) {
-        let session = Session { conn: None, heard: now, confirmed: true, open: BTreeSet::new() };
-        self.sessions.entry(id).or_insert(session).heard = now;
+        self.sessions.entry(id).or_insert(Session::new(now, true)).heard = now;
     }
 
     /// A session ended.
@@ -44,16 +63,16 @@ impl Sessions {
 
     /// A session is alive and takes pushes over `conn`.
     pub fn resumed(&mut self, id: SessionId, conn: ConnId, now: Duration) {
+        self.heard(id, now);
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.heard = now;
             session.conn = Some(conn);
         }
     }
 
-    /// A session tells everything it has open.
-    pub fn list_open(&mut self, id: SessionId, open: impl IntoIterator<Item = InodeId>) {
+    /// A session tells everything it has open, as of its open or release with the number `as_of`.
+    pub fn list_open(&mut self, id: SessionId, as_of: u64, open: impl IntoIterator<Item = InodeId>) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.open = open.into_iter().collect();
+            session.files.list(as_of, open);
             session.confirmed = true;
         }
     }
@@ -62,24 +81,37 @@ impl Sessions {
     pub fn heard(&mut self, id: SessionId, now: Duration) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.heard = now;
+            session.replaced = false;
         }
     }
 
-    /// The session opens or closes an inode.
-    pub fn set_open(&mut self, id: SessionId, inode: InodeId, open: bool) {
+    /// The session opens an inode, by its open or release with this number.
+    pub fn open(&mut self, id: SessionId, inode: InodeId, number: u64) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            if open {
-                session.open.insert(inode);
-            } else {
-                session.open.remove(&inode);
-            }
+            session.files.open(inode, number);
+        }
+    }
+
+    /// The session closes an inode, unless it has opened it under a higher number.
+    pub fn release(&mut self, id: SessionId, inode: InodeId, number: u64) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.files.release(inode, number);
+        }
+    }
+
+    /// Another mount says that it has taken the place of this session's, which is dead. If it shows no sign of life
+    /// soon, it has ended.
+    pub fn replaced(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.conn.is_none()) {
+            session.replaced = true;
         }
     }
 
     /// A connection has ended. The session lives on: its client may be on its way back.
-    pub fn disconnected(&mut self, conn: ConnId) {
+    pub fn disconnected(&mut self, conn: ConnId, now: Duration) {
         for session in self.sessions.values_mut().filter(|session| session.conn == Some(conn)) {
             session.conn = None;
+            session.left = now;
         }
     }
 
@@ -89,16 +121,9 @@ impl Sessions {
         self.sessions.get(&id)?.conn
     }
 
-    /// Sessions that have been silent for `timeout`.
+    /// Sessions that have been silent for `timeout`, or that are said to be dead and have not contradicted.
     pub fn expired(&self, now: Duration, timeout: Duration) -> Vec<SessionId> {
-        let silent = |session: &Session| now.saturating_sub(session.heard) > timeout;
-        self.sessions.iter().filter(|(_, session)| silent(session)).map(|(id, _)| *id).collect()
-    }
-
-    /// Whether the session's client is connected.
-    #[must_use]
-    pub fn is_connected(&self, id: SessionId) -> bool {
-        self.conn(id).is_some()
+        self.sessions.iter().filter(|(_, session)| session.is_over(now, timeout)).map(|(id, _)| *id).collect()
     }
 
     /// Whether it is known of every session what it has open.
@@ -110,7 +135,7 @@ impl Sessions {
     /// Whether some session has the inode open.
     #[must_use]
     pub fn is_open(&self, inode: InodeId) -> bool {
-        self.sessions.values().any(|session| session.open.contains(&inode))
+        self.sessions.values().any(|session| session.files.is_open(inode))
     }
 
     /// How many there are.
@@ -130,25 +155,43 @@ impl Sessions {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
     fn after_a_change_of_leader_nothing_counts_as_closed_until_every_session_has_spoken() {
         let mut sessions = Sessions::default();
         let (a, b) = (SessionId::from_raw(1), SessionId::from_raw(2));
-        let second = Duration::from_secs(1);
-        sessions.begin(second, [a, b]);
-        sessions.resumed(a, ConnId(1), second);
+        sessions.begin(SECOND, [a, b]);
+        sessions.resumed(a, ConnId(1), SECOND);
         assert!(!sessions.all_confirmed());
-        sessions.list_open(a, [InodeId::from_raw(9)]);
+        sessions.list_open(a, 7, [InodeId::from_raw(9)]);
         assert!(!sessions.all_confirmed());
-        assert_eq!(sessions.expired(10 * second, 5 * second), [a, b]);
-        sessions.heard(a, 9 * second);
-        assert_eq!(sessions.expired(10 * second, 5 * second), [b]);
+        assert_eq!(sessions.expired(10 * SECOND, 5 * SECOND), [a, b]);
+        sessions.heard(a, 9 * SECOND);
+        assert_eq!(sessions.expired(10 * SECOND, 5 * SECOND), [b]);
         sessions.closed(b);
         assert!(sessions.all_confirmed());
         assert!(sessions.is_open(InodeId::from_raw(9)));
-        sessions.set_open(a, InodeId::from_raw(9), false);
+        sessions.release(a, InodeId::from_raw(9), 8);
         assert!(!sessions.is_open(InodeId::from_raw(9)));
-        sessions.disconnected(ConnId(1));
+        sessions.disconnected(ConnId(1), 10 * SECOND);
         assert_eq!(sessions.conn(a), None);
+    }
+
+    #[test]
+    fn a_mount_of_the_same_name_ends_a_session_only_if_that_one_is_dead() {
+        let mut sessions = Sessions::default();
+        let (dead, alive, connected) =
+            (SessionId::from_raw(1), SessionId::from_raw(2), SessionId::from_raw(3));
+        sessions.begin(SECOND, [dead, alive, connected]);
+        sessions.resumed(connected, ConnId(3), SECOND);
+        [dead, alive, connected].into_iter().for_each(|id| sessions.replaced(id));
+        assert_eq!(sessions.expired(2 * SECOND, 60 * SECOND), [], "this leader is too young to know");
+        sessions.resumed(alive, ConnId(2), 2 * SECOND);
+        assert_eq!(sessions.expired(4 * SECOND, 60 * SECOND), [dead]);
+        sessions.disconnected(ConnId(2), 100 * SECOND);
+        sessions.replaced(alive);
+        assert_eq!(sessions.expired(101 * SECOND, 600 * SECOND), [dead], "it may be on its way back");
+        assert_eq!(sessions.expired(103 * SECOND, 600 * SECOND), [dead, alive]);
     }
 }

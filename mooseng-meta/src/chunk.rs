@@ -22,12 +22,34 @@ pub struct ChunkRow {
     pub servers: Vec<ServerId>,
     /// Bytes of the chunk from here on read as zero, whatever a copy holds.
     pub valid_length: u32,
+    /// A writer's session ended while it held the lease: what it wrote may be on one copy and not on another. Readers
+    /// must all read the same copy.
+    pub differs: bool,
 }
 
 impl ChunkRow {
-    /// Limits the valid bytes to those before `file_size`: what copies hold beyond it was never part of the file.
-    pub(crate) fn void_beyond(&mut self, file_size: u64) {
+    /// Nothing of it was ever part of the file.
+    #[must_use]
+    pub fn is_uncommitted(&self) -> bool {
+        self.committed.raw() == 0
+    }
+
+    /// The bytes of the chunk that lie before `file_size`.
+    fn inside(&self, file_size: u64) -> u32 {
         let inside = file_size.saturating_sub(self.index.start()).min(CHUNK_SIZE);
-        self.valid_length = self.valid_length.min(u32::try_from(inside).unwrap_or(FULL_LENGTH));
+        u32::try_from(inside).unwrap_or(FULL_LENGTH)
+    }
+
+    /// The bytes before `file_size` are the file's as of this commit; copies may hold more, which is not.
+    pub(crate) fn commit(&mut self, version: ChunkVersion, file_size: u64) {
+        self.committed = version;
+        self.valid_length = self.inside(file_size);
+    }
+
+    /// Limits the valid bytes to those before `file_size`: what copies hold beyond it was never part of the file.
+    /// Of a chunk without a commit nothing was.
+    pub(crate) fn void_beyond(&mut self, file_size: u64) {
+        let inside = if self.is_uncommitted() { 0 } else { self.inside(file_size) };
+        self.valid_length = self.valid_length.min(inside);
     }
 }

@@ -187,8 +187,14 @@ pub enum Command {
         index: ChunkIndex,
         /// Servers for a new chunk, chosen by the leader, in chain order.
         candidates: Vec<ServerId>,
-        /// Servers that could not be written; they lose the chunk.
+        /// Servers that the holder could not write: they lose the chunk, if one that is up still has it then.
         failed: Vec<ServerId>,
+        /// Servers that the leader knows to be up.
+        up: Vec<ServerId>,
+        /// The holder says that no server has confirmed anything that was written under the lease.
+        nothing_written: bool,
+        /// The holder wants a new version though no server is to be left out: its copies are whole, but one stopped.
+        renew: bool,
     },
     /// Makes written bytes part of the file.
     CommitWrite {
@@ -207,8 +213,10 @@ pub enum Command {
     WriteInline {
         /// The file.
         inode: InodeId,
-        /// Where, in bytes from the start.
+        /// Where, in bytes from the start. Without meaning in an append.
         offset: u32,
+        /// Write at the file's end, wherever that is when the command is applied.
+        append: bool,
         /// What; never empty.
         data: Bytes,
     },

@@ -22,6 +22,10 @@ pub(crate) struct InodeRow {
     pub(crate) btime: TimeNs,
     /// The directory above a directory (the root's is the root); inode 0 for anything else.
     pub(crate) parent: InodeId,
+    /// Counts the changes of a file's content and length.
+    pub(crate) content: u64,
+    /// Bytes of the names of its extended attributes, with a NUL each.
+    pub(crate) xattr_names: u32,
 }
 
 impl InodeRow {
@@ -40,7 +44,7 @@ impl InodeRow {
             mtime: self.mtime,
             ctime: self.ctime,
             btime: self.btime,
-            content_version: 0,
+            content_version: self.content,
         }
     }
 
@@ -52,10 +56,15 @@ impl InodeRow {
         self.kind == FileKind::File
     }
 
-    /// Notes a change of content.
+    /// Notes a change of a directory's entries.
     pub(crate) fn touch(&mut self, stamp: TimeNs) {
         self.mtime = stamp;
         self.ctime = stamp;
+    }
+
+    /// Notes a change of a file's content or length, whatever becomes of its times.
+    pub(crate) fn count_change(&mut self) {
+        self.content += 1;
     }
 }
 

@@ -296,10 +296,11 @@ impl Model {
 
     fn truncate(&mut self, inode: u64, size: u64, session: Option<usize>) -> Outcome {
         let file = self.file(inode)?;
-        let ends_after = |index: &u32| (u64::from(*index) + 1) * CHUNK_SIZE > size;
+        let end = size.min(file.size);
+        let ends_after = |index: &u32| (u64::from(*index) + 1) * CHUNK_SIZE > end;
         let shrinks = size < file.size;
-        let mut cut = file.chunks.iter().filter(|(index, _)| ends_after(index));
-        if shrinks && cut.any(|(_, holder)| holder.is_some() && *holder != session) {
+        let mut behind = file.chunks.iter().filter(|(index, _)| ends_after(index));
+        if size != file.size && behind.any(|(_, holder)| holder.is_some() && *holder != session) {
             return Err(FsError::LeaseHeld);
         }
         let file = self.change(inode);

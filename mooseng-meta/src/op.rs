@@ -14,11 +14,26 @@ mod replica;
 mod unlink;
 mod xattr;
 
-use mooseng_types::{FsError, InodeId, TimeNs};
+use mooseng_types::{FsError, INLINE_MAX, InodeId, TimeNs};
 
 use crate::command::Command;
 use crate::response::Response;
 use crate::tables::Tables;
+
+impl Command {
+    /// Refuses what has a length that no command may have, so that it is never proposed.
+    pub fn check(&self) -> Result<(), FsError> {
+        match self {
+            Self::Create { kind, target, .. } => create::check(*kind, target),
+            Self::SetXattr { name, value, .. } => xattr::check(name, value),
+            Self::RemoveXattr { name, .. } => xattr::check(name, &[]),
+            Self::WriteInline { data, .. } if data.is_empty() || data.len() as u64 > INLINE_MAX => {
+                Err(FsError::Invalid)
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 /// Carries out a command. After an `Err` nothing has changed.
 pub(crate) fn run(t: &mut Tables, stamp: TimeNs, command: &Command) -> Result<Response, FsError> {
@@ -33,15 +48,20 @@ pub(crate) fn run(t: &mut Tables, stamp: TimeNs, command: &Command) -> Result<Re
             xattr::set(t, stamp, *inode, xattr::Value { name, value, mode: *mode })
         }
         Command::RemoveXattr { inode, name } => xattr::remove(t, stamp, *inode, name),
-        Command::GrantWrite { session, inode, index, candidates, failed } => {
-            grant::grant(t, *session, grant::Place { inode: *inode, index: *index }, candidates, failed)
+        Command::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew } => {
+            let (nothing_written, renew) = (*nothing_written, *renew);
+            let servers = grant::Servers { candidates, failed, up, nothing_written, renew };
+            grant::grant(t, *session, grant::Place { inode: *inode, index: *index }, servers)
         }
         Command::CommitWrite { session, inode, size_at_least, mtime, chunks } => {
             let change =
                 commit::Change { size_at_least: *size_at_least, mtime: mtime.unwrap_or(stamp), stamp };
             commit::commit(t, *session, *inode, change, chunks)
         }
-        Command::WriteInline { inode, offset, data } => inline::write(t, stamp, *inode, *offset, data),
+        Command::WriteInline { inode, offset, append, data } => {
+            let at = if *append { inline::At::End } else { inline::At::Offset(*offset) };
+            inline::write(t, stamp, *inode, at, data)
+        }
         Command::ReleaseLease { session, inode, indexes } => lease::release(t, *session, *inode, indexes),
         Command::AddReplica { chunk, version, server } => replica::add(t, *chunk, *version, *server),
         Command::RemoveReplica { chunk, server } => replica::remove(t, *chunk, *server),

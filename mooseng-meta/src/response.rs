@@ -35,6 +35,8 @@ pub struct Grant {
     pub valid_length: u32,
     /// The file's first bytes so far, if they live in the metadata: to be written at offset 0 before anything else.
     pub inline: Option<Bytes>,
-    /// Nothing of the chunk has ever been committed; copies may not exist yet.
+    /// The chunk was made by this grant: no copy exists yet.
     pub fresh: bool,
+    /// The file's attributes as of the grant.
+    pub attr: Attr,
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mooseng_types::FsError;
+use mooseng_types::{FsError, UNACKED_MAX};
 
 use crate::codec::CodecError;
 use crate::codec::v1;
@@ -253,7 +253,9 @@ impl MetaState {
                 _ => Response::Refused(FsError::SessionExpired),
             };
         };
-        if id.seq < window.acked_below || acked_below > id.seq {
+        // The leader does not propose what is beyond the bound; it waits for the client to acknowledge more.
+        let beyond = id.seq.saturating_sub(acked_below.max(window.acked_below)) >= UNACKED_MAX;
+        if id.seq < window.acked_below || acked_below > id.seq || beyond {
             return Response::Refused(FsError::Invalid);
         }
         if let Some(response) = self.stored_response(id) {

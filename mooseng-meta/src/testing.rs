@@ -110,6 +110,9 @@ impl World {
             index,
             candidates: servers(&[1, 2, 3]),
             failed: servers(failed),
+            up: servers(&[1, 2, 3]),
+            nothing_written: false,
+            renew: false,
         }
     }
 

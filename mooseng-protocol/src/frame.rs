@@ -83,32 +83,32 @@ pub enum FrameError {
     },
 }
 
-/// The bytes of header and body, to be followed by `payload_length` bytes of payload.
-///
-/// # Panics
-/// If body or payload are above their limits: the sender has to keep them.
-#[must_use]
-pub fn encode(header: Header, body: &[u8], payload_length: usize) -> Vec<u8> {
+/// The bytes of header and body, to be followed by `payload_length` bytes of payload. Refused if body or payload are
+/// above their limits: what is in them may have come from somebody else.
+pub fn encode(header: Header, body: &[u8], payload_length: usize) -> Result<Vec<u8>, FrameError> {
     let mut out = Vec::with_capacity(HEADER_SIZE + body.len());
-    encode_into(&mut out, header, payload_length, |out| out.extend_from_slice(body));
-    out
+    encode_into(&mut out, header, payload_length, |out| out.extend_from_slice(body))?;
+    Ok(out)
 }
 
-/// Appends a frame to `out`; `body` appends the body.
-///
-/// # Panics
-/// If body or payload are above their limits: the sender has to keep them.
+/// Appends a frame to `out`; `body` appends the body. If it is refused, as by [`encode`], `out` is as it was.
 pub fn encode_into(
     out: &mut Vec<u8>,
     header: Header,
     payload_length: usize,
     body: impl FnOnce(&mut Vec<u8>),
-) {
+) -> Result<(), FrameError> {
     let start = out.len();
     out.resize(start + HEADER_SIZE, 0);
     body(out);
     let body_length = out.len() - start - HEADER_SIZE;
-    assert!(body_length <= BODY_MAX && payload_length <= PAYLOAD_MAX, "frame above its limits");
+    for (part, length, limit) in [("body", body_length, BODY_MAX), ("payload", payload_length, PAYLOAD_MAX)] {
+        if length > limit {
+            out.truncate(start);
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            return Err(FrameError::TooLong { kind: header.kind, part, length });
+        }
+    }
     let head = &mut out[start..start + HEADER_SIZE];
     head[0..4].copy_from_slice(&MAGIC.to_le_bytes());
     head[4..6].copy_from_slice(&header.kind.to_le_bytes());
@@ -119,6 +119,7 @@ pub fn encode_into(
     head[24..28].copy_from_slice(&header.deadline_ms.to_le_bytes());
     let crc = crc32c::crc32c_append(crc32c::crc32c(&out[start..start + 28]), &out[start + HEADER_SIZE..]);
     out[start + 28..start + HEADER_SIZE].copy_from_slice(&crc.to_le_bytes());
+    Ok(())
 }
 
 /// Takes one frame's header and body off the front of `input`; `None` if more bytes are needed. The payload, if any,
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn the_bytes_of_a_frame_never_change() {
         let header = Header { kind: 0x0102, flags: FLAG_REPLY, request: 0x0a0b_0c0d, deadline_ms: 1000 };
-        let bytes = encode(header, b"body", 5);
+        let bytes = encode(header, b"body", 5).unwrap();
         let expected = [
             b'M', b'N', b'G', b'1', 0x02, 0x01, 1, 0, 4, 0, 0, 0, 5, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a, 0, 0,
             0, 0, 0xe8, 3, 0, 0,
@@ -173,10 +174,22 @@ mod tests {
 
     #[test]
     fn lengths_are_refused_before_the_body_has_arrived() {
-        let mut bytes = BytesMut::from(&encode(Header::default(), b"", 0)[..]);
+        let mut bytes = BytesMut::from(&encode(Header::default(), b"", 0).unwrap()[..]);
         bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(matches!(decode(&mut bytes), Err(FrameError::TooLong { part: "body", .. })));
         assert!(matches!(decode(&mut BytesMut::from(&[0; 32][..])), Err(FrameError::Magic(0))));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_leaves_no_trace() {
+        let mut out = vec![7];
+        let body = vec![0; BODY_MAX + 1];
+        let refused = encode_into(&mut out, Header::default(), 0, |out| out.extend_from_slice(&body));
+        assert!(matches!(refused, Err(FrameError::TooLong { part: "body", .. })));
+        assert_eq!(out, [7]);
+        assert!(encode(Header::default(), &body[1..], PAYLOAD_MAX).is_ok());
+        let refused = encode(Header::default(), b"", PAYLOAD_MAX + 1);
+        assert!(matches!(refused, Err(FrameError::TooLong { part: "payload", .. })));
     }
 
     proptest! {
@@ -186,7 +199,7 @@ mod tests {
             body in prop::collection::vec(any::<u8>(), 0..300), cut in 0usize..332,
         ) {
             let header = Header { kind, flags, request, deadline_ms };
-            let bytes = encode(header, &body, 3);
+            let bytes = encode(header, &body, 3).unwrap();
             let cut = cut.min(bytes.len() - 1);
             let mut input = BytesMut::from(&bytes[..cut]);
             prop_assert_eq!(decode(&mut input), Ok(None));
@@ -198,7 +211,7 @@ mod tests {
 
         #[test]
         fn a_flipped_bit_is_noticed(at in 0usize..36, bit in 0u8..8) {
-            let mut bytes = encode(Header { kind: 7, ..Header::default() }, b"body", 0);
+            let mut bytes = encode(Header { kind: 7, ..Header::default() }, b"body", 0).unwrap();
             bytes[at] ^= 1 << bit;
             let mut input = BytesMut::from(&bytes[..]);
             prop_assert!(!matches!(decode(&mut input), Ok(Some(_))));

@@ -8,6 +8,7 @@
 //! - [`status`]: what a failed call means, and whether to send it again.
 //! - [`token`]: the capability that lets a client at a chunk.
 //! - [`checksum`]: block checksums with identity in the seed.
+//! - [`limits`]: how much one request may carry.
 //! - [`convert`]: messages from and to the vocabulary of `mooseng-types`.
 
 pub mod checksum;

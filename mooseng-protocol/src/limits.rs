@@ -1,6 +1,8 @@
 //! How much one request may carry. Whoever sends keeps these; masters refuse what exceeds them before it is proposed, so
 //! that whatever one master must forward to another fits into a frame.
 
+pub use mooseng_types::UNACKED_MAX;
+
 /// Chunks of one `CommitWriteRequest`. A commit of more goes in several, by rising index; each says the size up to the
 /// end of its own chunks, the last one the whole.
 pub const COMMIT_MAX: usize = 1024;

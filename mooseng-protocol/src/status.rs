@@ -3,6 +3,7 @@
 use mooseng_types::{ChunkCause, FsError, ServerId};
 
 use crate::frame::FrameError;
+use crate::limits::MESSAGE_MAX;
 use crate::pb;
 
 /// A call without a result.
@@ -81,6 +82,14 @@ pub enum TransportError {
         /// What is wrong.
         source: FrameError,
     },
+    /// What was to be sent to the peer does not fit into a frame; nothing was sent.
+    #[error("too much to send to {peer} at once")]
+    TooLong {
+        /// The other side's address.
+        peer: String,
+        /// What is too long.
+        source: FrameError,
+    },
     /// The peer sent a frame that does not belong here, or a body that does not decode.
     #[error("unexpected {what} from {peer}")]
     Unexpected {
@@ -97,11 +106,13 @@ impl CallError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Rejected { .. } | Self::Chunk { .. } => false,
+            Self::Transport(TransportError::TooLong { .. }) => false,
             Self::NotLeader { .. } | Self::Unavailable { .. } | Self::Transport(_) => true,
         }
     }
 
-    /// The call's error reply. A transport's error is the caller's own and is told as unavailable.
+    /// The call's error reply. A transport's error is the caller's own and is told as unavailable. What is said for people
+    /// is cut, as it may repeat what somebody else has sent.
     #[must_use]
     pub fn to_reply(&self) -> pb::ErrorReply {
         let mut reply = pb::ErrorReply { message: self.to_string(), ..Default::default() };
@@ -129,6 +140,9 @@ impl CallError {
                 reply.set_failure(pb::Failure::Rejected);
                 reply.message.clone_from(message);
             }
+        }
+        for text in [&mut reply.message, &mut reply.leader_address] {
+            text.truncate(text.floor_char_boundary(MESSAGE_MAX));
         }
         reply
     }
@@ -179,6 +193,15 @@ impl CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_error_repeats_of_others_is_cut() {
+        let message = "ü".repeat(8 << 20);
+        let reply = CallError::Rejected { message }.to_reply();
+        assert_eq!(reply.message.len(), MESSAGE_MAX);
+        let far = CallError::NotLeader { leader: Some("a".repeat(8 << 20)) }.to_reply();
+        assert!(far.leader_address.len() <= MESSAGE_MAX && far.message.len() <= MESSAGE_MAX);
+    }
 
     #[test]
     fn an_error_reads_back_as_what_it_was() {

@@ -308,7 +308,7 @@ impl World {
             Event::Closed { conn, master, incarnation } => {
                 self.conns.remove(&conn);
                 if self.masters.get(&master).is_some_and(|m| m.incarnation == incarnation) {
-                    self.with_core(master, |core, _| core.closed(mooseng_master::core::ConnId(conn)));
+                    self.with_core(master, |core, now| core.closed(now, mooseng_master::core::ConnId(conn)));
                 }
             }
             Event::Poll { task } => self.poll(task),

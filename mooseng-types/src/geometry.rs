@@ -16,6 +16,8 @@ pub const NAME_MAX: usize = 255;
 pub const SYMLINK_MAX: usize = 4095;
 /// The longest value of an extended attribute, in bytes (`xattr(7)`).
 pub const XATTR_VALUE_MAX: usize = 65536;
+/// The names of all extended attributes of one object with a NUL each, in bytes (`listxattr(2)`).
+pub const XATTR_NAMES_MAX: usize = 65536;
 /// The largest file, in bytes: `u32::MAX` chunks would be 256 PiB; this leaves `off_t` and chunk indexes far from overflow.
 pub const FILE_SIZE_MAX: u64 = CHUNK_SIZE << 30;
 

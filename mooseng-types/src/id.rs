@@ -130,6 +130,10 @@ impl fmt::Debug for ClusterId {
     }
 }
 
+/// How many numbers of a session, from the lowest that is not acknowledged on, may be in use: each may leave an answer
+/// that the masters keep until it is acknowledged.
+pub const UNACKED_MAX: u64 = 4096;
+
 /// One request of one session. The masters remember the answer until the session acknowledges it, so that a
 /// request sent again is answered again and done once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

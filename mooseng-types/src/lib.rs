@@ -16,8 +16,10 @@ pub use error::FsError;
 pub use fault::ChunkCause;
 pub use geometry::{
     BLOCK_SIZE, BLOCKS_PER_CHUNK, BlockIndex, CHUNK_SIZE, ChunkIndex, FILE_SIZE_MAX, INLINE_MAX, NAME_MAX,
-    SYMLINK_MAX, XATTR_VALUE_MAX,
+    SYMLINK_MAX, XATTR_NAMES_MAX, XATTR_VALUE_MAX,
 };
-pub use id::{ChunkId, ChunkVersion, ClusterId, InodeId, MasterId, RequestId, ServerId, SessionId};
+pub use id::{
+    ChunkId, ChunkVersion, ClusterId, InodeId, MasterId, RequestId, ServerId, SessionId, UNACKED_MAX,
+};
 pub use name::FileName;
 pub use time::TimeNs;

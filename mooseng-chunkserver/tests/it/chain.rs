@@ -177,6 +177,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_else() {
         offset: 0,
         length: 1 << 20,
         verify: false,
+        intact: false,
     };
     for stream in &mut slow {
         for _ in 0..100 {

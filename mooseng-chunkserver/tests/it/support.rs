@@ -124,6 +124,7 @@ pub(crate) fn read(
         offset,
         length,
         verify: false,
+        intact: false,
     };
     let reply = stream.call(&request, &[], SOON)?;
     let mut bytes = vec![0; stream.reader().payload_left()];

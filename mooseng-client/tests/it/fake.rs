@@ -198,7 +198,7 @@ fn answer_with(writer: &mut FrameWriter, to: &Frame, answer: Answer, payload: &[
         Err(error) => (FLAG_REPLY | FLAG_ERROR, error.to_reply().encode_to_vec().into()),
     };
     let header = Header { flags, ..to.header };
-    let frame = mooseng_protocol::frame::encode(header, &body, payload.len());
+    let frame = mooseng_protocol::frame::encode(header, &body, payload.len()).unwrap();
     let mut socket = writer.socket();
     drop(std::io::Write::write_all(&mut socket, &frame));
     drop(std::io::Write::write_all(&mut socket, payload));

@@ -33,7 +33,7 @@ impl MasterCore {
             return self.reply_error(conn, header, &CallError::Unavailable { message });
         }
         match service::complete(self, now, conn, context, response) {
-            Ok(body) => self.reply(conn, header, 0, &body),
+            Ok(body) => self.reply(conn, header, Ok(&body)),
             Err(error) => self.reply_error(conn, header, &error),
         }
     }
@@ -77,7 +77,7 @@ impl MasterCore {
 mod tests {
     use std::time::Duration;
 
-    use mooseng_types::{ServerId, TimeNs};
+    use mooseng_types::{ChunkId, ServerId, TimeNs};
 
     use super::super::testing::{NOW, config, core};
     use super::*;
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(core.state().applied_index(), 1);
         let server = core.state().servers()[0].server;
         assert_eq!(server, ServerId::from_raw(1));
-        let known = core.registry.addresses(&[server], Duration::ZERO);
+        let known = core.registry.addresses(ChunkId::from_raw(1), &[server], Duration::ZERO);
         assert_eq!(known, [(server, "s:1".to_owned())]);
     }
 }

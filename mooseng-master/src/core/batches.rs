@@ -4,9 +4,15 @@ use mooseng_protocol::frame::BODY_MAX;
 use mooseng_protocol::pb;
 use prost::Message as _;
 
+use super::ENTRY_MAX;
+use crate::raft::MESSAGE_MAX;
+
 /// Bytes of messages in one frame. A peer that was away is sent many megabytes at once, and a frame holds a few; half of
 /// that leaves room for a message, which is bounded, on top.
 const FRAME_BYTES: usize = BODY_MAX / 2;
+
+const _: () =
+    assert!(FRAME_BYTES + MESSAGE_MAX as usize + 2 * ENTRY_MAX <= BODY_MAX, "a message fits into a frame");
 
 /// Parts messages, in their order, so that each part fits into a frame.
 pub(super) fn parts(messages: Vec<pb::RaftMessage>) -> Vec<Vec<pb::RaftMessage>> {

@@ -65,7 +65,7 @@ impl MasterCore {
         let reply = found.map(|found| reply(&found).encode_to_vec());
         for (conn, header) in std::mem::take(&mut self.checks.under_way) {
             match &reply {
-                Ok(body) => self.reply(conn, header, 0, body),
+                Ok(body) => self.reply(conn, header, Ok(body)),
                 Err(error) => self.reply_error(conn, header, error),
             }
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mooseng_meta::{Member, Membership, MetaState};
+use mooseng_protocol::limits::TEXT_MAX;
 use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use prost::Message as _;
@@ -26,8 +27,6 @@ const KNOCK_EVERY: Duration = Duration::from_millis(100);
 const KNOCK_FOR: Duration = Duration::from_secs(1);
 /// Masters that may ask at the same time, and members that are heard of.
 const MASTERS_MAX: usize = 32;
-/// Bytes of a name or an address.
-const TEXT_MAX: usize = 255;
 /// Index and term of the entry that a founded group begins behind. Not 0, so that whoever comes later needs a snapshot,
 /// which tells it who founded the group.
 const FOUNDED: (u64, u64) = (1, 1);

@@ -9,6 +9,7 @@ use mooseng_types::{ChunkId, InodeId, ServerId};
 
 use super::{MasterCore, Now, Waiter};
 use crate::raft::Role;
+use crate::service::servers::Fetch;
 
 /// How often the leader looks around.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -18,6 +19,10 @@ const REPEAT_ORDERS: Duration = Duration::from_secs(10);
 const REAP_MAX: usize = 512;
 /// Unlinked files looked at in one round: more may be held open.
 const ORPHANS_MAX: usize = 4096;
+/// Copies in doubt looked at in one round, of each server.
+const DOUBTFUL_MAX: usize = 256;
+/// Copies that one server fetches anew at the same time.
+const SETTLING_MAX: usize = 4;
 /// Chunks looked at in one round of deletion.
 const DEAD_MAX: usize = 1024;
 
@@ -57,6 +62,7 @@ impl MasterCore {
             self.housekeeping.orders_repeated = now.mono;
             self.registry.forget_orders();
         }
+        self.settle_copies(now);
         self.delete_dead_chunks(now);
     }
 
@@ -84,6 +90,31 @@ impl MasterCore {
         if !inodes.is_empty() {
             self.propose_internal(Command::ReapOrphans { inodes });
         }
+    }
+
+    /// Has copies in doubt made anew from whole ones, where nobody writes. A server that is back from a power cut may lack
+    /// what it had confirmed.
+    fn settle_copies(&mut self, now: Now) {
+        for id in self.registry.in_doubt(now.mono) {
+            let doubtful = self.registry.get_mut(id).map(|server| server.next_doubtful(DOUBTFUL_MAX));
+            for chunk in doubtful.unwrap_or_default() {
+                let Some(order) = self.whole_copy_for(now, id, chunk) else { continue };
+                if !self.registry.get_mut(id).is_some_and(|server| server.settle(chunk, SETTLING_MAX)) {
+                    break;
+                }
+                self.order_copy(now, id, order);
+            }
+        }
+    }
+
+    /// Where a server can get a copy from instead of its own, if the file has it at all and nobody may be writing it.
+    fn whole_copy_for(&self, now: Now, id: ServerId, chunk: ChunkId) -> Option<Fetch> {
+        let row = self.state.chunk(chunk)?;
+        if row.lease.is_some() || row.is_uncommitted() || !row.servers.contains(&id) {
+            return None;
+        }
+        let (source, version) = self.registry.whole_copy(chunk, row.committed, &row.servers, now.mono)?;
+        Some(Fetch { chunk, version, source })
     }
 
     /// Orders the deletion of chunks that no file has any more, and forgets those that all servers have deleted. A

@@ -3,12 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use mooseng_env::SystemEntropy;
 use mooseng_meta::{MemoryStore, MetaState};
+use mooseng_protocol::frame::{self, FLAG_ERROR, Header};
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc;
+use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{ClusterId, MasterId, TimeNs};
+use prost::Message as _;
 
-use super::{CoreConfig, MasterCore, Now};
+use super::{ConnId, CoreConfig, Effect, MasterCore, Now};
 use crate::config::Peer;
 use crate::raft::Recovered;
 
@@ -37,4 +43,90 @@ pub(super) fn core(config: CoreConfig, recovered: Recovered) -> MasterCore {
     let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
     let (key, entropy) = (TokenKey::new(&[0; 32]), Arc::new(SystemEntropy));
     MasterCore::new(config, key, state, recovered, NOW.mono, entropy)
+}
+
+/// The only master of a group, which serves, with disks that are done at once.
+pub(super) struct Leader {
+    pub(super) core: MasterCore,
+    pub(super) now: Now,
+    /// Frames that were no answers.
+    pub(super) pushed: Vec<(ConnId, frame::Frame)>,
+}
+
+impl Leader {
+    pub(super) fn new() -> Self {
+        let core = core(config(1), Recovered::default());
+        let mut leader = Self { core, now: NOW, pushed: Vec::new() };
+        while leader.core.must_serve_reads(leader.now).is_err() {
+            leader.pass(MasterCore::next_tick());
+            assert!(leader.now.mono < Duration::from_secs(60), "it does not serve");
+        }
+        leader
+    }
+
+    /// Lets time pass, in steps that a process would make.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let until = self.now.mono + time;
+        while self.now.mono < until {
+            self.now.mono += MasterCore::next_tick();
+            self.core.tick(self.now);
+            self.perform();
+        }
+    }
+
+    fn perform(&mut self) -> Vec<(ConnId, frame::Frame)> {
+        let mut answers = Vec::new();
+        loop {
+            self.core.settle(self.now);
+            let effects = self.core.take_effects();
+            if effects.is_empty() {
+                return answers;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Persist(batch) => self.core.persisted(batch.number),
+                    Effect::Flush(store, batch) => {
+                        store.write(&batch);
+                        self.core.flushed(self.now);
+                    }
+                    Effect::Frame(conn, bytes) => {
+                        let frame = frame::decode(&mut BytesMut::from(&bytes[..])).unwrap().unwrap();
+                        let pushed = frame.header.flags & frame::FLAG_PUSH != 0;
+                        if pushed { self.pushed.push((conn, frame)) } else { answers.push((conn, frame)) }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Asks over connection `conn` and waits for the answer.
+    pub(super) fn ask<R: Rpc>(&mut self, conn: u64, request: &R) -> Result<R::Reply, CallError> {
+        let header = Header { kind: R::KIND, request: 1, ..Header::default() };
+        self.core.request(self.now, ConnId(conn), header, request.encode_to_vec().into());
+        let answers = self.perform();
+        let [(_, frame)] = &answers[..] else { panic!("{} answers to {}", answers.len(), R::NAME) };
+        if frame.header.flags & FLAG_ERROR != 0 {
+            return Err(CallError::from_reply(pb::ErrorReply::decode(frame.body.clone()).unwrap()));
+        }
+        Ok(R::Reply::decode(frame.body.clone()).unwrap())
+    }
+
+    /// A new session, over connection `conn`.
+    pub(super) fn open(&mut self, client: u8) -> u64 {
+        let request = pb::OpenSessionRequest { client_id: vec![client; 16].into(), ..Default::default() };
+        self.ask(client.into(), &request).unwrap().session
+    }
+
+    /// A chunkserver, over connection `100 + number`.
+    pub(super) fn serve_chunks(&mut self, number: u8) -> u32 {
+        let disk = pb::DiskStatus { total_bytes: 1 << 40, free_bytes: 1 << 40, ..Default::default() };
+        let request = pb::RegisterServerRequest {
+            uuid: vec![number; 16].into(),
+            address: format!("s{number}:1"),
+            disks: vec![disk],
+            ..Default::default()
+        };
+        self.ask(100 + u64::from(number), &request).unwrap().server
+    }
 }

@@ -37,7 +37,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// Entries proposed and not yet committed, in bytes; beyond it proposals are refused.
 const UNCOMMITTED_MAX: u64 = 64 << 20;
 /// Bytes of entries in one message to a peer.
-const MESSAGE_MAX: u64 = 1 << 20;
+pub(crate) const MESSAGE_MAX: u64 = 1 << 20;
 
 /// Who takes part, and how patient they are.
 #[derive(Clone, Debug)]

@@ -150,7 +150,11 @@ impl Peers {
             return;
         }
         let header = Header { kind: pb::RaftMessages::KIND, flags: FLAG_ONE_WAY, ..Header::default() };
-        link.output.extend_from_slice(&frame::encode(header, &messages.encode_to_vec(), 0));
+        // What is proposed is bounded so that it fits; what does not is dropped as on any bad day.
+        match frame::encode(header, &messages.encode_to_vec(), 0) {
+            Ok(bytes) => link.output.extend_from_slice(&bytes),
+            Err(error) => tracing::error!(%error, peer = %to, "a message for another master does not fit"),
+        }
     }
 
     /// Sends what is queued, as far as the sockets take it.
@@ -216,7 +220,9 @@ impl Link {
                     // A missed option costs latency only.
                     drop(socket.set_nodelay(true));
                     let header = Header { kind: pb::Hello::KIND, request: 1, ..Header::default() };
-                    self.output.extend_from_slice(&frame::encode(header, &hello.encode_to_vec(), 0));
+                    // A greeting is a few hundred bytes.
+                    self.output
+                        .extend(frame::encode(header, &hello.encode_to_vec(), 0).into_iter().flatten());
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
                 Err(error) => {

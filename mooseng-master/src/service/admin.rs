@@ -24,7 +24,7 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
         state: if server.is_up(now.mono) { "up" } else { "down" }.into(),
         total_bytes: server.total_bytes(),
         free_bytes: server.free_bytes(),
-        chunks: server.disks.iter().map(|disk| disk.copies).sum(),
+        chunks: server.disks.iter().map(|disk| disk.copies).fold(0, u64::saturating_add),
         disks: server.disks.len() as u64,
         disks_failed: server.disks.iter().filter(|disk| disk.failed).count() as u64,
     });

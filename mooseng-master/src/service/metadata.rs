@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 use mooseng_meta::{Command, CommittedChunk, RenameMode, SessionRow, XattrMode};
-use mooseng_protocol::convert::{BadMessage, id16, kind as kind_of, mode};
+use mooseng_protocol::convert::{id16, kind as kind_of, mode};
+use mooseng_protocol::limits::{
+    CLIENT_NAME_MAX, COMMIT_MAX, FAILED_MAX, INDEXES_MAX, LISTING_MAX, LOCATE_MAX, OPEN_MAX, RELEASE_MAX,
+    UNACKED_MAX,
+};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
@@ -11,18 +15,9 @@ use mooseng_types::{
     SetAttr, TimeNs,
 };
 
-use super::{Answer, Context, answer, attr_reply, decode, request};
+use super::{Answer, Context, answer, at_most, attr_reply, decode, request};
 use crate::core::{ConnId, MasterCore, Now};
 use crate::multiregion::placement::place;
-
-/// Entries of one listing.
-const LISTING_MAX: usize = 4096;
-/// Chunks located by one request.
-const LOCATE_MAX: u32 = 1024;
-/// Chunks committed by one request.
-const COMMIT_MAX: usize = 1024;
-/// A session's name for people is cut to this many bytes.
-const CLIENT_NAME_MAX: usize = 200;
 
 pub(super) fn dispatch(
     core: &mut MasterCore,
@@ -82,8 +77,9 @@ fn read(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Answe
         pb::OpenRequest::KIND => open(core, now, &decode(body)?),
         pb::ReleaseRequest::KIND => {
             let it: pb::ReleaseRequest = decode(body)?;
+            at_most(it.inodes.len(), RELEASE_MAX, "inodes")?;
             for raw in it.inodes {
-                core.sessions.set_open(session(it.session), inode(raw), false);
+                core.sessions.release(session(it.session), inode(raw), it.number);
             }
             answer(&pb::Empty {})
         }
@@ -95,7 +91,7 @@ fn read(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Answe
 fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Answer, CallError> {
     let (meta, command, context) = match kind {
         pb::CreateRequest::KIND => create(decode(body)?)?,
-        pb::SetAttrRequest::KIND => set_attr(&decode(body)?)?,
+        pb::SetAttrRequest::KIND => set_attr(core, &decode(body)?)?,
         pb::LinkRequest::KIND => {
             let it: pb::LinkRequest = decode(body)?;
             let (new_parent, new_name) = (inode(it.new_parent), FileName::parse(&it.new_name)?);
@@ -137,11 +133,13 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
         pb::CommitWriteRequest::KIND => commit_write(decode(body)?)?,
         pb::WriteInlineRequest::KIND => {
             let it: pb::WriteInlineRequest = decode(body)?;
-            let command = Command::WriteInline { inode: inode(it.inode), offset: it.offset, data: it.data };
+            let pb::WriteInlineRequest { offset, data, append, .. } = it;
+            let command = Command::WriteInline { inode: inode(it.inode), offset, append, data };
             (it.meta, command, Context::Recalling(inode(it.inode), ChunkIndex::from_raw(0)))
         }
         pb::ReleaseLeaseRequest::KIND => {
             let it: pb::ReleaseLeaseRequest = decode(body)?;
+            at_most(it.indexes.len(), INDEXES_MAX, "indexes")?;
             let indexes = it.indexes.iter().map(|index| ChunkIndex::from_raw(*index)).collect();
             let command =
                 Command::ReleaseLease { session: session_of(it.meta), inode: inode(it.inode), indexes };
@@ -156,6 +154,12 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
     };
     let request = request(meta.as_ref())?;
     core.sessions.heard(request.id.session, now.mono);
+    // The state would refuse it for good. Its sender is only ahead of itself.
+    let acked = core.state.acked_below(request.id.session).unwrap_or(0).max(request.acked_below);
+    if request.id.seq.saturating_sub(acked) >= UNACKED_MAX {
+        let message = format!("{} answers of the session wait to be acknowledged", UNACKED_MAX);
+        return Err(CallError::Unavailable { message });
+    }
     Ok(Answer::Propose(Some(request), Box::new(command), context))
 }
 
@@ -164,7 +168,7 @@ type Change = (Option<pb::RequestMeta>, Command, Context);
 fn create(it: pb::CreateRequest) -> Result<Change, CallError> {
     let kind = kind_of(it.kind)?;
     let open = it.open && kind == FileKind::File;
-    let context = if open { Context::Created(session_of(it.meta)) } else { Context::Attr };
+    let context = if open { Context::Created(session_of(it.meta), it.open_number) } else { Context::Attr };
     let command = Command::Create {
         parent: inode(it.parent),
         name: FileName::parse(&it.name)?,
@@ -178,9 +182,11 @@ fn create(it: pb::CreateRequest) -> Result<Change, CallError> {
     Ok((it.meta, command, context))
 }
 
-fn set_attr(it: &pb::SetAttrRequest) -> Result<Change, CallError> {
+fn set_attr(core: &MasterCore, it: &pb::SetAttrRequest) -> Result<Change, CallError> {
     let change = SetAttr::try_from(it)?;
-    let context = match change.size.and_then(ChunkIndex::of_offset) {
+    // In the way are leases behind the lower one of the old end and the new.
+    let old = core.state.getattr(inode(it.inode)).map_or(0, |attr| attr.size);
+    let context = match change.size.and_then(|size| ChunkIndex::of_offset(size.min(old))) {
         Some(index) => Context::Recalling(inode(it.inode), index),
         None => Context::Attr,
     };
@@ -206,29 +212,32 @@ fn rename(it: &pb::RenameRequest) -> Result<Change, CallError> {
 }
 
 fn grant_write(core: &MasterCore, now: Now, it: &pb::GrantWriteRequest) -> Result<Change, CallError> {
+    at_most(it.failed_servers.len(), FAILED_MAX, "failed_servers")?;
     let failed: Vec<ServerId> = it.failed_servers.iter().map(|id| ServerId::from_raw(*id)).collect();
     let copies = core.state.settings().map_or(core.config.copies, |settings| settings.copies);
     let candidates =
         place(&core.registry.candidates(now.mono, &failed), copies.into(), core.entropy.next_u64());
     let (session, inode, index) = (session_of(it.meta), inode(it.inode), ChunkIndex::from_raw(it.index));
-    let is_new =
-        || core.state.locate(inode, index, 1).is_ok_and(|found| found.first().is_none_or(|it| it.0 != index));
+    let found = core.state.locate(inode, index, 1);
+    let is_new = found.as_ref().is_ok_and(Vec::is_empty);
+    let servers = found.iter().flatten().flat_map(|(_, _, row)| row.servers.clone()).collect::<Vec<_>>();
+    let up = core.registry.up(&servers, now.mono);
     // Their heartbeats come soon; a chunk with too few copies, or an error for want of room, would be for good.
-    if candidates.len() < copies.into() && core.is_young(now) && core.registry.awaits(&failed) && is_new() {
+    if candidates.len() < copies.into() && core.is_young(now) && core.registry.awaits(&failed) && is_new {
         let message = "some chunkservers have yet to speak to this master".into();
         return Err(CallError::Unavailable { message });
     }
     if index.start() >= mooseng_types::FILE_SIZE_MAX {
         return Err(FsError::FileTooLarge.into());
     }
-    let command = Command::GrantWrite { session, inode, index, candidates, failed };
+    let (nothing_written, renew) = (it.nothing_written, it.renew);
+    let command =
+        Command::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew };
     Ok((it.meta, command, Context::Grant(session, inode, index)))
 }
 
 fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
-    if it.chunks.len() > COMMIT_MAX {
-        return Err(BadMessage { field: "chunks" }.into());
-    }
+    at_most(it.chunks.len(), COMMIT_MAX, "chunks")?;
     let chunks = it.chunks.iter().map(|chunk| CommittedChunk {
         index: ChunkIndex::from_raw(chunk.index),
         chunk: ChunkId::from_raw(chunk.chunk),
@@ -246,19 +255,17 @@ fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
 }
 
 /// Opens a session. Where it says so, one of the same name that is not connected any more belonged to the same mount
-/// before it died: it ends at once, so that its leases are in nobody's way.
+/// before it died: it ends soon, so that its leases are in nobody's way, unless it shows a sign of life first. Two mounts
+/// may have one name.
 fn open_session(core: &mut MasterCore, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
     core.must_take_changes()?;
     let client = id16(&it.client_id, "client_id")?;
     let mut name = it.name;
     name.truncate(name.floor_char_boundary(CLIENT_NAME_MAX));
-    let same = |row: &SessionRow| it.replaces && row.name == name && !core.sessions.is_connected(row.session);
-    let before: Vec<SessionId> =
-        core.state.sessions().iter().filter(|row| same(row)).map(|row| row.session).collect();
-    for session in before {
-        tracing::info!(%session, name, "a mount is back; its session from before ends");
-        core.sessions.closed(session);
-        core.propose_internal(Command::CloseSession { session });
+    if it.replaces {
+        for SessionRow { session, .. } in core.state.sessions().iter().filter(|row| row.name == name) {
+            core.sessions.replaced(*session);
+        }
     }
     Ok(Answer::Propose(None, Box::new(Command::OpenSession { client, name }), Context::OpenedSession))
 }
@@ -283,9 +290,10 @@ fn resume_session(
     if !core.state.session_exists(id) {
         return Err(FsError::SessionExpired.into());
     }
+    at_most(it.open_inodes.len(), OPEN_MAX, "open_inodes")?;
     core.sessions.resumed(id, conn, now.mono);
     if it.list_follows {
-        core.sessions.list_open(id, it.open_inodes.iter().map(|raw| inode(*raw)));
+        core.sessions.list_open(id, it.as_of, it.open_inodes.iter().map(|raw| inode(*raw)));
     }
     answer(&pb::ResumeSessionReply { timeout_ms: timeout_ms(core), masters: core.master_addresses() })
 }
@@ -307,8 +315,10 @@ fn readdir(core: &MasterCore, it: &pb::ReaddirRequest) -> Result<Answer, CallErr
 fn statfs(core: &MasterCore) -> Result<Answer, CallError> {
     let totals = core.state.totals();
     let copies = u64::from(core.state.settings().map_or(1, |settings| settings.copies)).max(1);
-    let total_bytes = core.registry.iter().map(|(_, server)| server.total_bytes()).sum::<u64>() / copies;
-    let free_bytes = core.registry.iter().map(|(_, server)| server.free_bytes()).sum::<u64>() / copies;
+    let total_bytes =
+        core.registry.iter().map(|(_, server)| server.total_bytes()).fold(0, u64::saturating_add) / copies;
+    let free_bytes =
+        core.registry.iter().map(|(_, server)| server.free_bytes()).fold(0, u64::saturating_add) / copies;
     answer(&pb::StatFsReply { total_bytes, free_bytes, inodes: totals.inodes, used_bytes: totals.used_bytes })
 }
 
@@ -319,7 +329,7 @@ fn open(core: &mut MasterCore, now: Now, it: &pb::OpenRequest) -> Result<Answer,
     }
     let attr = core.state.getattr(target)?;
     core.sessions.heard(id, now.mono);
-    core.sessions.set_open(id, target, true);
+    core.sessions.open(id, target, it.number);
     let inline = if attr.kind == FileKind::File { core.state.inline(target) } else { None };
     answer(&pb::OpenReply { attr: Some(attr.into()), inline })
 }

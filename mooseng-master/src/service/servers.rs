@@ -2,15 +2,25 @@
 
 use mooseng_meta::Command;
 use mooseng_protocol::convert::id16;
+use mooseng_protocol::limits::{DISKS_MAX, TEXT_MAX};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkId, ChunkVersion, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, ServerId, SessionId};
 use prost::Message;
 
-use super::{Answer, Context, answer};
+use super::{Answer, Context, answer, at_most};
 use crate::core::{ConnId, MasterCore, Now};
 use crate::raft::Role;
-use crate::registry::{Disk, Report};
+use crate::registry::{Copy, Disk, Report};
+
+/// A copy to be fetched.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    pub(crate) chunk: ChunkId,
+    pub(crate) version: ChunkVersion,
+    /// The address of the server that has it.
+    pub(crate) source: String,
+}
 
 /// Makes a server known, or finds it known already.
 pub(super) fn register(
@@ -20,6 +30,9 @@ pub(super) fn register(
     it: pb::RegisterServerRequest,
 ) -> Result<Answer, CallError> {
     let uuid = id16(&it.uuid, "uuid")?;
+    at_most(it.name.len(), TEXT_MAX, "name")?;
+    at_most(it.address.len(), TEXT_MAX, "address")?;
+    at_most(it.disks.len(), DISKS_MAX, "disks")?;
     let known = core.state.servers().into_iter().find(|row| row.uuid == uuid);
     if let Some(row) = known
         && row.name == it.name
@@ -51,6 +64,7 @@ pub(super) fn heartbeat(
     conn: ConnId,
     it: pb::HeartbeatRequest,
 ) -> Result<Answer, CallError> {
+    at_most(it.disks.len(), DISKS_MAX, "disks")?;
     let id = ServerId::from_raw(it.server);
     let leader = core.node.role() == Role::Leader;
     let Some(server) = core.registry.heard(id, conn, now.mono, disks(&it.disks)) else {
@@ -66,7 +80,10 @@ pub(super) fn heartbeat(
 /// What a server has.
 pub(super) fn report(core: &mut MasterCore, it: &pb::ChunkReportRequest) -> Result<Answer, CallError> {
     core.must_lead()?;
-    let copy = |copy: &pb::CopyStatus| (ChunkId::from_raw(copy.chunk), ChunkVersion::from_raw(copy.version));
+    let copy = |copy: &pb::CopyStatus| {
+        let version = ChunkVersion::from_raw(copy.version);
+        (ChunkId::from_raw(copy.chunk), Copy { version, in_doubt: copy.in_doubt })
+    };
     let report = Report {
         full: it.full,
         last: it.last,
@@ -95,6 +112,16 @@ impl MasterCore {
     pub(crate) fn order_deletion(&mut self, server: ServerId, chunks: &[ChunkId]) {
         if let Some(conn) = self.registry.get(server).and_then(|server| server.conn) {
             self.push(conn, &pb::DeleteChunks { chunks: chunks.iter().map(|chunk| chunk.raw()).collect() });
+        }
+    }
+
+    /// Orders a server to fetch a copy anew from one that has it whole.
+    pub(crate) fn order_copy(&mut self, now: Now, server: ServerId, order: Fetch) {
+        if let Some(conn) = self.registry.get(server).and_then(|server| server.conn) {
+            let Fetch { chunk, version, source } = order;
+            let token = self.read_token(now, SessionId::from_raw(0), chunk, version);
+            let (chunk, version) = (chunk.raw(), version.raw());
+            self.push(conn, &pb::CopyChunk { chunk, version, source, token, replace: true });
         }
     }
 

@@ -189,7 +189,7 @@ fn open_unlinked_files_and_write_leases_outlive_the_leader() {
         session,
         open_inodes,
         list_follows: true,
-        as_of: 0,
+        as_of: 9,
     };
     client.call(&resume(writer, vec![unlinked, written])).unwrap();
     client.call(&resume(other, vec![])).unwrap();
@@ -201,7 +201,7 @@ fn open_unlinked_files_and_write_leases_outlive_the_leader() {
     client.call(&pb::GetAttrRequest { inode: unlinked }).unwrap();
     let held = client.call(&lease(other, 1)).unwrap_err();
     assert!(matches!(held, CallError::Refused(FsError::LeaseHeld)), "{held}");
-    client.call(&pb::ReleaseRequest { session: writer, inodes: vec![unlinked], number: 0 }).unwrap();
+    client.call(&pb::ReleaseRequest { session: writer, inodes: vec![unlinked], number: 10 }).unwrap();
     client.wait_for("the file is gone", |status| status.orphans == 0);
     let gone = client.call(&pb::GetAttrRequest { inode: unlinked }).unwrap_err();
     assert!(matches!(gone, CallError::Refused(FsError::NotFound)), "{gone}");

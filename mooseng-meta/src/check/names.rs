@@ -108,7 +108,6 @@ fn check_belongings(findings: &mut Findings<'_>) {
     let sized = |key: &[u8], value: &[u8]| (InodeId::from_raw(key::number_at(key, 1)), value.len() as u64);
     let inlines = rows.collect(b"n", &[], usize::MAX, sized);
     let targets = rows.collect(b"t", &[], usize::MAX, sized);
-    let xattrs = rows.collect(b"x", &[], usize::MAX, sized);
     for (inode, length) in inlines {
         let fits = findings.is_file(inode) && (1..=INLINE_MAX).contains(&length);
         findings
@@ -119,8 +118,20 @@ fn check_belongings(findings: &mut Findings<'_>) {
     let symlinks = findings.inodes.iter().filter(|(_, row)| row.kind == FileKind::Symlink);
     let symlinks: Vec<(InodeId, u64)> = symlinks.map(|(&inode, row)| (inode, row.size)).collect();
     findings.demand(symlinks == targets, || "symbolic links and their targets do not match".to_owned());
-    for (inode, _) in xattrs {
+    let names = rows
+        .collect(b"x", &[], usize::MAX, |key, _| (InodeId::from_raw(key::number_at(key, 1)), key.len() - 8));
+    let mut listed: BTreeMap<InodeId, u64> = BTreeMap::new();
+    for (inode, bytes) in names {
         let exists = findings.inodes.contains_key(&inode);
         findings.demand(exists, || format!("an extended attribute belongs to {inode}, which does not exist"));
+        *listed.entry(inode).or_default() += bytes as u64;
+    }
+    let says: Vec<_> =
+        findings.inodes.iter().map(|(&inode, row)| (inode, u64::from(row.xattr_names))).collect();
+    for (inode, says) in says {
+        let there = listed.get(&inode).copied().unwrap_or(0);
+        findings.demand(there == says, || {
+            format!("the names of {inode}'s extended attributes have {there} bytes, it says {says}")
+        });
     }
 }

@@ -36,8 +36,8 @@ pub(super) fn set(
         if size > FILE_SIZE_MAX {
             return Err(FsError::FileTooLarge);
         }
-        if size < row.size {
-            cut = affected(t, inode, size, session)?;
+        if size != row.size {
+            cut = affected(t, inode, size.min(row.size), session)?;
         }
     }
     if *change == SetAttr::default() {
@@ -45,7 +45,12 @@ pub(super) fn set(
     }
 
     if let Some(size) = change.size {
-        shorten(t, inode, size, cut);
+        if size < row.size {
+            shorten(t, inode, size, cut);
+        }
+        if size != row.size {
+            row.count_change();
+        }
         t.set_size(&mut row, size);
         row.mtime = stamp;
     }
@@ -59,14 +64,15 @@ pub(super) fn set(
     Ok(Response::Attr(row.attr(inode)))
 }
 
-/// The chunks that a cut at `size` shortens or removes; refused while another session may write one of them.
+/// The chunks behind `end`, the lower one of the old end and the new: a cut shortens or removes them, and when a file
+/// grows, bytes that a writer has not committed yet may lie there. Refused while another session may write one of them.
 fn affected(
     t: &Tables,
     inode: InodeId,
-    size: u64,
+    end: u64,
     session: Option<SessionId>,
 ) -> Result<Vec<(ChunkId, ChunkRow)>, FsError> {
-    let Some(first) = ChunkIndex::of_offset(size) else { return Ok(Vec::new()) };
+    let Some(first) = ChunkIndex::of_offset(end) else { return Ok(Vec::new()) };
     let mut cut = Vec::new();
     for (_, chunk) in t.chunks_from(inode, first, usize::MAX) {
         let row = t.chunk(chunk).ok_or(FsError::Io)?;

@@ -2,7 +2,6 @@
 
 use mooseng_types::{FILE_SIZE_MAX, FsError, InodeId, SessionId, TimeNs};
 
-use crate::chunk::FULL_LENGTH;
 use crate::command::CommittedChunk;
 use crate::key;
 use crate::response::Response;
@@ -40,10 +39,10 @@ pub(super) fn commit(
         }
     }
 
+    let size = file.size.max(change.size_at_least);
     for committed in chunks {
         let Some(mut row) = t.chunk(committed.chunk) else { continue };
-        row.committed = committed.version;
-        row.valid_length = FULL_LENGTH;
+        row.commit(committed.version, size);
         if committed.release {
             t.set_lease(committed.chunk, &mut row, None);
         }
@@ -53,7 +52,9 @@ pub(super) fn commit(
     if chunks.iter().any(|committed| committed.index.raw() == 0) && t.rows.contains(&key::inline(inode)) {
         t.rows.delete(&key::inline(inode));
     }
-    let size = file.size.max(change.size_at_least);
+    if !chunks.is_empty() || size != file.size {
+        file.count_change();
+    }
     t.set_size(&mut file, size);
     file.mtime = change.mtime;
     file.ctime = change.stamp;

@@ -25,12 +25,13 @@ pub(super) struct New<'a> {
     pub(super) target: &'a Bytes,
 }
 
-fn check(new: &New<'_>) -> Result<(), FsError> {
-    let link = new.kind == FileKind::Symlink;
-    if new.target.len() > SYMLINK_MAX {
+/// Refuses a target that no object of this kind can have.
+pub(crate) fn check(kind: FileKind, target: &Bytes) -> Result<(), FsError> {
+    let link = kind == FileKind::Symlink;
+    if target.len() > SYMLINK_MAX {
         return Err(FsError::NameTooLong);
     }
-    if link == new.target.is_empty() || new.target.contains(&0) {
+    if link == target.is_empty() || target.contains(&0) {
         return Err(FsError::Invalid);
     }
     Ok(())
@@ -59,6 +60,8 @@ fn row_of(new: &New<'_>, parent: InodeId, dir: &InodeRow, stamp: TimeNs) -> Inod
         ctime: stamp,
         btime: stamp,
         parent: if is_dir { parent } else { InodeId::from_raw(0) },
+        content: 0,
+        xattr_names: 0,
     }
 }
 
@@ -75,7 +78,7 @@ pub(super) fn create(
     if t.rows.contains(&place) {
         return Err(FsError::Exists);
     }
-    check(new)?;
+    check(new.kind, new.target)?;
     let is_dir = new.kind == FileKind::Directory;
     if is_dir && dir.nlink == u32::MAX {
         return Err(FsError::TooManyLinks);

@@ -4,7 +4,7 @@
 //! session whose lease ended cannot commit, because the version has moved on.
 
 use mooseng_types::{
-    ChunkId, ChunkIndex, ChunkVersion, FILE_SIZE_MAX, FsError, InodeId, ServerId, SessionId,
+    Attr, ChunkId, ChunkIndex, ChunkVersion, FILE_SIZE_MAX, FsError, InodeId, ServerId, SessionId,
 };
 
 use crate::chunk::{ChunkRow, FULL_LENGTH};
@@ -23,60 +23,99 @@ pub(super) struct Place {
     pub(super) index: ChunkIndex,
 }
 
-/// Gives the lease to the session. Asked again by its holder the same lease is given, unless servers failed.
+/// What is known of servers.
+#[derive(Clone, Copy)]
+pub(super) struct Servers<'a> {
+    /// For a new chunk.
+    pub(super) candidates: &'a [ServerId],
+    /// The holder could not write these.
+    pub(super) failed: &'a [ServerId],
+    /// These are up.
+    pub(super) up: &'a [ServerId],
+    /// None of the chunk's has confirmed anything.
+    pub(super) nothing_written: bool,
+    /// A new version is wanted, though none has failed.
+    pub(super) renew: bool,
+}
+
+/// Who has the chunk from the grant on.
+enum Keep {
+    /// These, under a new version.
+    These(Vec<ServerId>),
+    /// Nobody: these get a chunk in its place, of which there is nothing yet.
+    Anew(Vec<ServerId>),
+}
+
+/// Gives the lease to the session. Asked again by its holder the same lease is given, unless servers failed or it is to be
+/// renewed.
 pub(super) fn grant(
     t: &mut Tables,
     session: SessionId,
     place: Place,
-    candidates: &[ServerId],
-    failed: &[ServerId],
+    servers: Servers<'_>,
 ) -> Result<Response, FsError> {
     t.need_session(session)?;
-    t.need_file(place.inode)?;
+    let attr = t.need_file(place.inode)?.attr(place.inode);
     if place.index.start() >= FILE_SIZE_MAX {
         return Err(FsError::FileTooLarge);
     }
     let Some((chunk, mut row)) = t.chunk_at(place.inode, place.index) else {
-        let servers = without(candidates, failed);
-        if servers.is_empty() {
+        let chosen = without(servers.candidates, servers.failed);
+        if chosen.is_empty() {
             return Err(FsError::NoSpace);
         }
-        return Ok(new_chunk(t, session, place, servers));
+        return Ok(new_chunk(t, session, place, chosen, attr));
     };
     if row.lease.is_some_and(|holder| holder != session) {
         return Err(FsError::LeaseHeld);
     }
-    let servers = without(&row.servers, failed);
-    if row.lease == Some(session) && servers.len() == row.servers.len() {
-        return Ok(answer(t, chunk, &row));
+    let named = row.servers.iter().any(|server| servers.failed.contains(server));
+    if row.lease == Some(session) && !named && !servers.renew {
+        return Ok(answer(t, chunk, &row, false, attr));
     }
-    if servers.is_empty() {
-        if row.committed != NONE {
-            return Err(FsError::Io);
+    match if named { keep(&row, servers) } else { Keep::These(row.servers.clone()) } {
+        Keep::Anew(chosen) => {
+            t.kill_chunk(chunk, row);
+            return Ok(new_chunk(t, session, place, chosen, attr));
         }
-        let servers = without(candidates, failed);
-        if servers.is_empty() {
-            return Err(FsError::NoSpace);
-        }
-        t.kill_chunk(chunk, row);
-        return Ok(new_chunk(t, session, place, servers));
-    }
-    if row.granted.raw() == u32::MAX {
-        return Err(FsError::Io);
+        Keep::These(_) if row.granted.raw() == u32::MAX => return Err(FsError::Io),
+        Keep::These(servers) => row.servers = servers,
     }
 
     row.granted = row.granted.next();
-    row.servers = servers;
     t.set_lease(chunk, &mut row, Some(session));
     t.put_chunk(chunk, &row);
-    Ok(answer(t, chunk, &row))
+    Ok(answer(t, chunk, &row, false, attr))
+}
+
+/// What becomes of a chunk some of whose servers could not be written. The last copy that is up is never dropped: if
+/// only servers that are down, or none, would be left, all stay, and may come back.
+fn keep(row: &ChunkRow, servers: Servers<'_>) -> Keep {
+    let left = without(&row.servers, servers.failed);
+    let chosen = without(servers.candidates, servers.failed);
+    let is_up = |server: &ServerId| servers.up.contains(server);
+    // Without a commit and a confirmed byte nothing is lost with a chunk, and a new one can have all its copies. Without
+    // any copy left it can only be given up.
+    let anew =
+        row.is_uncommitted() && if left.is_empty() { !chosen.is_empty() } else { servers.nothing_written };
+    match () {
+        () if anew && chosen.len() > left.len() => Keep::Anew(chosen),
+        () if left.iter().any(is_up) => Keep::These(left),
+        () => Keep::These(row.servers.clone()),
+    }
 }
 
 fn without(servers: &[ServerId], failed: &[ServerId]) -> Vec<ServerId> {
     servers.iter().copied().filter(|server| !failed.contains(server)).collect()
 }
 
-fn new_chunk(t: &mut Tables, session: SessionId, place: Place, servers: Vec<ServerId>) -> Response {
+fn new_chunk(
+    t: &mut Tables,
+    session: SessionId,
+    place: Place,
+    servers: Vec<ServerId>,
+    attr: Attr,
+) -> Response {
     let chunk = t.new_chunk();
     let mut row = ChunkRow {
         inode: place.inode,
@@ -86,14 +125,15 @@ fn new_chunk(t: &mut Tables, session: SessionId, place: Place, servers: Vec<Serv
         lease: None,
         servers,
         valid_length: FULL_LENGTH,
+        differs: false,
     };
     t.rows.put(&key::file_chunk(place.inode, place.index), Number(chunk.raw()).encode().into());
     t.set_lease(chunk, &mut row, Some(session));
     t.put_chunk(chunk, &row);
-    answer(t, chunk, &row)
+    answer(t, chunk, &row, true, attr)
 }
 
-fn answer(t: &Tables, chunk: ChunkId, row: &ChunkRow) -> Response {
+fn answer(t: &Tables, chunk: ChunkId, row: &ChunkRow, fresh: bool, attr: Attr) -> Response {
     Response::Grant(Grant {
         chunk,
         base_version: row.committed,
@@ -101,6 +141,7 @@ fn answer(t: &Tables, chunk: ChunkId, row: &ChunkRow) -> Response {
         servers: row.servers.clone(),
         valid_length: row.valid_length,
         inline: if row.index.raw() == 0 { t.inline(row.inode) } else { None },
-        fresh: row.committed == NONE,
+        fresh,
+        attr,
     })
 }

@@ -7,17 +7,30 @@ use crate::key;
 use crate::response::Response;
 use crate::tables::Tables;
 
+/// Where to write.
+#[derive(Clone, Copy)]
+pub(super) enum At {
+    /// At this offset, in bytes.
+    Offset(u32),
+    /// At the file's end as it is now.
+    End,
+}
+
 /// Writes into the file's first bytes. `EBUSY` while a session writes its first chunk, `EINVAL` once it has one or if
 /// the bytes do not fit: then a chunk is the way.
 pub(super) fn write(
     t: &mut Tables,
     stamp: TimeNs,
     inode: InodeId,
-    offset: u32,
+    at: At,
     data: &Bytes,
 ) -> Result<Response, FsError> {
     let mut file = t.need_file(inode)?;
-    let end = u64::from(offset) + data.len() as u64;
+    let offset = match at {
+        At::Offset(offset) => offset.into(),
+        At::End => file.size,
+    };
+    let end = offset.saturating_add(data.len() as u64);
     if data.is_empty() || end > INLINE_MAX {
         return Err(FsError::Invalid);
     }
@@ -28,10 +41,11 @@ pub(super) fn write(
     }
 
     let old = t.inline(inode).unwrap_or_default();
-    t.rows.put(&key::inline(inode), patched(&old, offset as usize, data));
+    t.rows.put(&key::inline(inode), patched(&old, (end as usize) - data.len(), data));
     let size = file.size.max(end);
     t.set_size(&mut file, size);
     file.touch(stamp);
+    file.count_change();
     t.put_inode(inode, &file);
     Ok(Response::Attr(file.attr(inode)))
 }

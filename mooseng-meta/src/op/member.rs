@@ -42,6 +42,8 @@ pub(super) fn bootstrap(
         ctime: stamp,
         btime: stamp,
         parent: InodeId::ROOT,
+        content: 0,
+        xattr_names: 0,
     };
     t.put_inode(InodeId::ROOT, &root);
     t.counters.totals.inodes += 1;
@@ -70,7 +72,7 @@ pub(super) fn close_session(t: &mut Tables, session: SessionId) -> Response {
     for chunk in leases {
         let Some(row) = t.chunk(chunk) else { continue };
         let file_size = t.inode(row.inode).map_or(0, |file| file.size);
-        lease::end(t, chunk, row, file_size);
+        lease::end_with_session(t, chunk, row, file_size);
     }
     for key in t.rows.collect(&key::responses(session), &[], usize::MAX, |key, _| key.to_vec()) {
         t.rows.delete_written_once(&key);

@@ -1,7 +1,7 @@
 //! Extended attributes.
 
 use bytes::Bytes;
-use mooseng_types::{FsError, InodeId, NAME_MAX, TimeNs, XATTR_VALUE_MAX};
+use mooseng_types::{FsError, InodeId, NAME_MAX, TimeNs, XATTR_NAMES_MAX, XATTR_VALUE_MAX};
 
 use crate::command::XattrMode;
 use crate::key;
@@ -15,7 +15,22 @@ pub(super) struct Value<'a> {
     pub(super) mode: XattrMode,
 }
 
-/// `setxattr(2)`.
+/// What a name takes of the room for names.
+fn listed(name: &Bytes) -> u32 {
+    u32::try_from(name.len() + 1).unwrap_or(u32::MAX)
+}
+
+/// Refuses a name or a value that no attribute can have; also asked before a command with them is proposed.
+pub(crate) fn check(name: &[u8], value: &[u8]) -> Result<(), FsError> {
+    match () {
+        () if name.len() > NAME_MAX => Err(FsError::NameTooLong),
+        () if name.is_empty() || name.contains(&0) => Err(FsError::Invalid),
+        () if value.len() > XATTR_VALUE_MAX => Err(FsError::AttributeTooBig),
+        () => Ok(()),
+    }
+}
+
+/// `setxattr(2)`; `ENOSPC` if the names could not be listed any more.
 pub(super) fn set(
     t: &mut Tables,
     stamp: TimeNs,
@@ -23,20 +38,20 @@ pub(super) fn set(
     new: Value<'_>,
 ) -> Result<Response, FsError> {
     let mut row = t.need(inode)?;
-    if new.name.is_empty() || new.name.len() > NAME_MAX {
-        return Err(FsError::Invalid);
-    }
-    if new.value.len() > XATTR_VALUE_MAX {
-        return Err(FsError::AttributeTooBig);
-    }
+    check(new.name, new.value)?;
     let place = key::xattr(inode, new.name);
-    match (new.mode, t.rows.contains(&place)) {
+    let names = match (new.mode, t.rows.contains(&place)) {
         (XattrMode::Create, true) => return Err(FsError::Exists),
         (XattrMode::Replace, false) => return Err(FsError::NoAttribute),
-        _ => {}
+        (_, true) => row.xattr_names,
+        (_, false) => row.xattr_names + listed(new.name),
+    };
+    if names as usize > XATTR_NAMES_MAX {
+        return Err(FsError::NoSpace);
     }
 
     t.rows.put(&place, new.value.clone());
+    row.xattr_names = names;
     row.ctime = stamp;
     t.put_inode(inode, &row);
     Ok(Response::Done)
@@ -56,6 +71,7 @@ pub(super) fn remove(
     }
 
     t.rows.delete(&place);
+    row.xattr_names = row.xattr_names.saturating_sub(listed(name));
     row.ctime = stamp;
     t.put_inode(inode, &row);
     Ok(Response::Done)

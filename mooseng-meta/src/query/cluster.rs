@@ -26,6 +26,12 @@ impl MetaState {
         self.tables.windows.contains_key(&session)
     }
 
+    /// Below which number a session has acknowledged all answers; `None` if there is no such session.
+    #[must_use]
+    pub fn acked_below(&self, session: SessionId) -> Option<u64> {
+        Some(self.tables.windows.get(&session)?.acked_below)
+    }
+
     /// All chunkservers that ever registered.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerRow> {

@@ -1,13 +1,10 @@
 //! Questions about one object.
 
 use bytes::Bytes;
-use mooseng_types::{Attr, FileKind, FileName, FsError, InodeId};
+use mooseng_types::{Attr, FileKind, FileName, FsError, InodeId, XATTR_NAMES_MAX};
 
 use crate::key;
 use crate::state::MetaState;
-
-/// Most names of extended attributes that are listed, in all 64 KiB as `listxattr(2)` allows.
-const XATTR_NAMES_MAX: usize = 65536;
 
 impl MetaState {
     /// What the name leads to.

@@ -143,7 +143,7 @@ impl Scene {
     fn inline(&mut self, at: usize, length: usize) {
         let (value, end) = (self.value(), (at + length).min(LENGTH));
         let data = Bytes::from(vec![value; end - at]);
-        let write = Command::WriteInline { inode: self.file, offset: at as u32, data };
+        let write = Command::WriteInline { inode: self.file, offset: at as u32, append: false, data };
         if let Response::Attr(_) = self.world.run(write) {
             self.allowed[at..end].fill(BTreeSet::from([value]));
         }

@@ -27,7 +27,7 @@ fn version(raw: u32) -> ChunkVersion {
 }
 
 fn write(inode: InodeId, offset: u32, data: &'static [u8]) -> Command {
-    Command::WriteInline { inode, offset, data: Bytes::from_static(data) }
+    Command::WriteInline { inode, offset, append: false, data: Bytes::from_static(data) }
 }
 
 #[test]
@@ -61,7 +61,16 @@ fn a_grant_that_cannot_be_is_refused() {
     let (mut world, file) = world();
     let none = |inode, index| {
         let index = ChunkIndex::from_raw(index);
-        Command::GrantWrite { session: world.session, inode, index, candidates: vec![], failed: vec![] }
+        Command::GrantWrite {
+            session: world.session,
+            inode,
+            index,
+            candidates: vec![],
+            failed: vec![],
+            up: vec![],
+            nothing_written: false,
+            renew: false,
+        }
     };
     let (empty, beyond) = (none(file, 0), none(file, 1 << 30));
     world.refused(FsError::NoSpace, empty);
@@ -77,9 +86,10 @@ fn a_grant_that_cannot_be_is_refused() {
 fn one_session_holds_a_lease_and_gets_the_same_again() {
     let (mut world, file) = world();
     let other = world.open(2);
-    let grant = world.grant(file, 0);
+    let mut grant = world.grant(file, 0);
     world.refused(FsError::LeaseHeld, World::grant_by(other, file, 0, &[]));
     let before = world.rows();
+    grant.fresh = false;
     assert_eq!(world.grant(file, 0), grant);
     assert_eq!(world.granted(World::grant_by(world.session, file, 0, &[9])), grant);
     assert_eq!(world.rows(), before);
@@ -90,13 +100,75 @@ fn a_failed_server_loses_the_chunk_under_a_new_version() {
     let (mut world, file) = world();
     let first = world.grant(file, 0);
     let second = world.granted(World::grant_by(world.session, file, 0, &[2]));
-    assert_eq!((second.chunk, second.version, second.fresh), (first.chunk, version(2), true));
+    assert_eq!((second.chunk, second.version, second.fresh), (first.chunk, version(2), false));
     assert_eq!(second.servers, servers(&[1, 3]));
     world.refused(FsError::LeaseLost, world.commit(file, 10, 0, &first, false));
     world.attr(world.commit(file, 10, 0, &second, false));
-    world.refused(FsError::Io, World::grant_by(world.session, file, 0, &[1, 3]));
     let third = world.granted(World::grant_by(world.session, file, 0, &[3]));
     assert_eq!((third.base_version, third.version, third.fresh), (version(2), version(3), false));
+    assert_eq!(third.servers, servers(&[1]));
+}
+
+/// A grant to the world's session that says who failed and who is up.
+fn grant_with(world: &World, file: InodeId, failed: &[u32], up: &[u32], nothing_written: bool) -> Command {
+    Command::GrantWrite {
+        session: world.session,
+        inode: file,
+        index: ChunkIndex::from_raw(0),
+        candidates: servers(&[4, 5, 6]),
+        failed: servers(failed),
+        up: servers(up),
+        nothing_written,
+        renew: false,
+    }
+}
+
+#[test]
+fn a_lease_that_is_renewed_has_a_new_version_and_the_same_copies() {
+    let (mut world, file) = world();
+    let first = world.grant(file, 0);
+    let mut renewed = grant_with(&world, file, &[], &[], false);
+    if let Command::GrantWrite { renew, .. } = &mut renewed {
+        *renew = true;
+    }
+    let second = world.granted(renewed);
+    assert_eq!((second.chunk, second.version), (first.chunk, first.version.next()));
+    assert_eq!(second.servers, first.servers);
+}
+
+#[test]
+fn the_last_copy_that_is_up_is_never_dropped() {
+    let (mut world, file) = world();
+    let grant = world.grant(file, 0);
+    world.attr(world.commit(file, 10, 0, &grant, false));
+    let all = world.granted(grant_with(&world, file, &[1, 2, 3], &[1, 2, 3], false));
+    assert_eq!((all.version, all.servers.clone()), (version(2), servers(&[1, 2, 3])));
+    let down = world.granted(grant_with(&world, file, &[1, 2], &[1, 2, 9], true));
+    assert_eq!((down.version, down.servers.clone()), (version(3), servers(&[1, 2, 3])), "3 is not up");
+    let left = world.granted(grant_with(&world, file, &[1, 2], &[3], true));
+    assert_eq!((left.chunk, left.version, left.servers.clone()), (grant.chunk, version(4), servers(&[3])));
+    let last = world.granted(grant_with(&world, file, &[3], &[], true));
+    assert_eq!((last.version, last.servers.clone()), (version(5), servers(&[3])));
+    // What was proposed before the chain had changed.
+    let again = world.granted(grant_with(&world, file, &[1, 2], &[3], true));
+    assert_eq!((again.version, again.servers), (version(5), servers(&[3])));
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn a_chunk_of_which_nothing_is_written_is_made_anew_with_all_its_copies() {
+    let (mut world, file) = world();
+    let first = world.grant(file, 0);
+    let kept = world.granted(grant_with(&world, file, &[1], &[2, 3, 4, 5, 6], false));
+    assert_eq!((kept.chunk, kept.fresh, kept.servers.clone()), (first.chunk, false, servers(&[2, 3])));
+    let anew = world.granted(grant_with(&world, file, &[2], &[3, 4, 5, 6], true));
+    assert_ne!(anew.chunk, first.chunk);
+    assert_eq!((anew.version, anew.fresh, anew.servers.clone()), (version(1), true, servers(&[4, 5, 6])));
+    assert_eq!(world.state.dead_chunks(ChunkId::from_raw(0), 9).len(), 1);
+    world.attr(world.commit(file, 10, 0, &anew, false));
+    let committed = world.granted(grant_with(&world, file, &[4], &[5, 6], true));
+    assert_eq!((committed.chunk, committed.servers.clone()), (anew.chunk, servers(&[5, 6])));
+    assert_eq!(check(&world.state), []);
 }
 
 #[test]
@@ -110,9 +182,13 @@ fn a_chunk_with_no_server_left_and_nothing_committed_is_made_anew() {
         index,
         candidates: servers(candidates),
         failed: servers(failed),
+        up: servers(candidates),
+        nothing_written: false,
+        renew: false,
     };
     let first = world.granted(with(&[1], &[]));
-    world.refused(FsError::NoSpace, with(&[1], &[1]));
+    let stays = world.granted(with(&[1], &[1]));
+    assert_eq!((stays.chunk, stays.version, stays.servers.clone()), (first.chunk, version(2), servers(&[1])));
     let second = world.granted(with(&[1, 4], &[1]));
     assert_ne!(second.chunk, first.chunk);
     assert_eq!((second.version, second.servers.clone(), second.fresh), (version(1), servers(&[4]), true));
@@ -144,7 +220,120 @@ fn bytes_beyond_the_files_end_are_void_when_a_lease_ends_without_a_commit() {
     world.session = world.open(2);
     let last = world.grant(file, 0);
     world.attr(world.commit(file, 2000, 0, &last, true));
-    assert_eq!(world.state.chunk(last.chunk).unwrap().valid_length, FULL);
+    assert_eq!(world.state.chunk(last.chunk).unwrap().valid_length, 2000);
+}
+
+#[test]
+fn a_chunk_without_a_commit_is_void_once_its_lease_has_ended() {
+    let (mut world, file) = world();
+    world.attr(World::truncate(file, 2 * CHUNK_SIZE, None));
+    let first = world.grant(file, 0);
+    let indexes = vec![ChunkIndex::from_raw(0)];
+    world.done(Command::ReleaseLease { session: world.session, inode: file, indexes });
+    let again = world.grant(file, 0);
+    assert_eq!((again.chunk, again.fresh, again.valid_length), (first.chunk, false, 0));
+    world.done(Command::CloseSession { session: world.session });
+    let row = world.state.chunk(first.chunk).unwrap();
+    assert_eq!((row.valid_length, row.differs), (0, false));
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn uncommitted_bytes_of_a_dead_writer_never_appear_when_the_file_grows() {
+    let (mut world, file) = world();
+    let grant = world.grant(file, 0);
+    world.attr(world.commit(file, 100, 0, &grant, false));
+    let other = world.open(2);
+    // It may grow by another's commit of another chunk, whatever the first writes behind the end meanwhile.
+    let far = world.granted(World::grant_by(other, file, 1, &[]));
+    let dead = std::mem::replace(&mut world.session, other);
+    world.attr(world.commit(file, CHUNK_SIZE + 9, 1, &far, true));
+    assert_eq!(world.state.chunk(grant.chunk).unwrap().valid_length, 100);
+    world.done(Command::CloseSession { session: dead });
+    let row = world.state.chunk(grant.chunk).unwrap();
+    assert_eq!((row.valid_length, row.lease, row.differs), (100, None, true));
+    world.attr(World::truncate(file, 3 * CHUNK_SIZE, None));
+    let next = world.grant(file, 0);
+    assert_eq!((next.valid_length, next.fresh), (100, false));
+    world.attr(world.commit(file, 200, 0, &next, true));
+    let row = world.state.chunk(grant.chunk).unwrap();
+    assert_eq!((row.valid_length, row.differs), (FULL, true));
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn a_file_does_not_grow_over_what_another_session_has_yet_to_commit() {
+    let (mut world, file) = world();
+    let other = world.open(2);
+    world.attr(World::truncate(file, CHUNK_SIZE + 10, None));
+    world.grant(file, 0);
+    world.attr(World::truncate(file, CHUNK_SIZE + 20, Some(other)));
+    world.grant(file, 1);
+    world.refused(FsError::LeaseHeld, World::truncate(file, 3 * CHUNK_SIZE, Some(other)));
+    world.refused(FsError::LeaseHeld, World::truncate(file, CHUNK_SIZE + 21, None));
+    world.attr(World::truncate(file, CHUNK_SIZE + 21, Some(world.session)));
+    world.attr(World::truncate(file, CHUNK_SIZE + 21, Some(other)));
+    world.done(Command::CloseSession { session: world.session });
+    world.granted(World::grant_by(other, file, 1, &[]));
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn every_change_of_content_or_length_is_counted_and_nothing_else() {
+    let (mut world, file) = world();
+    let version = |world: &World| world.state.getattr(file).unwrap().content_version;
+    assert_eq!(version(&world), 0);
+    assert_eq!(world.attr(write(file, 0, b"hello")).content_version, 1);
+    world.attr(World::truncate(file, 5, None));
+    assert_eq!(version(&world), 1, "the length is what it was");
+    assert_eq!(world.attr(World::truncate(file, 9, None)).content_version, 2);
+    let grant = world.grant(file, 0);
+    assert_eq!((grant.attr.content_version, grant.attr.size), (2, 9));
+    assert_eq!(world.attr(world.commit(file, 9, 0, &grant, false)).content_version, 3);
+    let Command::CommitWrite { session, inode, mtime, .. } = world.commit(file, 0, 0, &grant, false) else {
+        unreachable!()
+    };
+    let of_size =
+        |size_at_least| Command::CommitWrite { session, inode, size_at_least, mtime, chunks: vec![] };
+    assert_eq!(world.attr(of_size(9)).content_version, 3);
+    assert_eq!(world.attr(of_size(10)).content_version, 4);
+    let change = mooseng_types::SetAttr { mode: Some(0o600), ..Default::default() };
+    assert_eq!(world.attr(Command::SetAttr { inode: file, change, session: None }).content_version, 4);
+}
+
+#[test]
+fn what_is_appended_inline_goes_to_the_end_as_it_is_then() {
+    let (mut world, file) = world();
+    let append = |data: Bytes| Command::WriteInline { inode: file, offset: 77, append: true, data };
+    assert_eq!(world.attr(append(Bytes::from_static(b"one"))).size, 3);
+    assert_eq!(world.attr(append(Bytes::from_static(b"two"))).size, 6);
+    assert_eq!(world.state.inline(file).unwrap(), &b"onetwo"[..]);
+    world.attr(World::truncate(file, 8, None));
+    assert_eq!(world.attr(append(Bytes::from_static(b"x"))).size, 9);
+    assert_eq!(world.state.inline(file).unwrap(), &b"onetwo\0\0x"[..]);
+    world.refused(FsError::Invalid, append(vec![0; 4088].into()));
+    assert_eq!(world.attr(append(vec![1; 4087].into())).size, 4096);
+    world.refused(FsError::Invalid, append(Bytes::from_static(b"x")));
+    world.attr(World::truncate(file, 3 * CHUNK_SIZE, None));
+    world.refused(FsError::Invalid, append(Bytes::from_static(b"x")));
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn inline_content_is_that_of_the_first_chunk_alone() {
+    let (mut world, file) = world();
+    world.attr(write(file, 0, b"small"));
+    let far = world.grant(file, 1);
+    world.attr(world.commit(file, CHUNK_SIZE + 20, 1, &far, true));
+    assert_eq!(world.attr(write(file, 5, b"er")).size, CHUNK_SIZE + 20);
+    assert_eq!(world.state.inline(file).unwrap(), &b"smaller"[..]);
+    let located = world.state.locate(file, ChunkIndex::from_raw(0), 9).unwrap();
+    assert_eq!(located.len(), 1, "the first is inline, the second a chunk");
+    let first = world.grant(file, 0);
+    assert_eq!(first.inline.as_deref(), Some(&b"smaller"[..]));
+    world.attr(world.commit(file, 0, 0, &first, true));
+    assert_eq!(world.state.inline(file), None);
+    assert_eq!(check(&world.state), []);
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn command(world: &World, sessions: &[SessionId; 2], op: &Op) -> Command {
             Command::CommitWrite { session, inode, size_at_least: size, mtime: None, chunks: vec![chunk] }
         }
         Op::Inline { inode, offset, length } => {
-            Command::WriteInline { inode: id(inode), offset, data: vec![b'x'; length].into() }
+            Command::WriteInline { inode: id(inode), offset, append: false, data: vec![b'x'; length].into() }
         }
         Op::Release { session, inode, index } => Command::ReleaseLease {
             session: sessions[session],

@@ -220,7 +220,8 @@ fn extended_attributes_are_set_listed_and_removed() {
     world.done(set(text("user.b"), text("2"), XattrMode::Replace));
     world.done(set(text("user.a"), vec![0; 65536].into(), XattrMode::Any));
     world.refused(FsError::AttributeTooBig, set(text("user.c"), vec![0; 65537].into(), XattrMode::Any));
-    world.refused(FsError::Invalid, set(vec![b'a'; 256].into(), text("1"), XattrMode::Any));
+    world.refused(FsError::NameTooLong, set(vec![b'a'; 256].into(), text("1"), XattrMode::Any));
+    world.refused(FsError::Invalid, set(text("user.\0"), text("1"), XattrMode::Any));
     world.refused(FsError::Invalid, set(Bytes::new(), text("1"), XattrMode::Any));
     assert_eq!(world.state.getxattr(ROOT, b"user.b"), Ok(text("2")));
     assert_eq!(world.state.listxattr(ROOT), Ok(vec![text("user.a"), text("user.b")]));
@@ -228,6 +229,25 @@ fn extended_attributes_are_set_listed_and_removed() {
     world.refused(FsError::NoAttribute, Command::RemoveXattr { inode: ROOT, name: text("user.b") });
     assert_eq!(world.state.getxattr(ROOT, &[b'a'; 4000]), Err(FsError::NoAttribute));
     assert_eq!(world.state.getxattr(InodeId::from_raw(9), b"user.b"), Err(FsError::NotFound));
+}
+
+#[test]
+fn the_names_of_an_objects_attributes_fit_into_64_kib() {
+    let mut world = World::new();
+    let name = |number: u32| Bytes::from(format!("user.{number:0>250}"));
+    let set =
+        |name: Bytes| Command::SetXattr { inode: ROOT, name, value: Bytes::new(), mode: XattrMode::Any };
+    for number in 0..256 {
+        world.done(set(name(number)));
+    }
+    world.refused(FsError::NoSpace, set(Bytes::from_static(b"a")));
+    world.done(set(name(0)));
+    world.done(Command::RemoveXattr { inode: ROOT, name: name(7) });
+    world.done(set(Bytes::from(vec![b'a'; 254])));
+    world.refused(FsError::NoSpace, set(Bytes::from_static(b"a")));
+    let names = world.state.listxattr(ROOT).unwrap();
+    assert_eq!(names.iter().map(|name| name.len() + 1).sum::<usize>(), 65_535);
+    assert_eq!(crate::check::check(&world.state), []);
 }
 
 #[test]

@@ -67,6 +67,27 @@ fn acknowledged_answers_are_forgotten_and_not_done_again() {
 }
 
 #[test]
+fn a_session_that_acknowledges_nothing_has_a_bounded_number_of_answers() {
+    let mut world = World::new();
+    let invalid = Response::Refused(FsError::Invalid);
+    let chmod = || Command::SetAttr {
+        inode: ROOT,
+        change: mooseng_types::SetAttr { mode: Some(0o777), ..Default::default() },
+        session: None,
+    };
+    let beyond = mooseng_types::UNACKED_MAX + 1;
+    for seq in 1..beyond {
+        assert!(matches!(world.numbered(seq, 1, chmod()), Response::Attr(_)), "{seq}");
+    }
+    for seq in [beyond, u64::MAX] {
+        assert_eq!(world.numbered(seq, 1, chmod()), invalid);
+    }
+    assert_eq!(stored(&world), 4096);
+    assert!(matches!(world.numbered(beyond, 2, chmod()), Response::Attr(_)));
+    assert!(matches!(world.numbered(u64::MAX, u64::MAX, chmod()), Response::Attr(_)));
+}
+
+#[test]
 fn try_again_is_not_an_answer_to_remember() {
     let mut world = World::new();
     let file = world.make(ROOT, "f", FileKind::File);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use prost::Message;
 
-use crate::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_REPLY, Frame, FrameError, HEADER_SIZE, Header};
+use crate::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_REPLY, Frame, FrameError, Header};
 use crate::rpc::Rpc;
 use crate::status::{CallError, TransportError};
 use crate::transport::keep_alive;
@@ -140,9 +140,6 @@ pub struct FrameWriter {
 
 impl FrameWriter {
     /// Sends one frame, its payload gathered from `payload` without a copy.
-    ///
-    /// # Panics
-    /// If body or payload are above the frame's limits.
     pub fn send(
         &mut self,
         header: Header,
@@ -184,9 +181,8 @@ impl FrameWriter {
         payload: usize,
     ) -> Result<(), TransportError> {
         self.scratch.clear();
-        frame::encode_into(&mut self.scratch, header, payload, |out| body.encode_raw(out));
-        debug_assert!(self.scratch.len() >= HEADER_SIZE);
-        Ok(())
+        frame::encode_into(&mut self.scratch, header, payload, |out| body.encode_raw(out))
+            .map_err(|source| TransportError::TooLong { peer: self.peer.to_string(), source })
     }
 
     fn flush_head(&mut self) -> Result<(), TransportError> {

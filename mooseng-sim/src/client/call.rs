@@ -295,6 +295,8 @@ impl Caller {
             inode,
             index: 0,
             failed_servers: failed.to_vec(),
+            nothing_written: false,
+            renew: false,
         })
         .await
     }

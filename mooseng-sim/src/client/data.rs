@@ -198,6 +198,7 @@ impl Caller {
             offset: 0,
             length,
             verify: false,
+            intact: false,
         };
         let piece = self.port.ask_server(&server.address, ChunkRequest::Read(read), TIMEOUT).await?;
         let Piece { offset, checksums, bytes, .. } =

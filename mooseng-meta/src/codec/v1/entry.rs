@@ -208,13 +208,16 @@ fn put_attr_command(w: &mut Writer, command: &Command) {
 
 fn put_write_command(w: &mut Writer, command: &Command) {
     match command {
-        Command::GrantWrite { session, inode, index, candidates, failed } => {
+        Command::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew } => {
             w.u8(tag::GRANT_WRITE);
             w.var(session.raw());
             w.var(inode.raw());
             w.var(index.raw().into());
             put_servers(w, candidates);
             put_servers(w, failed);
+            put_servers(w, up);
+            w.u8((*nothing_written).into());
+            w.u8((*renew).into());
         }
         Command::CommitWrite { session, inode, size_at_least, mtime, chunks } => {
             w.u8(tag::COMMIT_WRITE);
@@ -229,10 +232,11 @@ fn put_write_command(w: &mut Writer, command: &Command) {
                 w.u8(committed.release.into());
             });
         }
-        Command::WriteInline { inode, offset, data } => {
+        Command::WriteInline { inode, offset, append, data } => {
             w.u8(tag::WRITE_INLINE);
             w.var(inode.raw());
             w.var((*offset).into());
+            w.u8((*append).into());
             w.bytes(data);
         }
         Command::ReleaseLease { session, inode, indexes } => {
@@ -385,6 +389,9 @@ fn file_command(tag: u8, r: &mut Reader<'_>) -> Result<Command, CodecError> {
             index: index(r)?,
             candidates: r.list(server)?,
             failed: r.list(server)?,
+            up: r.list(server)?,
+            nothing_written: r.bool()?,
+            renew: r.bool()?,
         },
         tag::COMMIT_WRITE => Command::CommitWrite {
             session: session(r)?,
@@ -393,7 +400,12 @@ fn file_command(tag: u8, r: &mut Reader<'_>) -> Result<Command, CodecError> {
             mtime: r.option(time)?,
             chunks: r.list(committed)?,
         },
-        tag::WRITE_INLINE => Command::WriteInline { inode: inode(r)?, offset: r.narrow()?, data: r.bytes()? },
+        tag::WRITE_INLINE => Command::WriteInline {
+            inode: inode(r)?,
+            offset: r.narrow()?,
+            append: r.bool()?,
+            data: r.bytes()?,
+        },
         tag::RELEASE_LEASE => {
             Command::ReleaseLease { session: session(r)?, inode: inode(r)?, indexes: r.list(index)? }
         }

@@ -46,6 +46,7 @@ impl Response {
                 w.var(grant.valid_length.into());
                 w.option(grant.inline.as_ref(), |w, inline| w.bytes(inline));
                 w.u8(grant.fresh.into());
+                put_attr(&mut w, &grant.attr);
             }
             Self::Refused(error) => {
                 w.u8(tag::REFUSED);
@@ -71,6 +72,7 @@ impl Response {
                 valid_length: r.narrow()?,
                 inline: r.option(|r| r.bytes())?,
                 fresh: r.bool()?,
+                attr: attr(&mut r)?,
             }),
             tag::REFUSED => Self::Refused(FsError::from_code(r.narrow()?)),
             _ => return Err(CodecError::Value("answer")),

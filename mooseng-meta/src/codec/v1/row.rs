@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! 0 format | 1 kind | 2 mode u16 | 4 uid u32 | 8 gid u32 | 12 nlink u32 | 16 rdev u32 | 20 size u64
-//! 28 atime i64 | 36 mtime i64 | 44 ctime i64 | 52 btime i64 | 60 parent u64 | 68 end      all little-endian
+//! 28 atime i64 | 36 mtime i64 | 44 ctime i64 | 52 btime i64 | 60 parent u64 | 68 content u64
+//! 76 bytes of the names of extended attributes, with a NUL each, u32 | 80 end             all little-endian
 //! ```
 
 use mooseng_types::{
@@ -22,7 +23,7 @@ use crate::session::{SessionRecord, Window};
 use crate::settings::{Settings, Totals};
 
 /// Bytes of an object's row.
-const INODE_SIZE: usize = 68;
+const INODE_SIZE: usize = 80;
 
 /// A value of a row: what the tables are made of.
 pub(crate) trait RowValue: Sized {
@@ -49,6 +50,8 @@ impl InodeRow {
         put(&mut row, 44, self.ctime.raw().to_le_bytes());
         put(&mut row, 52, self.btime.raw().to_le_bytes());
         put(&mut row, 60, self.parent.raw().to_le_bytes());
+        put(&mut row, 68, self.content.to_le_bytes());
+        put(&mut row, 76, self.xattr_names.to_le_bytes());
         row
     }
 }
@@ -69,6 +72,8 @@ impl RowValue for InodeRow {
             ctime: TimeNs::from_raw(r.i64()?),
             btime: TimeNs::from_raw(r.i64()?),
             parent: InodeId::from_raw(u64::from_le_bytes(r.array()?)),
+            content: u64::from_le_bytes(r.array()?),
+            xattr_names: u32::from_le_bytes(r.array()?),
         };
         r.finish(row)
     }
@@ -101,6 +106,7 @@ impl ChunkRow {
         w.option(self.lease, |w, session| w.var(session.raw()));
         put_servers(&mut w, &self.servers);
         w.var(self.valid_length.into());
+        w.u8(self.differs.into());
         w.finish()
     }
 }
@@ -116,6 +122,7 @@ impl RowValue for ChunkRow {
             lease: r.option(session)?,
             servers: r.list(server)?,
             valid_length: r.narrow()?,
+            differs: r.bool()?,
         };
         r.finish(row)
     }

@@ -149,13 +149,9 @@ fn file_commands() -> impl Strategy<Value = Command> {
             mode
         }),
         (inodes(), payload()).prop_map(|(inode, name)| Command::RemoveXattr { inode, name }),
-        (sessions(), inodes(), indexes(), servers(), servers()).prop_map(
-            |(session, inode, index, candidates, failed)| Command::GrantWrite {
-                session,
-                inode,
-                index,
-                candidates,
-                failed
+        (sessions(), inodes(), indexes(), [servers(), servers(), servers()], any::<[bool; 2]>()).prop_map(
+            |(session, inode, index, [candidates, failed, up], [nothing_written, renew])| {
+                Command::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew }
             }
         ),
         (sessions(), inodes(), any::<u64>(), option::of(times()), vec(committed, 0..4)).prop_map(
@@ -167,10 +163,8 @@ fn file_commands() -> impl Strategy<Value = Command> {
                 chunks
             }
         ),
-        (inodes(), any::<u32>(), payload()).prop_map(|(inode, offset, data)| Command::WriteInline {
-            inode,
-            offset,
-            data
+        (inodes(), any::<u32>(), any::<bool>(), payload()).prop_map(|(inode, offset, append, data)| {
+            Command::WriteInline { inode, offset, append, data }
         }),
         (sessions(), inodes(), vec(indexes(), 0..5))
             .prop_map(|(session, inode, indexes)| Command::ReleaseLease { session, inode, indexes }),
@@ -198,7 +192,7 @@ pub(crate) fn responses() -> impl Strategy<Value = Response> {
         [any::<u64>(), any::<u64>()],
         [times(), times(), times(), times()],
     );
-    let attr = attr.prop_map(|(inode, generation, kind, (mode, uid, gid, nlink, rdev), sizes, times)| {
+    let attrs = attr.prop_map(|(inode, generation, kind, (mode, uid, gid, nlink, rdev), sizes, times)| {
         let ([size, content_version], [atime, mtime, ctime, btime]) = (sizes, times);
         Attr {
             inode,
@@ -217,14 +211,23 @@ pub(crate) fn responses() -> impl Strategy<Value = Response> {
             content_version,
         }
     });
+    let attrs = attrs.boxed();
+    let grant = (
+        chunks(),
+        [versions(), versions()],
+        servers(),
+        any::<u32>(),
+        option::of(payload()),
+        any::<bool>(),
+        attrs.clone(),
+    );
     let grant =
-        (chunks(), versions(), versions(), servers(), any::<u32>(), option::of(payload()), any::<bool>());
-    let grant = grant.prop_map(|(chunk, base_version, version, servers, valid_length, inline, fresh)| {
-        Grant { chunk, base_version, version, servers, valid_length, inline, fresh }
-    });
+        grant.prop_map(|(chunk, [base_version, version], servers, valid_length, inline, fresh, attr)| {
+            Grant { chunk, base_version, version, servers, valid_length, inline, fresh, attr }
+        });
     prop_oneof![
         Just(Response::Done),
-        attr.prop_map(Response::Attr),
+        attrs.prop_map(Response::Attr),
         sessions().prop_map(Response::Session),
         any::<u32>().prop_map(|raw| Response::Server(ServerId::from_raw(raw))),
         grant.prop_map(Response::Grant),
@@ -278,7 +281,16 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
         Command::SetAttr { inode, change, session: Some(session) },
         Command::SetXattr { inode, name: bytes("user.a"), value: bytes("value"), mode: XattrMode::Replace },
         Command::RemoveXattr { inode, name: bytes("user.a") },
-        Command::GrantWrite { session, inode, index, candidates: vec![server], failed: vec![] },
+        Command::GrantWrite {
+            session,
+            inode,
+            index,
+            candidates: vec![server],
+            failed: vec![],
+            up: vec![server],
+            nothing_written: true,
+            renew: false,
+        },
         Command::CommitWrite {
             session,
             inode,
@@ -286,7 +298,7 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
             mtime: Some(TimeNs::from_raw(-1)),
             chunks: vec![CommittedChunk { index, chunk, version, release: true }],
         },
-        Command::WriteInline { inode, offset: 10, data: bytes("data") },
+        Command::WriteInline { inode, offset: 10, append: true, data: bytes("data") },
         Command::ReleaseLease { session, inode, indexes: vec![index] },
         Command::AddReplica { chunk, version, server },
         Command::RemoveReplica { chunk, server },

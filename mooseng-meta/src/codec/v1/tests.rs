@@ -41,6 +41,8 @@ fn inode_row() -> InodeRow {
         ctime: time(3),
         btime: time(-4),
         parent: InodeId::from_raw(9),
+        content: 10,
+        xattr_names: 11,
     }
 }
 
@@ -53,6 +55,7 @@ fn chunk_row() -> ChunkRow {
         lease: Some(SessionId::from_raw(6)),
         servers: vec![ServerId::from_raw(1), ServerId::from_raw(200)],
         valid_length: 64 << 20,
+        differs: true,
     }
 }
 
@@ -120,6 +123,7 @@ fn responses() -> Vec<Response> {
             valid_length: 64 << 20,
             inline: Some(Bytes::from_static(b"inline")),
             fresh: true,
+            attr: inode_row().attr(InodeId::from_raw(300)),
         }),
         Response::Refused(FsError::NotEmpty),
     ]
