@@ -1,6 +1,7 @@
 //! The end-to-end suites: each drives a real, mounted cluster from outside, as a user would, and has a limit on its time.
 
 mod bad_start;
+mod cuts;
 mod failover;
 mod fsx;
 mod full_disk;
@@ -118,7 +119,7 @@ const fn on_demand(
     Suite { name, limit, run, by_default: false }
 }
 
-pub(crate) const SUITES: [Suite; 10] = [
+pub(crate) const SUITES: [Suite; 11] = [
     suite("smoke", |_| minutes(8), smoke::run),
     suite("kill_all", |context| minutes(2 + kill_all::rounds(context)), kill_all::run),
     suite("kill_chunkserver", |_| minutes(5), kill_chunkserver::run),
@@ -129,6 +130,7 @@ pub(crate) const SUITES: [Suite; 10] = [
     suite("fsx", |_| minutes(8), fsx::run),
     suite("failover", failover::limit, failover::run),
     on_demand("two_mounts", |context| minutes(5 + 2 * two_mounts::rounds(context)), two_mounts::run),
+    on_demand("cuts", |context| minutes(3 + 4 * cuts::rounds(context)), cuts::run),
 ];
 
 fn minutes(count: u32) -> Duration {
