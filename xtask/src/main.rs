@@ -7,6 +7,7 @@
 
 mod bench;
 mod cluster;
+mod extra_mount;
 mod fuzz;
 mod mounts;
 mod random;
@@ -63,10 +64,14 @@ struct TestArgs {
     /// Only this suite (may be repeated): unit, doc, explore, smoke, kill_all, …
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// How often kill_all cuts the power [default: 3], and how often failover has each of its faults [default: 1].
+    /// How often kill_all and cuts cut the power [default: 3], how often failover has each of its faults [default: 1], and
+    /// how many thousand operations two_mounts does [default: 1].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// The first of 800 ports on 127.0.0.0/8.
+    /// Does again what a suite did that printed this seed (as far as chance alone decides it).
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The first of 1100 ports on 127.0.0.0/8.
     #[arg(long, default_value_t = PORT_BASE)]
     port_base: u16,
 }
@@ -82,6 +87,8 @@ struct SuiteArgs {
     port_base: u16,
     #[arg(long)]
     rounds: Option<u32>,
+    #[arg(long)]
+    seed: Option<u64>,
     #[arg(long)]
     quick: bool,
 }
@@ -103,13 +110,13 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Verify => verify::verify(&root)?,
         Task::Fix => verify::fix(&root)?,
         Task::Tidy => tidy::run(&root)?,
-        Task::Test(TestArgs { quick, only, rounds, port_base }) => {
-            test::run(&root, &test::Wanted { quick, only, rounds, port_base })?;
+        Task::Test(TestArgs { quick, only, rounds, seed, port_base }) => {
+            test::run(&root, &test::Wanted { quick, only, rounds, seed, port_base })?;
         }
         Task::Bench(args) => bench::run(&root, &args)?,
         Task::Fuzz(args) => fuzz::run(&root, &args)?,
-        Task::Suite(SuiteArgs { name, binary, scratch, port_base, rounds, quick }) => {
-            let context = Context { root, binary, scratch, port_base, quick, rounds };
+        Task::Suite(SuiteArgs { name, binary, scratch, port_base, rounds, seed, quick }) => {
+            let context = Context { root, binary, scratch, port_base, quick, rounds, seed };
             if let Outcome::Skipped(reason) = test::run_one(&context, &name)? {
                 println!("{name}: SKIPPED: {reason}");
                 return Ok(ExitCode::from(suite::SKIPPED));

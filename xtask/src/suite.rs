@@ -1,6 +1,7 @@
 //! The end-to-end suites: each drives a real, mounted cluster from outside, as a user would, and has a limit on its time.
 
 mod bad_start;
+mod cuts;
 mod failover;
 mod fsx;
 mod full_disk;
@@ -11,8 +12,10 @@ mod membership;
 mod pjdfstest;
 mod smoke;
 mod stream;
+mod syscall;
 mod tools;
 mod tree;
+mod two_mounts;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +23,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::cluster::{Cluster, Options};
+use crate::random::Random;
 
 /// The exit code of a suite that could not run here, as test harnesses have it.
 pub(crate) const SKIPPED: u8 = 77;
@@ -43,12 +47,19 @@ pub(crate) struct Context {
     pub(crate) quick: bool,
     /// How often a suite does what it does, if the caller said so.
     pub(crate) rounds: Option<u32>,
+    /// What chance is made of, if the caller said so.
+    pub(crate) seed: Option<u64>,
 }
 
 /// How far apart two clusters of one suite are in ports.
 const PORTS_PER_CLUSTER: u16 = 50;
 
 impl Context {
+    /// The seed of this run; to be printed.
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(Random::fresh_seed)
+    }
+
     /// The cluster most suites use: three of each.
     fn options(&self) -> Options {
         self.options_for(0)
@@ -87,18 +98,39 @@ pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) limit: fn(&Context) -> Duration,
     pub(crate) run: fn(&Context) -> Result<Outcome>,
+    /// Whether it is run unless others are named.
+    pub(crate) by_default: bool,
 }
 
-pub(crate) const SUITES: [Suite; 9] = [
-    Suite { name: "smoke", limit: |_| minutes(8), run: smoke::run },
-    Suite { name: "kill_all", limit: |context| minutes(2 + kill_all::rounds(context)), run: kill_all::run },
-    Suite { name: "kill_chunkserver", limit: |_| minutes(5), run: kill_chunkserver::run },
-    Suite { name: "full_disk", limit: |_| minutes(5), run: full_disk::run },
-    Suite { name: "bad_start", limit: |_| minutes(6), run: bad_start::run },
-    Suite { name: "pjdfstest", limit: |_| minutes(6), run: pjdfstest::run },
-    Suite { name: "membership", limit: |_| minutes(5), run: membership::run },
-    Suite { name: "fsx", limit: |_| minutes(8), run: fsx::run },
-    Suite { name: "failover", limit: failover::limit, run: failover::run },
+const fn suite(
+    name: &'static str,
+    limit: fn(&Context) -> Duration,
+    run: fn(&Context) -> Result<Outcome>,
+) -> Suite {
+    Suite { name, limit, run, by_default: true }
+}
+
+/// Only when it is named.
+const fn on_demand(
+    name: &'static str,
+    limit: fn(&Context) -> Duration,
+    run: fn(&Context) -> Result<Outcome>,
+) -> Suite {
+    Suite { name, limit, run, by_default: false }
+}
+
+pub(crate) const SUITES: [Suite; 11] = [
+    suite("smoke", |_| minutes(8), smoke::run),
+    suite("kill_all", |context| minutes(2 + kill_all::rounds(context)), kill_all::run),
+    suite("kill_chunkserver", |_| minutes(5), kill_chunkserver::run),
+    suite("full_disk", |_| minutes(5), full_disk::run),
+    suite("bad_start", |_| minutes(6), bad_start::run),
+    suite("pjdfstest", |_| minutes(6), pjdfstest::run),
+    suite("membership", |_| minutes(5), membership::run),
+    suite("fsx", |_| minutes(8), fsx::run),
+    suite("failover", failover::limit, failover::run),
+    on_demand("two_mounts", |context| minutes(5 + 2 * two_mounts::rounds(context)), two_mounts::run),
+    on_demand("cuts", |context| minutes(3 + 4 * cuts::rounds(context)), cuts::run),
 ];
 
 fn minutes(count: u32) -> Duration {

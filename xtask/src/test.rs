@@ -30,9 +30,10 @@ const KEPT: &str = "target/xtask-test";
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) quick: bool,
-    /// Names of suites; all when empty.
+    /// Names of suites; all that run by default when empty.
     pub(crate) only: Vec<String>,
     pub(crate) rounds: Option<u32>,
+    pub(crate) seed: Option<u64>,
     pub(crate) port_base: u16,
 }
 
@@ -64,7 +65,8 @@ pub(crate) fn run(root: &Path, wanted: &Wanted) -> Result<()> {
         };
         tally.add("explore", outcome);
     }
-    let suites: Vec<(u16, &Suite)> = (0..).zip(&SUITES).filter(|(_, suite)| is_wanted(suite.name)).collect();
+    let runs = |suite: &Suite| is_wanted(suite.name) && (suite.by_default || !wanted.only.is_empty());
+    let suites: Vec<(u16, &Suite)> = (0..).zip(&SUITES).filter(|(_, suite)| runs(suite)).collect();
     if !suites.is_empty() {
         end_to_end(root, wanted, &suites, &mut tally);
     }
@@ -167,12 +169,16 @@ fn one(root: &Path, wanted: &Wanted, binary: &Path, port_base: u16, suite: &Suit
         port_base,
         quick: wanted.quick,
         rounds: wanted.rounds,
+        seed: wanted.seed,
     };
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("suite").arg(suite.name).arg("--binary").arg(binary).arg("--scratch").arg(scratch.path());
     command.arg("--port-base").arg(port_base.to_string());
     if let Some(rounds) = wanted.rounds {
         command.arg("--rounds").arg(rounds.to_string());
+    }
+    if let Some(seed) = wanted.seed {
+        command.arg("--seed").arg(seed.to_string());
     }
     if wanted.quick {
         command.arg("--quick");

@@ -19,7 +19,6 @@ use self::net::Net;
 pub(crate) use self::net::sweep_leftovers;
 use self::spread::Spread;
 use super::{Context, Outcome};
-use crate::random::Random;
 use crate::{shell, status, wait};
 
 const WORKERS: usize = 8;
@@ -50,7 +49,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
         Ok(net) => net,
         Err(error) => return Ok(Outcome::Skipped(format!("no network namespaces here: {error:#}"))),
     };
-    let seed = Random::fresh_seed();
+    let seed = context.seed();
     let mut spread = Spread::start(options, net, seed)?;
     let mounts = (0..MOUNTS).map(|number| spread.mount(&format!("mount-{number}")));
     let mounts: Vec<PathBuf> = mounts.collect::<Result<_>>()?;

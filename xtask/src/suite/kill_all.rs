@@ -29,7 +29,7 @@ pub(super) fn rounds(context: &Context) -> u32 {
 }
 
 pub(super) fn run(context: &Context) -> Result<Outcome> {
-    let seed = Random::fresh_seed();
+    let seed = context.seed();
     println!("kill_all: seed {seed}");
     let mut random = Random::seeded(seed);
     let mut cluster = context.cluster()?;
