@@ -2,7 +2,8 @@
 //! that the cores ([`crate::file`]) and the edges share; the wire has forms of its own.
 
 use bytes::Bytes;
-use mooseng_types::{Attr, ChunkCause, ChunkId, ChunkIndex, ChunkVersion, ServerId, TimeNs};
+use mooseng_protocol::status::{CallError, TransportError};
+use mooseng_types::{Attr, ChunkCause, ChunkId, ChunkIndex, ChunkVersion, FsError, ServerId, TimeNs};
 
 /// A chunkserver and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,11 +106,44 @@ pub struct Fault {
     pub cause: ChunkCause,
 }
 
+impl Fault {
+    /// Which server is at fault and why. The time-outs of a chain's hops lie well below its client's own, so a request that
+    /// is not answered in time is the fault of the server that was asked.
+    #[must_use]
+    pub fn of(error: &CallError) -> Self {
+        let (server, cause) = match error {
+            CallError::Chunk { server, cause, .. } => (*server, *cause),
+            CallError::Transport(TransportError::TimedOut { .. }) => (None, ChunkCause::Silent),
+            CallError::Transport(_) => (None, ChunkCause::Unreachable),
+            CallError::Refused(FsError::NoSpace) => (None, ChunkCause::Full),
+            CallError::Refused(_) | CallError::Rejected { .. } => (None, ChunkCause::TokenInvalid),
+            _ => (None, ChunkCause::Busy),
+        };
+        Self { server, cause }
+    }
+}
+
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.server {
             Some(server) => write!(f, "{server}: {}", self.cause),
             None => write!(f, "the first server of the chain: {}", self.cause),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_that_is_named_is_at_fault_and_else_the_one_that_was_asked() {
+        let third = Some(ServerId::from_raw(3));
+        let named = CallError::Chunk { server: third, cause: ChunkCause::Full, message: String::new() };
+        assert_eq!(Fault::of(&named), Fault { server: third, cause: ChunkCause::Full });
+        let silent = TransportError::TimedOut { peer: "s1".into(), deadline_ms: 1 };
+        assert_eq!(Fault::of(&silent.into()), Fault { server: None, cause: ChunkCause::Silent });
+        let gone = TransportError::Closed { peer: "s1".into() };
+        assert_eq!(Fault::of(&gone.into()).cause, ChunkCause::Unreachable);
     }
 }

@@ -11,4 +11,4 @@ pub use backoff::Backoff;
 pub use belief::{Belief, Believed};
 pub use ids::RequestIds;
 pub use opens::{OpenFiles, OpenList};
-pub use retry::{Next, Retry};
+pub use retry::{Kind, Next, Retry};

@@ -1,22 +1,29 @@
 //! A client: speaks the protocol, and tells the oracle what it was answered.
 
 mod audit;
-mod board;
+mod background;
 mod call;
 mod data;
+mod edge;
 mod names;
+mod process;
 mod shared;
+mod slate;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
 use mooseng_types::FsError;
 
 pub(crate) use audit::audit;
+use background::Together;
 use call::Caller;
 pub(crate) use data::Content;
+use data::Written;
+use process::Process;
 
 use crate::invariants::same_answer;
 use crate::oracle::{Model, NameOp, NodeId, Op, Oracle, Private};
@@ -63,17 +70,31 @@ pub(crate) async fn run(
         }
         life
     };
-    let call = Caller::new(port, masters, plant);
+    let process = Process::new(port, masters, plant);
     let mut client = Client {
-        call,
+        call: Caller::new(process.clone()),
         oracle,
         number,
         life,
         directory: shared::Found::default(),
         file: shared::Found::default(),
     };
-    // An expired session ends this life; the world begins another.
-    let Expired = client.live().await;
+    // What leaves it open what was done ends this life; the world begins another.
+    let program = async move {
+        let Expired = client.live().await;
+    };
+    let parts: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>> =
+        vec![Box::pin(program), Box::pin(process.clone().keep_session()), Box::pin(process.tidy())];
+    Together::new(parts).await;
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // What it wrote and nothing covers will never be.
+        if let Ok(mut oracle) = self.oracle.try_borrow_mut() {
+            oracle.slates.life_ended(self.life, self.call.port.now());
+        }
+    }
 }
 
 impl Client {
@@ -111,7 +132,7 @@ impl Client {
                 21..=23 => self.shared_file(false).await?,
                 0..=3 => self.any_shared_name().await?,
                 4 => self.list().await?,
-                5 => self.board().await?,
+                5 => self.slate().await?,
                 6..=8 => self.read_back().await?,
                 _ => self.change().await?,
             }
@@ -138,7 +159,15 @@ impl Client {
         let mut model = self.model();
         let Some(op) = self.choose(&model) else { return Ok(()) };
         self.oracle.borrow_mut().private[self.life].pending = Some(op.clone());
-        let answer = self.perform(&model, &op).await?;
+        let answer = match &op {
+            Op::Write { node, offset, data } => {
+                match self.call.write_synced(model.inode(*node), *offset, data).await? {
+                    Written::Yes(attr) => Ok(Some(attr)),
+                    Written::Lost => return self.start_over(model, *node).await,
+                }
+            }
+            op => self.perform(&model, op).await?,
+        };
         let expected = model.apply(&op);
         if let (Ok(Some(attr)), Ok(Some(node))) = (&answer, &expected) {
             model.set_inode(*node, attr.inode);
@@ -149,6 +178,20 @@ impl Client {
         let mut oracle = self.oracle.borrow_mut();
         oracle.private[self.life].model = model;
         oracle.private[self.life].pending = None;
+        Ok(())
+    }
+
+    /// A write was told lost: what the file holds is not known until it is cut to nothing.
+    async fn start_over(&mut self, mut model: Model, node: NodeId) -> Result<(), Expired> {
+        model.lose(node);
+        {
+            let private = &mut self.oracle.borrow_mut().private[self.life];
+            (private.model, private.pending) = (model.clone(), None);
+        }
+        if self.call.truncate(model.inode(node), 0).await?.is_ok() {
+            drop(model.apply(&Op::Truncate { node, size: 0 }));
+            self.oracle.borrow_mut().private[self.life].model = model;
+        }
         Ok(())
     }
 
@@ -180,8 +223,11 @@ impl Client {
                 Op::Rename { dir, name: name(), new_dir, new_name: name() }
             }
             9 => Op::Rename { dir: 0, name: "s".into(), new_dir: 0, new_name: "t".into() },
-            10..=11 => Op::WriteInline { node: file?, offset: below(3000), data: bytes(1500) },
-            12..=14 => {
+            // Into the metadata past the file's core, as another client would; where it may have a chunk that is refused.
+            10..=11 if file.is_some_and(|file| model.file(file).is_some_and(|file| !file.2)) => {
+                Op::WriteInline { node: file?, offset: below(3000), data: bytes(1500) }
+            }
+            10..=14 => {
                 let data = if below(3) == 0 { bytes(70_000) } else { bytes(3000) };
                 Op::Write { node: file?, offset: below(FILE_MAX - 70_000), data }
             }
@@ -207,9 +253,7 @@ impl Client {
             Op::WriteInline { node, offset, data } => {
                 self.call.write_inline(inode(node), *offset, data).await.map(some)
             }
-            Op::Write { node, offset, data } => {
-                self.call.write_chunk(inode(node), *offset, data).await.map(some)
-            }
+            Op::Write { .. } => Ok(Err(FsError::NotSupported)),
             Op::Truncate { node, size } => self.call.truncate(inode(node), *size).await.map(some),
         }
     }

@@ -9,7 +9,6 @@ mod lease_is_exclusive;
 mod linearizable;
 mod log_matching;
 mod no_lost_name;
-mod nothing_old_returns;
 mod state_machine_safety;
 
 pub(crate) use acked_is_durable::{compare, judge};
@@ -21,5 +20,4 @@ pub(crate) use lease_is_exclusive::lease_is_exclusive;
 pub(crate) use linearizable::{Call, Object, linearizable};
 pub(crate) use log_matching::{Appended, LogMatching};
 pub(crate) use no_lost_name::same_entries;
-pub(crate) use nothing_old_returns::{BoardWrite, board_is_current};
 pub(crate) use state_machine_safety::{Applied, same_rows};

@@ -5,11 +5,12 @@
 mod history;
 mod model;
 mod shared;
+mod slates;
 
-use crate::invariants::BoardWrite;
 pub(crate) use history::History;
 pub(crate) use model::{Model, NodeId, Op};
 pub(crate) use shared::{Attributes, DirAnswer, DirOp, Directory, FILE_MODE, File, FileOp, Name, NameOp};
+pub(crate) use slates::{CELL, CELLS, Made, SLATES, Slates};
 
 /// What a client has done in its own directory.
 #[derive(Clone, Debug)]
@@ -34,8 +35,8 @@ pub struct Oracle {
     pub(crate) directory: History<Directory>,
     /// Of the files whose attributes all clients set, one after the other.
     pub(crate) file: History<File>,
-    /// Writes of the file that all clients write.
-    pub(crate) board: Vec<BoardWrite>,
+    /// Writes of the files that all clients write.
+    pub(crate) slates: Slates,
     /// Operations answered, in all.
     pub(crate) answered: u64,
     /// By client: operations answered.

@@ -8,16 +8,15 @@ use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use mooseng_env::Clock;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{checksum, pb};
-use mooseng_types::{ChunkCause, ChunkId, ClusterId, FsError};
+use mooseng_types::{ChunkCause, ClusterId};
 
 use super::wire;
-use crate::chunk::{ChunkRef, Fault, Grant, Placement};
+use crate::chunk::{Fault, Grant, Placement};
 use crate::file::{PartAnswer, Source};
 use crate::lock;
 
@@ -146,11 +145,12 @@ impl ChunkClient {
             let reply = wire::call(stream, &request, &[], READ_TIMEOUT, || false)?;
             let mut payload = vec![0; stream.reader().payload_left()];
             stream.reader().read_payload(&mut payload)?;
-            Ok(verified(chunk, &reply, payload, range))
+            let (begins, length) = (u64::from(reply.offset), u64::from(reply.copy_length));
+            Ok(PartAnswer::verified(chunk.chunk, (begins, payload), &reply.checksums, length, range))
         });
         answer.unwrap_or_else(|error| {
             tracing::debug!(chunk = %chunk.chunk, server = %placement.server, %error, "read");
-            PartAnswer::Fault(fault_of(&error).cause)
+            PartAnswer::Fault(Fault::of(&error).cause)
         })
     }
 
@@ -190,7 +190,7 @@ impl ChunkClient {
         self.with_stream(&first.address, |stream| wire::call(stream, request, payload, timeout, || false))
             .map(drop)
             .map_err(|error| {
-                let fault = fault_of(&error);
+                let fault = Fault::of(&error);
                 let chunk = &grant.chunk;
                 tracing::warn!(chunk = %chunk.chunk, version = %chunk.version, %fault, %error, "a write chain failed");
                 fault
@@ -248,92 +248,4 @@ impl ChunkClient {
 fn behind_first(chain: &[Placement]) -> Vec<pb::ServerAddress> {
     let address = |at: &Placement| pb::ServerAddress { server: at.server.raw(), address: at.address.clone() };
     chain.iter().skip(1).map(address).collect()
-}
-
-/// Which server is at fault and why. The time-outs of the hops lie well below this client's own, so a request that is not
-/// answered in time is the fault of the server that was asked.
-fn fault_of(error: &CallError) -> Fault {
-    let (server, cause) = match error {
-        CallError::Chunk { server, cause, .. } => (*server, *cause),
-        CallError::Transport(TransportError::TimedOut { .. }) => (None, ChunkCause::Silent),
-        CallError::Transport(_) => (None, ChunkCause::Unreachable),
-        CallError::Refused(FsError::NoSpace) => (None, ChunkCause::Full),
-        CallError::Refused(_) | CallError::Rejected { .. } => (None, ChunkCause::TokenInvalid),
-        _ => (None, ChunkCause::Busy),
-    };
-    Fault { server, cause }
-}
-
-/// What of a payload matches its checksums.
-fn verified(chunk: &ChunkRef, reply: &pb::ReadChunkReply, payload: Vec<u8>, range: (u64, u64)) -> PartAnswer {
-    let begins = u64::from(reply.offset);
-    let damaged = damaged_blocks(chunk.chunk, begins, &payload, &reply.checksums);
-    let bytes = Bytes::from(payload);
-    let end = (range.0 + range.1).min(begins + bytes.len() as u64);
-    // Exactly the wanted range, where there is more.
-    let (offset, bytes) = match (begins <= range.0, range.0 <= end) {
-        (true, true) => (range.0, bytes.slice((range.0 - begins) as usize..(end - begins) as usize)),
-        _ => (begins, bytes),
-    };
-    PartAnswer::Bytes { offset, bytes, damaged, copy_length: reply.copy_length.into() }
-}
-
-fn damaged_blocks(chunk: ChunkId, offset: u64, payload: &[u8], checksums: &[u32]) -> Vec<u64> {
-    let mut expected = checksums.iter();
-    let wrong = |(block, piece): (u32, &[u8])| {
-        let right = expected.next() == Some(&checksum::of_piece(chunk, block, piece));
-        (!right).then_some(u64::from(block))
-    };
-    checksum::pieces(offset, payload).filter_map(wrong).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use mooseng_types::{ChunkVersion, ServerId};
-
-    #[test]
-    fn the_server_that_is_named_is_at_fault_and_else_the_one_that_was_asked() {
-        let third = Some(ServerId::from_raw(3));
-        let named = CallError::Chunk { server: third, cause: ChunkCause::Full, message: String::new() };
-        assert_eq!(fault_of(&named), Fault { server: third, cause: ChunkCause::Full });
-        let silent = TransportError::TimedOut { peer: "s1".into(), deadline_ms: 1 };
-        assert_eq!(fault_of(&silent.into()), Fault { server: None, cause: ChunkCause::Silent });
-        let gone = TransportError::Closed { peer: "s1".into() };
-        assert_eq!(fault_of(&gone.into()).cause, ChunkCause::Unreachable);
-    }
-
-    #[test]
-    fn only_verified_blocks_pass() {
-        let id = ChunkId::from_raw(5);
-        let chunk = ChunkRef { chunk: id, version: ChunkVersion::from_raw(1), token: Bytes::new() };
-        let data: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
-        let reply = pb::ReadChunkReply {
-            version: 1,
-            copy_length: 100_000,
-            offset: 0,
-            checksums: checksum::of_range(id, 0, &data),
-        };
-        let check = |payload: Vec<u8>, range: (u64, u64)| {
-            let PartAnswer::Bytes { offset, bytes, damaged, .. } = verified(&chunk, &reply, payload, range)
-            else {
-                panic!()
-            };
-            (offset, bytes, damaged)
-        };
-        assert_eq!(
-            check(data.clone(), (70_000, 1000)),
-            (70_000, data[70_000..71_000].to_vec().into(), vec![])
-        );
-        assert_eq!(check(data.clone(), (99_990, 1000)).1.len(), 10);
-        assert!(check(data.clone(), (100_000, 1000)).1.is_empty());
-        let mut wrong = data.clone();
-        wrong[70_000] ^= 1;
-        assert_eq!(check(wrong, (0, 100_000)).2, [1]);
-        assert_eq!(
-            check(data[..65_537].to_vec(), (0, 100_000)).2,
-            [1],
-            "a piece of a block is not the block"
-        );
-    }
 }

@@ -26,8 +26,8 @@ use mooseng_types::{ClusterId, FsError, SessionId};
 
 use super::wire;
 use crate::config::ClientConfig;
-use crate::session::{Believed, Next, RequestIds, Retry};
-use crate::{ClientError, Loss, Result, lock};
+use crate::session::{Believed, Kind, Next, RequestIds, Retry};
+use crate::{ClientError, Result, lock};
 
 use watch::Connection;
 pub(crate) use watch::Watch;
@@ -159,54 +159,55 @@ impl MasterClient {
 
     /// A request that changes nothing.
     fn query<R: Rpc>(&self, what: &'static str, make: impl Fn(u64) -> R) -> Result<R::Reply> {
-        for _ in 0..RENEWALS_MAX {
-            let session = self.session();
-            match self.tries(what, || make(session.id.raw())).0 {
-                Err(error) if error.is(FsError::SessionExpired) => self.renew(session.id)?,
-                other => return other,
-            }
-        }
-        Err(FsError::SessionExpired.into())
+        self.request(Kind::Query, what, |session| self.tries(what, || make(session.id.raw())))
     }
 
     /// A request that changes something: it is numbered, and every further try bears the same number.
     fn mutate<R: Rpc>(&self, what: &'static str, make: impl Fn(pb::RequestMeta) -> R) -> Result<R::Reply> {
-        for _ in 0..RENEWALS_MAX {
-            let session = self.session();
-            let number = Number::begin(&session);
-            let (result, sent_in_doubt) = self.tries(what, || make(number.meta()));
-            match result {
-                // Sent once and refused: nothing was done, and it may be done under a new session. Otherwise the old
-                // session may have done it already, and doing it again could be wrong.
-                Err(error) if error.is(FsError::SessionExpired) => {
-                    self.renew(session.id)?;
-                    if sent_in_doubt {
-                        return Err(ClientError::InDoubt { what });
-                    }
-                }
-                other => return other,
-            }
-        }
-        Err(FsError::SessionExpired.into())
+        self.numbered(Kind::Change, what, make)
     }
 
-    /// A request that changes something and has a meaning only under the session that it was decided under: data, and the
-    /// leases that it is written under. It is never made again under another session, in which it would be older than what
-    /// others have done since.
+    /// A change that is never made again under another session.
     fn mutate_bound<R: Rpc>(
         &self,
         what: &'static str,
         make: impl Fn(pb::RequestMeta) -> R,
     ) -> Result<R::Reply> {
-        let session = self.session();
-        let number = Number::begin(&session);
-        match self.tries(what, || make(number.meta())).0 {
-            Err(error) if error.is(FsError::SessionExpired) => {
-                self.renew(session.id)?;
-                Err(Loss::SessionExpired.into())
+        self.numbered(Kind::Bound, what, make)
+    }
+
+    fn numbered<R: Rpc>(
+        &self,
+        kind: Kind,
+        what: &'static str,
+        make: impl Fn(pb::RequestMeta) -> R,
+    ) -> Result<R::Reply> {
+        self.request(kind, what, |session| {
+            let number = Number::begin(session);
+            self.tries(what, || make(number.meta()))
+        })
+    }
+
+    /// Makes a request under the session of now, and under the next ones as far as its kind permits.
+    fn request<T>(
+        &self,
+        kind: Kind,
+        what: &'static str,
+        make: impl Fn(&Session) -> (Result<T>, bool),
+    ) -> Result<T> {
+        for _ in 0..RENEWALS_MAX {
+            let session = self.session();
+            match make(&session) {
+                (Err(error), in_doubt) if error.is(FsError::SessionExpired) => {
+                    self.renew(session.id)?;
+                    if let Some(error) = kind.expired(what, in_doubt) {
+                        return Err(error);
+                    }
+                }
+                (other, _) => return other,
             }
-            other => other,
         }
+        Err(FsError::SessionExpired.into())
     }
 
     /// Tries until there is an answer or the limit has passed. Tells also whether a try may have been done unanswered.

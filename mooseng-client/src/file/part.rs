@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_types::{BLOCK_SIZE, ChunkCause, ServerId};
+use mooseng_protocol::checksum;
+use mooseng_types::{BLOCK_SIZE, ChunkCause, ChunkId, ServerId};
 
 use super::read::Source;
 use crate::{ClientError, Unreadable};
@@ -46,6 +47,35 @@ pub enum PartAnswer {
     },
     /// It cannot.
     Fault(ChunkCause),
+}
+
+impl PartAnswer {
+    /// What of a payload matches its checksums. The payload, which begins at `payload.0` of the chunk, may begin before and
+    /// end after the `range` that was asked for.
+    #[must_use]
+    pub fn verified(
+        chunk: ChunkId,
+        payload: (u64, Vec<u8>),
+        checksums: &[u32],
+        copy_length: u64,
+        range: (u64, u64),
+    ) -> Self {
+        let (begins, payload) = payload;
+        let mut expected = checksums.iter();
+        let wrong = |(block, piece): (u32, &[u8])| {
+            let right = expected.next() == Some(&checksum::of_piece(chunk, block, piece));
+            (!right).then_some(u64::from(block))
+        };
+        let damaged = checksum::pieces(begins, &payload).filter_map(wrong).collect();
+        let bytes = Bytes::from(payload);
+        let end = (range.0 + range.1).min(begins + bytes.len() as u64);
+        // Exactly the wanted range, where there is more.
+        let (offset, bytes) = match (begins <= range.0, range.0 <= end) {
+            (true, true) => (range.0, bytes.slice((range.0 - begins) as usize..(end - begins) as usize)),
+            _ => (begins, bytes),
+        };
+        Self::Bytes { offset, bytes, damaged, copy_length }
+    }
 }
 
 /// Waits between two rounds.
@@ -230,7 +260,7 @@ fn joined(ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
 mod tests {
     use super::*;
     use crate::chunk::{ChunkRef, Placement};
-    use mooseng_types::{ChunkId, ChunkVersion};
+    use mooseng_types::ChunkVersion;
 
     const B: u64 = BLOCK_SIZE;
 
@@ -279,6 +309,30 @@ mod tests {
                 Err(error) => return (Err(error), asked),
             }
         }
+    }
+
+    #[test]
+    fn only_verified_blocks_of_the_wanted_range_pass() {
+        let chunk = ChunkId::from_raw(5);
+        let data: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        let checksums = checksum::of_range(chunk, 0, &data);
+        let check = |payload: Vec<u8>, range: (u64, u64)| {
+            let answer = PartAnswer::verified(chunk, (0, payload), &checksums, 100_000, range);
+            let PartAnswer::Bytes { offset, bytes, damaged, .. } = answer else { panic!() };
+            (offset, bytes, damaged)
+        };
+        let wanted = (70_000, data[70_000..71_000].to_vec().into(), vec![]);
+        assert_eq!(check(data.clone(), (70_000, 1000)), wanted);
+        assert_eq!(check(data.clone(), (99_990, 1000)).1.len(), 10);
+        assert!(check(data.clone(), (100_000, 1000)).1.is_empty());
+        let mut wrong = data.clone();
+        wrong[70_000] ^= 1;
+        assert_eq!(check(wrong, (0, 100_000)).2, [1]);
+        assert_eq!(
+            check(data[..65_537].to_vec(), (0, 100_000)).2,
+            [1],
+            "a piece of a block is not the block"
+        );
     }
 
     #[test]

@@ -8,12 +8,39 @@ use mooseng_types::FsError;
 
 use super::backoff::Backoff;
 use super::belief::{Belief, Believed};
-use crate::ClientError;
+use crate::{ClientError, Loss};
 
 /// Tries one after the other without a wait, when each of them had a reason to go elsewhere.
 const HOPS_MAX: u32 = 2;
 /// A stall of this length is told in the log.
 const STALL: Duration = Duration::from_secs(1);
+
+/// What a request is, as far as it matters when its session turns out to have expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It changes nothing.
+    Query,
+    /// It changes something, and may be made under any session.
+    Change,
+    /// It is data, or a lease that data is written under: it has a meaning only under the session that it was decided
+    /// under. Under another it would be older than what others have done since.
+    Bound,
+}
+
+impl Kind {
+    /// What becomes of a request that was refused because its session has expired; `None`: it is made again under the
+    /// next session. `in_doubt`: a try before may have been done.
+    #[must_use]
+    pub fn expired(self, what: &'static str, in_doubt: bool) -> Option<ClientError> {
+        match self {
+            Self::Query => None,
+            // Sent once and refused: nothing was done. Otherwise the old session may have done it, and doing it again
+            // could be wrong.
+            Self::Change => in_doubt.then_some(ClientError::InDoubt { what }),
+            Self::Bound => Some(Loss::SessionExpired.into()),
+        }
+    }
+}
 
 /// What follows from a failed try.
 #[derive(Debug)]

@@ -10,8 +10,10 @@ use mooseng_types::{FileKind, FsError, InodeId};
 
 use super::call::Caller;
 use super::data::Content;
+use super::process::Process;
+use super::slate::cells_of;
 use crate::invariants::judge;
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, SLATES};
 use crate::task::Port;
 
 /// What is there, by path; `None` for a directory.
@@ -19,7 +21,8 @@ type Tree = BTreeMap<String, Option<Content>>;
 
 /// Compares everything that is there with everything that was answered.
 pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64) {
-    let mut call = Caller::new(port, masters, None);
+    let process = Process::new(port, masters, None);
+    let mut call = Caller::new(process.clone());
     if call.open_session().await.is_err() {
         oracle.borrow_mut().accuse("heals: no session could be opened".into());
         return;
@@ -42,22 +45,46 @@ pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64)
             Err(error) => oracle.borrow_mut().accuse(format!("no_lost_name: walk of {}: {error}", life.name)),
         }
     }
+    for which in 0..SLATES {
+        let Some(inode) = root.get(&format!("slate{which}")) else { continue };
+        audit_slate(&process, &oracle, which, InodeId::from_raw(*inode)).await;
+    }
+}
+
+/// What every reader of a shared file must see by now.
+async fn audit_slate(process: &Process, oracle: &RefCell<Oracle>, which: usize, inode: InodeId) {
+    let accuse = |what: String| {
+        oracle.borrow_mut().accuse(format!("content_is_current: slate {which} at the end: {what}"));
+    };
+    let from = process.port.now();
+    if let Err(error) = process.open(inode).await {
+        return accuse(format!("it cannot be opened: {error}"));
+    }
+    let Some(seen) = cells_of(process, inode).await else {
+        return accuse("it cannot be read".into());
+    };
+    let span = (from, process.port.now());
+    for (cell, number) in seen.iter().enumerate().flat_map(|(cell, all)| all.iter().map(move |n| (cell, *n)))
+    {
+        let problem = oracle.borrow().slates.check(which, cell, number, None, span);
+        problem.into_iter().for_each(&accuse);
+    }
 }
 
 impl Caller {
     /// A directory's entries.
-    pub(super) async fn list(&mut self, inode: u64) -> Result<BTreeMap<String, u64>, FsError> {
+    pub(super) async fn list(&self, inode: u64) -> Result<BTreeMap<String, u64>, FsError> {
         let entries = self.pages(inode, 5).await?;
         Ok(entries.into_iter().map(|(name, inode, _)| (name, inode)).collect())
     }
 
     /// A directory's entries out of one reply.
     pub(super) async fn list_in_one(
-        &mut self,
+        &self,
         inode: u64,
         entries_max: u32,
     ) -> Result<BTreeMap<String, u64>, FsError> {
-        let request = move |_: &mut Self| pb::ReaddirRequest { inode, cookie: 0, entries_max, plus: false };
+        let request = move |_| pb::ReaddirRequest { inode, cookie: 0, entries_max, plus: false };
         let reply = self.ask(request).await?;
         if !reply.end {
             return Err(FsError::Io);
@@ -66,20 +93,16 @@ impl Caller {
     }
 
     /// A directory's names, page by page, as they came.
-    pub(super) async fn names_in_pages(
-        &mut self,
-        inode: u64,
-        entries_max: u32,
-    ) -> Result<Vec<String>, FsError> {
+    pub(super) async fn names_in_pages(&self, inode: u64, entries_max: u32) -> Result<Vec<String>, FsError> {
         let entries = self.pages(inode, entries_max).await?;
         Ok(entries.into_iter().map(|(name, ..)| name).collect())
     }
 
-    async fn pages(&mut self, inode: u64, entries_max: u32) -> Result<Vec<(String, u64, bool)>, FsError> {
+    async fn pages(&self, inode: u64, entries_max: u32) -> Result<Vec<(String, u64, bool)>, FsError> {
         let mut entries = Vec::new();
         let mut cookie = 0;
         loop {
-            let request = move |_: &mut Self| pb::ReaddirRequest { inode, cookie, entries_max, plus: false };
+            let request = move |_| pb::ReaddirRequest { inode, cookie, entries_max, plus: false };
             let reply = self.ask(request).await?;
             for entry in &reply.entries {
                 let is_dir = entry.kind == u32::from(FileKind::Directory.raw());
@@ -92,7 +115,7 @@ impl Caller {
         }
     }
 
-    async fn walk(&mut self, root: u64) -> Result<Tree, FsError> {
+    async fn walk(&self, root: u64) -> Result<Tree, FsError> {
         let mut tree = Tree::new();
         let mut left = vec![(String::new(), root)];
         while let Some((path, dir)) = left.pop() {

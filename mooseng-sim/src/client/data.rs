@@ -1,28 +1,26 @@
-//! Data: the chain write under a lease, and the read that believes nothing.
+//! File data through the product's file cores, and the read for the audits that looks at every copy and believes nothing.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use mooseng_chunkserver::Piece;
+use mooseng_chunkserver::{Piece, Request};
+use mooseng_client::ClientError;
+use mooseng_client::file::{Flush, Occasion, Truncate};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::{checksum, pb};
-use mooseng_types::{CHUNK_SIZE, ChunkId, FsError};
+use mooseng_types::{ChunkId, FsError, InodeId, SetAttr, TimeNs};
 
 use super::call::{Attr, Caller};
 use super::{Expired, RETRY};
-use crate::server::CHAIN_BROKEN;
 use crate::task::ChunkRequest;
 
 const TIMEOUT: Duration = Duration::from_millis(1600);
-/// Bytes of one write request.
-const WRITE_BYTES: usize = 40_000;
 
-/// Why a chain did not do it.
-enum Broken {
-    /// This server is to be left out.
-    At(u32),
-    /// The lease is of no use any more.
-    Lease,
+/// What came of a write that was synced.
+pub(crate) enum Written {
+    /// It is on the disks.
+    Yes(Attr),
+    /// An error was told: any part of it may be there.
+    Lost,
 }
 
 /// What a file held when it was read.
@@ -37,125 +35,61 @@ pub(crate) struct Content {
 }
 
 impl Caller {
-    /// Writes, syncs every copy, commits.
-    pub(crate) async fn write_chunk(
-        &mut self,
+    /// Writes, syncs every copy, commits: as a program does with `pwrite` and `fsync`.
+    pub(crate) async fn write_synced(
+        &self,
         inode: u64,
         offset: usize,
         data: &[u8],
-    ) -> Result<Result<Attr, FsError>, Expired> {
-        let mut failed = Vec::new();
-        loop {
-            let grant = match self.grant(inode, &failed).await? {
-                Ok(grant) => grant,
-                // No server is up, or each has failed once: they come back.
-                Err(FsError::NoSpace | FsError::Io) => {
-                    failed.clear();
-                    self.port.sleep(RETRY).await;
-                    continue;
-                }
-                Err(error) => return Ok(Err(error)),
-            };
-            self.leased.insert(inode);
-            match self.write_granted(&grant, offset, data).await {
-                Ok(()) => {
-                    let release = self.port.rng(|rng| rng.chance(500));
-                    let chunk =
-                        pb::CommittedChunk { index: 0, chunk: grant.chunk, version: grant.version, release };
-                    if release {
-                        self.leased.remove(&inode);
-                    }
-                    match self.commit(inode, (offset + data.len()) as u64, chunk).await? {
-                        Err(FsError::LeaseLost) => {}
-                        other => return Ok(other),
-                    }
-                }
-                Err(Broken::At(server)) if grant.servers.len() > 1 => failed = vec![server],
-                Err(Broken::At(_) | Broken::Lease) => {
-                    // The only copy there is: under a new lease, everything from the beginning.
-                    failed.clear();
-                    self.release(inode).await?;
-                    self.port.sleep(RETRY).await;
-                }
+    ) -> Result<Written, Expired> {
+        let (process, inode) = (&self.process, InodeId::from_raw(inode));
+        let mut told = match process.open(inode).await {
+            Ok(told) => told,
+            Err(_) => return Err(Expired),
+        };
+        let now = self.port.now();
+        let mtime = TimeNs::from_raw(i64::try_from(now.as_nanos()).unwrap_or(0));
+        let flush = process.with(inode, |file| {
+            file.write(offset as u64, data, mtime);
+            Flush::new(file, true, now)
+        });
+        let outcome = process.run(inode, flush).await;
+        let told = process.with(inode, |file| file.tell(&mut told, Occasion::Sync));
+        process.close(inode);
+        match told.and(outcome) {
+            Ok(()) => {
+                let seen = process.with(inode, |file| file.seen());
+                Ok(Written::Yes(seen.map(Attr::from).unwrap_or_default()))
             }
+            Err(_) => Ok(Written::Lost),
         }
     }
 
-    async fn write_granted(
-        &mut self,
-        grant: &pb::GrantWriteReply,
-        offset: usize,
-        data: &[u8],
-    ) -> Result<(), Broken> {
-        let Some((first, chain)) = grant.servers.split_first() else { return Err(Broken::Lease) };
-        let (token, chunk, version, chain) =
-            (grant.token.clone(), grant.chunk, grant.version, chain.to_vec());
-        if u64::from(grant.valid_length) < CHUNK_SIZE {
-            let cut = pb::TruncateChunkRequest {
-                token: token.clone(),
-                chunk,
-                version,
-                length: grant.valid_length,
-                chain: chain.clone(),
-            };
-            self.change(first, ChunkRequest::Truncate(cut)).await?;
+    /// Cuts or extends a file, with the leases given back first.
+    pub(crate) async fn truncate(&self, inode: u64, size: usize) -> Result<Result<Attr, FsError>, Expired> {
+        let (process, inode) = (&self.process, InodeId::from_raw(inode));
+        if process.open(inode).await.is_err() {
+            return Err(Expired);
         }
-        let inline = grant.inline.as_ref().map(|inline| (0, inline.to_vec()));
-        let pieces = data.chunks(WRITE_BYTES).enumerate();
-        let pieces = pieces.map(|(number, piece)| (offset + number * WRITE_BYTES, piece.to_vec()));
-        let todo: Vec<_> = inline.into_iter().filter(|(_, bytes)| !bytes.is_empty()).chain(pieces).collect();
-        let sync_with_last = self.port.rng(|rng| rng.chance(300));
-        for (number, (at, piece)) in todo.iter().enumerate() {
-            self.dawdle().await;
-            let at = u32::try_from(*at).unwrap_or(u32::MAX);
-            let last = number + 1 == todo.len();
-            let write = pb::WriteChunkRequest {
-                token: token.clone(),
-                chunk,
-                version,
-                offset: at,
-                checksums: checksum::of_range(ChunkId::from_raw(chunk), at.into(), piece),
-                chain: chain.clone(),
-                // A sync with the last write covers all before it.
-                sync: last && sync_with_last,
-                continues: false,
-            };
-            self.change(first, ChunkRequest::Write(write, Bytes::from(piece.clone()))).await?;
-        }
-        if !sync_with_last {
-            self.dawdle().await;
-            let sync = pb::SyncChunkRequest { token, chunk, version, chain };
-            self.change(first, ChunkRequest::Sync(sync)).await?;
-        }
-        Ok(())
-    }
-
-    /// Lets time pass between two requests now and then: time for a server to be gone and back.
-    async fn dawdle(&mut self) {
-        if self.port.rng(|rng| rng.chance(150)) {
-            let pause = self.port.rng(|rng| rng.ms(0, 900));
-            self.port.sleep(pause).await;
-        }
-    }
-
-    async fn change(&mut self, first: &pb::ServerAddress, request: ChunkRequest) -> Result<(), Broken> {
-        match self.port.ask_server(&first.address, request, TIMEOUT).await {
-            Ok(_) => Ok(()),
-            Err(CallError::Refused(FsError::LeaseLost)) => Err(Broken::Lease),
-            Err(CallError::Unavailable { message }) if message.starts_with(CHAIN_BROKEN) => {
-                let digits = message[CHAIN_BROKEN.len()..].trim_start();
-                let server = digits.split(':').next().and_then(|digits| digits.parse().ok());
-                Err(server.map_or(Broken::Lease, Broken::At))
+        let change = SetAttr { size: Some(size as u64), ..SetAttr::default() };
+        let now = self.port.now();
+        let truncate = process.with(inode, |file| Truncate::new(file, change, now));
+        let outcome = process.run(inode, truncate).await;
+        process.close(inode);
+        match outcome {
+            Ok(()) => {
+                let seen = process.with(inode, |file| file.seen());
+                Ok(Ok(seen.map(Attr::from).unwrap_or_default()))
             }
-            Err(_) => Err(Broken::At(first.server)),
+            Err(ClientError::Refused(refusal)) => Ok(Err(refusal)),
+            Err(_) => Err(Expired),
         }
     }
 
     /// A file as all its copies have it; waits until one answers. `None` if the file is gone.
-    pub(crate) async fn read_file(&mut self, inode: u64) -> Option<Content> {
+    pub(crate) async fn read_file(&self, inode: u64) -> Option<Content> {
         loop {
-            let session = self.session;
-            let request = move |_: &mut Self| pb::LocateRequest { session, inode, first_index: 0, count: 1 };
+            let request = move |session| pb::LocateRequest { session, inode, first_index: 0, count: 1 };
             let located = self.ask(request).await.ok()?;
             let attr = located.attr.unwrap_or_default();
             let mut content =
@@ -168,7 +102,7 @@ impl Caller {
                 return Some(content);
             };
             for server in &location.servers {
-                match self.read_copy(server, location, size).await {
+                match self.copy_of(server, location, size).await {
                     Ok(bytes) => content.copies.push((server.address.clone(), bytes)),
                     Err(CallError::Refused(error)) => {
                         content.missing.push(format!("{} says {error}", server.address));
@@ -184,8 +118,8 @@ impl Caller {
         }
     }
 
-    async fn read_copy(
-        &mut self,
+    async fn copy_of(
+        &self,
         server: &pb::ServerAddress,
         location: &pb::ChunkLocation,
         size: usize,

@@ -47,7 +47,9 @@ impl Client {
         let model = self.model();
         let files = model.files();
         let Some(file) = self.call.port.rng(|rng| rng.pick(&files).copied()) else { return Ok(()) };
-        let Some((expected, links, _)) = model.file(file) else { return Ok(()) };
+        let Some((expected, links, _)) = model.file(file).filter(|_| !model.is_unsure(file)) else {
+            return Ok(());
+        };
         let Some(found) = self.call.read_file(model.inode(file)).await else {
             self.accuse(format!("no_lost_name: a file with {links} names is gone"));
             return Ok(());

@@ -28,6 +28,7 @@ fn differences(model: &Model, tree: &BTreeMap<String, Option<Content>>, torn: Op
         match (tree.get(path), model.file(*node)) {
             (None, _) => problems.push(format!("{path} is lost")),
             (Some(None), None) => {}
+            (Some(Some(_)), Some(_)) if model.is_unsure(*node) => {}
             (Some(Some(found)), Some((content, links, _))) => {
                 let other = torn.and_then(|torn| torn.file(*node)).map(|file| file.0.as_slice());
                 let compared = compare(found, content, links, other);

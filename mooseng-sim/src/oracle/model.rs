@@ -27,8 +27,10 @@ pub(crate) enum Kind {
     File {
         content: Vec<u8>,
         links: u32,
-        /// It has a first chunk, so its content is not in the metadata any more.
+        /// It may have a first chunk, so its content may not be in the metadata any more.
         chunked: bool,
+        /// An error was told: nobody knows what it holds, until it is cut to nothing.
+        unsure: bool,
     },
 }
 
@@ -112,11 +114,23 @@ impl Model {
         self.nodes.get(&node).is_some_and(|node| matches!(node.kind, Kind::Dir(_)))
     }
 
-    /// A file's content, number of names, and whether it has a chunk.
+    /// A file's content, number of names, and whether it may have a chunk.
     pub(crate) fn file(&self, node: NodeId) -> Option<(&Vec<u8>, u32, bool)> {
         match &self.nodes.get(&node)?.kind {
-            Kind::File { content, links, chunked } => Some((content, *links, *chunked)),
+            Kind::File { content, links, chunked, .. } => Some((content, *links, *chunked)),
             Kind::Dir(_) => None,
+        }
+    }
+
+    /// Whether nobody knows what a file holds.
+    pub(crate) fn is_unsure(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| matches!(node.kind, Kind::File { unsure: true, .. }))
+    }
+
+    /// A write was told lost: any part of it may be there.
+    pub(crate) fn lose(&mut self, node: NodeId) {
+        if let Some(Node { kind: Kind::File { unsure, chunked, .. }, .. }) = self.nodes.get_mut(&node) {
+            (*unsure, *chunked) = (true, true);
         }
     }
 
@@ -149,7 +163,7 @@ impl Model {
         match op {
             Op::Mkdir { dir, name } => self.make(*dir, name, Kind::Dir(BTreeMap::new())).map(Some),
             Op::Create { dir, name } => {
-                let kind = Kind::File { content: Vec::new(), links: 1, chunked: false };
+                let kind = Kind::File { content: Vec::new(), links: 1, chunked: false, unsure: false };
                 self.make(*dir, name, kind).map(Some)
             }
             Op::Unlink { dir, name } => {
@@ -193,6 +207,11 @@ impl Model {
                 Ok(None)
             }
             Op::Truncate { node, size } => {
+                if let (0, Some(Node { kind: Kind::File { unsure, .. }, .. })) =
+                    (*size, self.nodes.get_mut(node))
+                {
+                    *unsure = false;
+                }
                 if let Some((content, chunked)) = self.content_mut(*node) {
                     *chunked &= *size > 0 || content.is_empty();
                     content.resize(*size, 0);

@@ -119,8 +119,11 @@ impl World {
             let survive = [0, 300, 900, 1000][usize::try_from(server.rng.below(4)).unwrap_or(0)];
             let mut rng = server.rng.fork();
             server.disk.power_cut(&mut rng, survive);
+            self.oracle.borrow_mut().slates.power_was_lost(self.time);
         }
-        server.disk.mend();
+        if let Some(server) = self.servers.get_mut(&index) {
+            server.disk.mend();
+        }
         links.into_iter().for_each(|task| self.end_task(task));
         self.thaw(Place::Server(index), None);
         self.note(format!("server {index} {}", if power { "loses power" } else { "is killed" }));
@@ -147,6 +150,7 @@ impl World {
             Ok(false) => {
                 let mut rng = server.rng.fork();
                 server.disk.power_cut(&mut rng, 500);
+                self.oracle.borrow_mut().slates.power_was_lost(self.time);
                 self.note(format!("server {index} loses power while it starts"));
                 self.after(Duration::from_millis(50), Event::StartServer { index });
             }

@@ -1,0 +1,142 @@
+//! What a client process does beside its program: it keeps the session alive, tells what is open, serves recalls, gives
+//! idle leases back and closed files too.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mooseng_client::file::{Flush, GiveBack, Operation as _};
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc as _;
+use mooseng_protocol::status::CallError;
+use mooseng_types::{ChunkIndex, FsError, InodeId};
+use prost::Message as _;
+
+use super::process::Process;
+
+const KEEP: Duration = Duration::from_millis(150);
+const LOOK: Duration = Duration::from_millis(30);
+const RESUME_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Several futures as one, which ends with the first.
+pub(super) struct Together(Vec<Pin<Box<dyn Future<Output = ()>>>>);
+
+impl Together {
+    pub(super) fn new(parts: Vec<Pin<Box<dyn Future<Output = ()>>>>) -> Self {
+        Self(parts)
+    }
+}
+
+impl Future for Together {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        for part in &mut self.0 {
+            if part.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Process {
+    /// Tells whoever leads that the session lives, and what is open, for ever.
+    pub(super) async fn keep_session(self) {
+        loop {
+            self.port.sleep(KEEP).await;
+            let session = self.session();
+            if session == 0 {
+                continue;
+            }
+            let believed = self.memory().belief.now();
+            let list = {
+                let mut memory = self.memory();
+                let due = memory.told != Some((believed.term, session)) || !memory.opens.list_holds();
+                due.then(|| memory.opens.list())
+            };
+            let request = pb::ResumeSessionRequest {
+                session,
+                open_inodes: list
+                    .iter()
+                    .flat_map(|list| list.inodes.iter().map(|inode| inode.raw()))
+                    .collect(),
+                list_follows: list.is_some(),
+                as_of: list.as_ref().map_or(0, |list| list.as_of),
+            };
+            let master =
+                believed.leader.strip_prefix('m').and_then(|digits| digits.parse().ok()).unwrap_or(1);
+            match self.port.ask_master(master, &request, RESUME_TIMEOUT).await {
+                Ok(_) => {
+                    let mut memory = self.memory();
+                    if memory.belief.term() == believed.term {
+                        memory.belief.claimed(&believed.leader);
+                    }
+                    let term = memory.belief.term();
+                    if list.is_some() {
+                        memory.told = Some((term, session));
+                    }
+                }
+                Err(CallError::Refused(FsError::SessionExpired)) => {
+                    // Without one the next request tries again.
+                    drop(self.renew(session).await);
+                }
+                Err(CallError::NotLeader { leader: Some(address) }) => {
+                    self.memory().belief.hinted(believed.term, &address, self.port.now());
+                }
+                Err(_) => self.memory().told = None,
+            }
+        }
+    }
+
+    /// Gives back what is recalled, now and then what is idle, and closes what no program has open.
+    pub(super) async fn tidy(self) {
+        let mut until_idle = self.port.rng(|rng| rng.ms(300, 2500));
+        loop {
+            self.port.sleep(LOOK).await;
+            while let Some((kind, body)) = self.port.next_push() {
+                if kind == pb::RecallLease::KIND
+                    && let Ok(recall) = pb::RecallLease::decode(body)
+                {
+                    let index = ChunkIndex::from_raw(recall.index);
+                    self.recalled(InodeId::from_raw(recall.inode), index).await;
+                }
+            }
+            // An error is told to the programs that have written.
+            drop(self.tell_closed().await);
+            until_idle = until_idle.saturating_sub(LOOK);
+            if until_idle.is_zero() {
+                until_idle = self.port.rng(|rng| rng.ms(300, 2500));
+                self.give_back_some().await;
+            }
+        }
+    }
+
+    async fn recalled(&self, inode: InodeId, index: ChunkIndex) {
+        let now = self.port.now();
+        let known = self.known().contains(&inode);
+        if known && !self.with(inode, |file| file.has_no_lease(index)) {
+            let give_back = self.with(inode, |file| GiveBack::new(file, Some(index), now));
+            drop(self.run(inode, give_back).await);
+        } else {
+            drop(self.release_leases(inode, &[index.raw()]).await);
+        }
+    }
+
+    async fn give_back_some(&self) {
+        let known = self.known();
+        let Some(inode) = self.port.rng(|rng| rng.pick(&known).copied()) else { return };
+        let now = self.port.now();
+        let flush = self.with(inode, |file| Flush::new(file, false, now));
+        if self.run(inode, flush).await.is_err() {
+            return;
+        }
+        let mut give_back = self.with(inode, |file| GiveBack::new(file, None, now));
+        if give_back.is_empty() {
+            self.with(inode, |file| give_back.abandon(file));
+            return;
+        }
+        drop(self.run(inode, give_back).await);
+    }
+}

@@ -1,0 +1,309 @@
+//! A client process: the product's cores of sessions and files, and what carries their actions out in this world. Nothing
+//! here decides; where the product has threads and sockets, this has futures and the world's ports.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mooseng_client::ClientError;
+use mooseng_client::file::{At, Event, File, Operation, ReadStep, Rules, Step, Told};
+use mooseng_client::session::{Belief, Kind, Next, OpenFiles, RequestIds, Retry};
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc;
+use mooseng_protocol::status::CallError;
+use mooseng_types::{FsError, InodeId};
+
+use crate::plant::Plant;
+use crate::task::Port;
+
+/// How long something is tried: longer than any world's faults last.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Waiting futures look again after so long, if nothing wakes them before.
+const LOOK: Duration = Duration::from_millis(10);
+
+pub(crate) type Result<T> = std::result::Result<T, ClientError>;
+
+/// What the process has in memory.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) belief: Belief,
+    ids: RequestIds,
+    pub(super) session: u64,
+    sessions_lost: u64,
+    renewing: bool,
+    pub(super) opens: OpenFiles,
+    files: BTreeMap<InodeId, File>,
+    stamp: u64,
+    /// Under which leader (by term of the belief) and session the open files were told.
+    pub(super) told: Option<(u64, u64)>,
+}
+
+/// The process. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) port: Port,
+    memory: Rc<RefCell<Memory>>,
+    pub(super) plant: Option<Plant>,
+}
+
+/// The number in a master's address.
+fn number_of(address: &str) -> u64 {
+    address.strip_prefix('m').and_then(|digits| digits.parse().ok()).unwrap_or(1)
+}
+
+impl Process {
+    pub(crate) fn new(port: Port, masters: u64, plant: Option<Plant>) -> Self {
+        let first = port.rng(|rng| rng.below(masters));
+        let addresses: Vec<String> =
+            (0..masters).map(|n| format!("m{}", (first + n) % masters + 1)).collect();
+        let memory = Memory {
+            belief: Belief::new(&addresses),
+            ids: RequestIds::default(),
+            session: 0,
+            sessions_lost: 0,
+            renewing: false,
+            opens: OpenFiles::default(),
+            files: BTreeMap::new(),
+            stamp: 0,
+            told: None,
+        };
+        Self { port, memory: Rc::new(RefCell::new(memory)), plant }
+    }
+
+    pub(super) fn memory(&self) -> RefMut<'_, Memory> {
+        self.memory.borrow_mut()
+    }
+
+    pub(crate) fn session(&self) -> u64 {
+        self.memory().session
+    }
+
+    /// How many sessions have expired under the process.
+    pub(crate) fn sessions_lost(&self) -> u64 {
+        self.memory().sessions_lost
+    }
+
+    fn stamp(&self) -> u64 {
+        let mut memory = self.memory();
+        memory.stamp += 1;
+        memory.stamp
+    }
+
+    /// A request that changes nothing.
+    pub(crate) async fn query<R: Rpc>(
+        &self,
+        what: &'static str,
+        make: impl Fn(u64) -> R,
+    ) -> Result<R::Reply> {
+        loop {
+            let session = self.session();
+            match self.tries(what, || make(session)).await {
+                (Err(error), _) if error.is(FsError::SessionExpired) => self.renew(session).await?,
+                (other, _) => return other,
+            }
+        }
+    }
+
+    /// A request that changes something: every try bears the same number.
+    pub(crate) async fn change<R: Rpc>(
+        &self,
+        kind: Kind,
+        what: &'static str,
+        make: impl Fn(pb::RequestMeta) -> R,
+    ) -> Result<R::Reply> {
+        loop {
+            let session = self.session();
+            let number = RefCell::new(self.memory().ids.begin());
+            let mut tries = RefCell::new(0u32);
+            let meta = || {
+                let mut number = number.borrow_mut();
+                *tries.borrow_mut() += 1;
+                if *tries.borrow() > 1 && self.plant == Some(Plant::FreshNumbers) {
+                    self.memory().ids.end(*number);
+                    *number = self.memory().ids.begin();
+                }
+                pb::RequestMeta { session, seq: *number, acked_below: self.memory().ids.acked_below() }
+            };
+            let (result, in_doubt) = self.tries(what, || make(meta())).await;
+            *tries.get_mut() = 0;
+            self.memory().ids.end(*number.borrow());
+            match result {
+                Err(error) if error.is(FsError::SessionExpired) => {
+                    self.renew(session).await?;
+                    if let Some(error) = kind.expired(what, in_doubt) {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn tries<R: Rpc>(&self, what: &'static str, make: impl Fn() -> R) -> (Result<R::Reply>, bool) {
+        let mut retry = Retry::new(what, self.port.now(), PATIENCE);
+        loop {
+            let believed = self.memory().belief.now();
+            let master = number_of(&believed.leader);
+            let timeout = self.port.rng(|rng| rng.ms(250, 700));
+            let request = make();
+            let error = match self.port.ask_master(master, &request, timeout).await {
+                Ok(reply) => return (Ok(reply), retry.is_in_doubt()),
+                Err(error) => error,
+            };
+            if matches!(error, CallError::Transport(_)) {
+                self.port.hang_up(master);
+            }
+            let (now, random) = (self.port.now(), self.port.rng(|rng| rng.below(u64::MAX)));
+            let (next, _) = retry.failed(&mut self.memory().belief, &believed, &error, false, now, random);
+            match next {
+                Next::Again => {}
+                Next::Pause(time) | Next::Await(time) => self.port.sleep(time).await,
+                Next::End(error) => return (Err(error), retry.is_in_doubt()),
+            }
+        }
+    }
+
+    /// Opens the first session, or a new one in place of one that has expired; once, whoever notices.
+    pub(crate) async fn renew(&self, expired: u64) -> Result<()> {
+        while self.memory().renewing {
+            self.port.sleep(LOOK).await;
+        }
+        if self.session() != expired {
+            return Ok(());
+        }
+        self.memory().renewing = true;
+        let client_id = self.port.rng(|rng| rng.bytes(16));
+        let request =
+            pb::OpenSessionRequest { client_id: client_id.into(), name: "client".into(), replaces: false };
+        let (opened, _) = self.tries("open a session", || request.clone()).await;
+        let mut memory = self.memory();
+        memory.renewing = false;
+        let opened = opened?;
+        memory.sessions_lost += u64::from(expired != 0);
+        memory.session = opened.session;
+        memory.ids = RequestIds::default();
+        Ok(())
+    }
+
+    /// Something of a file's core. What a lost session took is lost from here on.
+    pub(super) fn with<T>(&self, inode: InodeId, what: impl FnOnce(&mut File) -> T) -> T {
+        let mut memory = self.memory();
+        let (lost, stamp) = (memory.sessions_lost, memory.stamp);
+        let rules = Rules { patience: PATIENCE, durable: true };
+        let seed = u32::try_from(stamp).unwrap_or(0);
+        let file = memory.files.entry(inode).or_insert_with(|| File::new(inode, rules, seed, lost));
+        file.session_lost(lost);
+        what(file)
+    }
+
+    /// Files that are known.
+    pub(super) fn known(&self) -> Vec<InodeId> {
+        self.memory().files.keys().copied().collect()
+    }
+
+    /// Whether nothing is held for a file.
+    fn may_go(&self, inode: InodeId) -> bool {
+        let memory = self.memory();
+        memory.files.get(&inode).is_none_or(File::is_settled)
+    }
+
+    /// Runs an operation of a file to its end.
+    pub(crate) async fn run<O: Operation>(&self, inode: InodeId, mut operation: O) -> Result<O::Output> {
+        loop {
+            let now = self.port.now();
+            match self.with(inode, |file| operation.next(file, now)) {
+                Step::Done(result) => {
+                    self.with(inode, |file| operation.abandon(file));
+                    return result;
+                }
+                Step::Wait(until) => {
+                    let time = until.map_or(LOOK, |until| until.saturating_sub(now)).min(LOOK);
+                    self.port.sleep(time.max(Duration::from_micros(100))).await;
+                }
+                Step::Do(action) => {
+                    let asked = self.stamp();
+                    let event = self.carry_out(inode, action).await;
+                    if let Err(error) = self.happened(inode, event, asked) {
+                        self.with(inode, |file| operation.abandon(file));
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn happened(&self, inode: InodeId, event: Event, asked: u64) -> Result<()> {
+        let at = At { now: self.port.now(), asked, told: self.stamp() };
+        self.with(inode, |file| file.happened(event, at))
+    }
+
+    /// Opens a file. What an error of writing in the background is told with comes back.
+    pub(crate) async fn open(&self, inode: InodeId) -> Result<Told> {
+        let number = self.memory().opens.begin(inode);
+        let asked = self.stamp();
+        let opened =
+            self.query("open", |session| pb::OpenRequest { session, inode: inode.raw(), number }).await;
+        self.memory().opens.end(inode, opened.is_ok());
+        let opened = opened?;
+        let attr = mooseng_protocol::convert::attr(opened.attr)?;
+        let told = self.stamp();
+        let opened = mooseng_client::chunk::Opened { attr, inline: opened.inline };
+        Ok(self.with(inode, |file| {
+            file.learn_opened(opened, asked, told);
+            file.opened(None);
+            file.begin_told()
+        }))
+    }
+
+    /// Closes a file.
+    pub(crate) fn close(&self, inode: InodeId) {
+        self.memory().opens.closed(inode);
+    }
+
+    /// Tells the masters which files are closed, and forgets those that hold nothing any more.
+    pub(super) async fn tell_closed(&self) -> Result<()> {
+        let idle: Vec<InodeId> = self.known().into_iter().filter(|inode| self.may_go(*inode)).collect();
+        let taken = self.memory().opens.take_closed(|inode| idle.contains(&inode));
+        let Some((number, closed)) = taken else { return Ok(()) };
+        let inodes: Vec<u64> = closed.iter().map(|inode| inode.raw()).collect();
+        self.query("release", |session| pb::ReleaseRequest { session, inodes: inodes.clone(), number })
+            .await?;
+        for inode in closed {
+            if self.may_go(inode) && !self.memory().opens.is_known(inode) {
+                self.memory().files.remove(&inode);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads as a program does.
+    pub(crate) async fn read(&self, inode: InodeId, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let plan = self.plan(inode, offset, length).await?;
+        let mut base = Vec::new();
+        for span in &plan.base {
+            self.read_span(inode, span, &mut base).await?;
+        }
+        Ok(plan.finish(base.into()).to_vec())
+    }
+
+    pub(super) async fn plan(
+        &self,
+        inode: InodeId,
+        offset: u64,
+        length: u64,
+    ) -> Result<mooseng_client::file::Plan> {
+        loop {
+            let now = self.port.now();
+            match self.with(inode, |file| file.read(offset, length, now)) {
+                ReadStep::Ready(plan) => return Ok(plan),
+                ReadStep::Wait(_) => self.port.sleep(LOOK).await,
+                ReadStep::Do(action) => {
+                    let asked = self.stamp();
+                    let event = self.carry_out(inode, action).await;
+                    self.happened(inode, event, asked)?;
+                }
+            }
+        }
+    }
+}
