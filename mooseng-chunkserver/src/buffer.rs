@@ -24,6 +24,8 @@ pub(crate) struct BufferPool {
 struct State {
     used_bytes: usize,
     free: [Vec<Vec<u8>>; 2],
+    /// The fewest that were free at any time since the last [`BufferPool::trim`].
+    never_used: [usize; 2],
 }
 
 /// Bytes on loan from a pool.
@@ -53,10 +55,25 @@ impl BufferPool {
         let mut state = self.returned.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
         state.used_bytes += size;
         let reused = state.free[class].pop();
+        state.never_used[class] = state.never_used[class].min(state.free[class].len());
         drop(state);
         let bytes = reused.unwrap_or_else(|| vec![0; size + ALIGNMENT]);
         let start = bytes.as_ptr().align_offset(ALIGNMENT);
         Buffer { bytes, start, length, class, pool: Arc::clone(self) }
+    }
+
+    /// Gives back the memory of what nobody has needed since the last call.
+    pub(crate) fn trim(&self) {
+        let mut state = self.lock();
+        let mut unused = Vec::new();
+        for class in 0..CLASSES.len() {
+            let keep = state.free[class].len() - state.never_used[class];
+            unused.extend(state.free[class].drain(keep..));
+            state.never_used[class] = keep;
+        }
+        // To give memory back takes its time.
+        drop(state);
+        drop(unused);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,5 +134,19 @@ mod tests {
         drop(other);
         assert_eq!(waits.recv_timeout(Duration::from_secs(5)).unwrap(), 10);
         waiter.join().unwrap();
+    }
+
+    #[test]
+    fn what_nobody_needs_between_two_looks_is_given_back() {
+        let pool = BufferPool::new(8 * PAYLOAD_MAX);
+        let free = || pool.lock().free.iter().map(Vec::len).sum::<usize>();
+        drop((0..6).map(|_| pool.take(PAYLOAD_MAX)).collect::<Vec<_>>());
+        pool.trim();
+        assert_eq!(free(), 6, "they have just been in use");
+        drop((pool.take(PAYLOAD_MAX), pool.take(PAYLOAD_MAX)));
+        pool.trim();
+        assert_eq!(free(), 2);
+        pool.trim();
+        assert_eq!(free(), 0);
     }
 }

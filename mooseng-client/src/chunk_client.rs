@@ -14,7 +14,7 @@ use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{checksum, pb};
-use mooseng_types::{ChunkId, ChunkVersion, ClusterId, FsError, ServerId};
+use mooseng_types::{ChunkCause, ChunkId, ChunkVersion, ClusterId, ServerId};
 
 use crate::master_client::Placement;
 use crate::{lock, wire};
@@ -247,32 +247,17 @@ fn behind_first(chain: &[Placement]) -> Vec<pb::ServerAddress> {
         .collect()
 }
 
-/// Says which server of the chain to leave out, if any. A failure further down is told by the first server in the
-/// message of its reply: "chain broken at server N: ...".
+/// Says which server of the chain to leave out, if any: the one that is named, else the one that was asked.
 fn blame(first: ServerId, chain: &[Placement], error: CallError) -> ChainError {
-    match &error {
-        CallError::Refused(FsError::LeaseLost | FsError::AccessDenied | FsError::NotPermitted) => {
+    let CallError::Chunk { server, cause, .. } = &error else { return ChainError::Failed(first, error) };
+    let culprit = server.filter(|named| chain.iter().any(|(server, _)| server == named)).unwrap_or(first);
+    match cause {
+        ChunkCause::Fenced | ChunkCause::TokenExpired | ChunkCause::TokenInvalid => {
             ChainError::LeaseLost(error)
         }
-        CallError::Refused(FsError::NoSpace) => ChainError::Full(first, error),
-        CallError::Unavailable { message } => {
-            let culprit = broken_at(message)
-                .filter(|culprit| chain.iter().any(|(server, _)| server == culprit))
-                .unwrap_or(first);
-            // A server further down tells its refusal in words.
-            let full = message.ends_with(&FsError::NoSpace.to_string());
-            if full { ChainError::Full(culprit, error) } else { ChainError::Failed(culprit, error) }
-        }
-        _ => ChainError::Failed(first, error),
+        ChunkCause::Full => ChainError::Full(culprit, error),
+        _ => ChainError::Failed(culprit, error),
     }
-}
-
-/// The innermost server that a message blames: each server of the chain may have put its own words around it.
-fn broken_at(message: &str) -> Option<ServerId> {
-    const WORDS: &str = "chain broken at server ";
-    let rest = message.rsplit_once(WORDS)?.1;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..digits].parse().ok().map(ServerId::from_raw)
 }
 
 /// Verifies a payload and cuts the wanted range out of it.
@@ -321,22 +306,20 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_server_named_is_to_blame_and_else_the_first() {
-        let unavailable = |message: &str| CallError::Unavailable { message: message.into() };
-        assert_eq!(failed(unavailable("chain broken at server 3: timed out")), Some(3));
-        let nested = "chain broken at server 2: chain broken at server 3: input/output error";
-        assert_eq!(failed(unavailable(nested)), Some(3));
-        assert_eq!(failed(unavailable("too busy")), Some(1));
-        assert_eq!(failed(unavailable("chain broken at server 77: who?")), Some(1));
-        assert_eq!(failed(CallError::Refused(FsError::Io)), Some(1));
-        assert_eq!(full(CallError::Refused(FsError::NoSpace)), Some(1));
-        assert_eq!(full(unavailable("chain broken at server 3: no space left on device")), Some(3));
-        assert_eq!(
-            failed(CallError::Refused(FsError::Stale)),
-            Some(1),
-            "it missed something: without it, then"
-        );
-        assert_eq!(failed(CallError::Refused(FsError::LeaseLost)), None);
+    fn the_server_that_is_named_is_to_blame_and_else_the_first() {
+        let fault = |server: Option<u32>, cause| CallError::Chunk {
+            server: server.map(ServerId::from_raw),
+            cause,
+            message: String::new(),
+        };
+        assert_eq!(failed(fault(Some(3), ChunkCause::Silent)), Some(3));
+        assert_eq!(failed(fault(None, ChunkCause::Busy)), Some(1));
+        assert_eq!(failed(fault(Some(77), ChunkCause::Unreachable)), Some(1));
+        assert_eq!(failed(CallError::Unavailable { message: "stopping".into() }), Some(1));
+        assert_eq!(full(fault(None, ChunkCause::Full)), Some(1));
+        assert_eq!(full(fault(Some(3), ChunkCause::Full)), Some(3));
+        assert_eq!(failed(fault(None, ChunkCause::Stale)), Some(1), "it missed something: without it, then");
+        assert_eq!(failed(fault(Some(2), ChunkCause::Fenced)), None);
     }
 
     #[test]

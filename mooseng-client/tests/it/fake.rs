@@ -11,7 +11,7 @@ use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::{FrameStream, FrameWriter};
 use mooseng_protocol::{checksum, pb};
-use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkId, FsError, INLINE_MAX};
+use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkCause, ChunkId, FsError, INLINE_MAX, ServerId};
 use prost::Message;
 
 type Answer = Result<Bytes, CallError>;
@@ -519,19 +519,20 @@ impl State {
         &mut self,
         first: u32,
         behind: &[pb::ServerAddress],
-        mut act: impl FnMut(&mut Server) -> Result<(), String>,
+        mut act: impl FnMut(&mut Server) -> Result<(), ChunkCause>,
     ) -> Result<(), CallError> {
         for id in std::iter::once(first).chain(behind.iter().map(|server| server.server)) {
             let server = self.servers.get_mut(&id).unwrap();
-            let outcome = match (server.broken, server.full) {
-                (true, _) => Err("broken".to_owned()),
-                (_, true) if id == first => return Err(FsError::NoSpace.into()),
-                (_, true) => Err("no space left on device".to_owned()),
-                _ => act(server),
+            let fault = |cause| CallError::Chunk {
+                server: (id != first).then_some(ServerId::from_raw(id)),
+                cause,
+                message: String::new(),
             };
-            outcome.map_err(|error| CallError::Unavailable {
-                message: format!("chain broken at server {id}: {error}"),
-            })?;
+            match (server.broken, server.full) {
+                (true, _) => return Err(fault(ChunkCause::Unreachable)),
+                (_, true) => return Err(fault(ChunkCause::Full)),
+                _ => act(server).map_err(fault)?,
+            }
         }
         Ok(())
     }
@@ -541,9 +542,11 @@ impl State {
         if server.broken {
             return Err(CallError::Unavailable { message: "broken".into() });
         }
-        let (version, copy) = server.copies.get(&request.chunk).ok_or(FsError::NotFound)?;
+        let fault = |cause| CallError::Chunk { server: None, cause, message: String::new() };
+        let copy = server.copies.get(&request.chunk);
+        let (version, copy) = copy.ok_or_else(|| fault(ChunkCause::NoCopy))?;
         if *version < request.version {
-            return Err(FsError::Stale.into());
+            return Err(fault(ChunkCause::Stale));
         }
         let block = BLOCK_SIZE as usize;
         let from = (request.offset as usize / block * block).min(copy.len());
@@ -565,10 +568,10 @@ impl State {
 }
 
 impl Server {
-    fn adopt(&mut self, chunk: u64, version: u32) -> Result<&mut Vec<u8>, String> {
+    fn adopt(&mut self, chunk: u64, version: u32) -> Result<&mut Vec<u8>, ChunkCause> {
         let (mine, copy) = self.copies.entry(chunk).or_default();
         if *mine > version {
-            return Err("stale version".into());
+            return Err(ChunkCause::Fenced);
         }
         *mine = version;
         Ok(copy)

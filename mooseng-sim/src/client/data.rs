@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_chunkserver::Piece;
+use mooseng_chunkserver::{Piece, Request};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::{checksum, pb};
-use mooseng_types::{CHUNK_SIZE, ChunkId, FsError};
+use mooseng_types::{CHUNK_SIZE, ChunkCause, ChunkId, FsError};
 
 use super::call::{Attr, Caller};
 use super::{Expired, RETRY};
-use crate::server::CHAIN_BROKEN;
 use crate::task::ChunkRequest;
 
 const TIMEOUT: Duration = Duration::from_millis(1600);
@@ -98,7 +97,7 @@ impl Caller {
                 length: grant.valid_length,
                 chain: chain.clone(),
             };
-            self.change(first, ChunkRequest::Truncate(cut)).await?;
+            self.change(first, ChunkRequest::new(Request::Truncate(cut))).await?;
         }
         let inline = grant.inline.as_ref().map(|inline| (0, inline.to_vec()));
         let pieces = data.chunks(WRITE_BYTES).enumerate();
@@ -120,12 +119,13 @@ impl Caller {
                 sync: last && sync_with_last,
                 continues: false,
             };
-            self.change(first, ChunkRequest::Write(write, Bytes::from(piece.clone()))).await?;
+            let payload = Bytes::from(piece.clone());
+            self.change(first, ChunkRequest { what: Request::Write(write), payload }).await?;
         }
         if !sync_with_last {
             self.dawdle().await;
             let sync = pb::SyncChunkRequest { token, chunk, version, chain };
-            self.change(first, ChunkRequest::Sync(sync)).await?;
+            self.change(first, ChunkRequest::new(Request::Sync(sync))).await?;
         }
         Ok(())
     }
@@ -141,12 +141,8 @@ impl Caller {
     async fn change(&mut self, first: &pb::ServerAddress, request: ChunkRequest) -> Result<(), Broken> {
         match self.port.ask_server(&first.address, request, TIMEOUT).await {
             Ok(_) => Ok(()),
-            Err(CallError::Refused(FsError::LeaseLost)) => Err(Broken::Lease),
-            Err(CallError::Unavailable { message }) if message.starts_with(CHAIN_BROKEN) => {
-                let digits = message[CHAIN_BROKEN.len()..].trim_start();
-                let server = digits.split(':').next().and_then(|digits| digits.parse().ok());
-                Err(server.map_or(Broken::Lease, Broken::At))
-            }
+            Err(CallError::Chunk { cause: ChunkCause::Fenced, .. }) => Err(Broken::Lease),
+            Err(CallError::Chunk { server: Some(server), .. }) => Err(Broken::At(server.raw())),
             Err(_) => Err(Broken::At(first.server)),
         }
     }
@@ -170,7 +166,7 @@ impl Caller {
             for server in &location.servers {
                 match self.read_copy(server, location, size).await {
                     Ok(bytes) => content.copies.push((server.address.clone(), bytes)),
-                    Err(CallError::Refused(error)) => {
+                    Err(error @ CallError::Chunk { .. }) => {
                         content.missing.push(format!("{} says {error}", server.address));
                     }
                     Err(CallError::Rejected { message }) => content.missing.push(message),
@@ -199,7 +195,8 @@ impl Caller {
             length,
             verify: false,
         };
-        let piece = self.port.ask_server(&server.address, ChunkRequest::Read(read), TIMEOUT).await?;
+        let piece =
+            self.port.ask_server(&server.address, ChunkRequest::new(Request::Read(read)), TIMEOUT).await?;
         let Piece { offset, checksums, bytes, .. } =
             piece.ok_or_else(|| CallError::Rejected { message: "a read without bytes".into() })?;
         if !checksum::matches(ChunkId::from_raw(location.chunk), offset, &bytes, &checksums) {
