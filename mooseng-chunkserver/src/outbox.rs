@@ -352,3 +352,90 @@ fn is_read(request: Header) -> bool {
 fn answer_to(request: Header, flags: u16) -> Header {
     Header { flags: FLAG_REPLY | flags, deadline_ms: 0, ..request }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
+
+    use mooseng_env::{Disk, FsDisk, SystemEntropy};
+    use mooseng_protocol::checksum;
+    use mooseng_protocol::token::Token;
+    use mooseng_protocol::transport::FrameStream;
+    use mooseng_types::{ChunkId, ChunkVersion, ClusterId, SessionId};
+
+    use super::*;
+    use crate::identity::mark_disk;
+    use crate::store::{Follows, ReadBytes, ReadRequest, Store};
+
+    const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+
+    fn token() -> Token {
+        Token {
+            chunk: ChunkId::from_raw(1),
+            base_version: ChunkVersion::from_raw(1),
+            version: ChunkVersion::from_raw(1),
+            read: true,
+            write: true,
+            create: true,
+            session: SessionId::from_raw(1),
+            expiry_unix_s: u64::MAX,
+        }
+    }
+
+    /// The bytes of a copy on a real disk, to be sent from its file.
+    fn file_bytes(root: &Path) -> FileBytes {
+        let disk: Arc<dyn Disk> = Arc::new(FsDisk);
+        mark_disk(&*disk, &SystemEntropy, root, CLUSTER, CLUSTER).unwrap();
+        let store = Store::open(vec![(disk, root.to_owned())], CLUSTER, 0, Arc::default()).unwrap();
+        let chunk = store.find_or_place(ChunkId::from_raw(1)).unwrap();
+        let (bytes, begun) = ([7; 100_000], Duration::from_secs(1));
+        let sums = checksum::of_range(chunk.id(), 0, &bytes);
+        chunk.write(begun, &token(), Follows::Nothing, 0, &bytes, &sums).unwrap();
+        let whole =
+            ReadRequest { oldest: ChunkVersion::from_raw(1), offset: 0, length: 100_000, verify: false };
+        match chunk.read(begun * 10, &whole, &BufferPool::new(0)).unwrap().bytes {
+            ReadBytes::File(bytes) => bytes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn untaken(outbox: &Outbox) -> usize {
+        outbox.lock().untaken.len()
+    }
+
+    #[test]
+    fn bytes_of_a_file_are_held_until_their_receiver_asks_anew_or_its_machine_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut receiver = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_, writer) = FrameStream::new(listener.accept().unwrap().0).unwrap().split();
+        let outbox = Arc::new(Outbox::new(writer));
+        let read = Header { kind: pb::ReadChunkRequest::KIND, ..Header::default() };
+        let send = |name: &str| {
+            let root = dir.path().join(name);
+            std::fs::create_dir(&root).unwrap();
+            outbox.begin_request(read);
+            outbox.reply(read, Reply::File(pb::ReadChunkReply::default(), file_bytes(&root)));
+            // Nobody else sends in this test.
+            outbox.lock().busy = true;
+            outbox.send_pending(false);
+        };
+        send("a");
+        assert_eq!(untaken(&outbox), 1, "the socket refers to the file's pages");
+        outbox.let_go_of_taken(false);
+        assert_eq!(untaken(&outbox), 1, "it had no time to read them");
+        outbox.let_go_of_taken(true);
+        assert_eq!(untaken(&outbox), 0, "it asks anew");
+        send("b");
+        let sent = Instant::now();
+        // All but what its machine can keep for it.
+        receiver.read_exact(&mut vec![0; 180_000]).unwrap();
+        while untaken(&outbox) > 0 {
+            outbox.let_go_of_taken(false);
+            assert!(sent.elapsed() < TAKEN_AT_LATEST, "its machine has them");
+        }
+        assert!(sent.elapsed() >= TAKEN_AFTER);
+    }
+}
