@@ -19,6 +19,7 @@ mod master_link;
 mod order;
 mod orders;
 mod outbox;
+mod pages;
 mod request;
 mod server;
 mod store;
