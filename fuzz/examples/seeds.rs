@@ -356,6 +356,7 @@ fn sidecars() -> Vec<(&'static str, Vec<u8>)> {
         cluster: ClusterId::from_bytes([1; 16]),
         dirty: false,
         interrupted: false,
+        in_doubt: false,
         length: 65_537,
         table_crc: 0x1122_3344,
     };

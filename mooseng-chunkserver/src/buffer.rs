@@ -6,11 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use mooseng_protocol::frame::PAYLOAD_MAX;
 
+use crate::pages::Pages;
+
 /// Sizes of buffers, in bytes: one block and its neighbour, and the longest payload.
 const CLASSES: [usize; 2] = [128 << 10, PAYLOAD_MAX];
-
-/// What direct I/O wants a buffer's address to be a multiple of.
-const ALIGNMENT: usize = 4096;
 
 /// A pool with a budget.
 #[derive(Debug)]
@@ -23,15 +22,16 @@ pub(crate) struct BufferPool {
 #[derive(Debug, Default)]
 struct State {
     used_bytes: usize,
-    free: [Vec<Vec<u8>>; 2],
+    free: [Vec<Pages>; 2],
+    /// The fewest that were free at any time since the last [`BufferPool::trim`].
+    never_used: [usize; 2],
 }
 
-/// Bytes on loan from a pool.
+/// Bytes on loan from a pool. They begin at a page of memory, as direct I/O wants it.
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    bytes: Vec<u8>,
-    /// Where it begins in `bytes`: at a multiple of [`ALIGNMENT`] in memory.
-    start: usize,
+    /// There until the loan ends.
+    pages: Option<Pages>,
     length: usize,
     class: usize,
     pool: Arc<BufferPool>,
@@ -53,10 +53,24 @@ impl BufferPool {
         let mut state = self.returned.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
         state.used_bytes += size;
         let reused = state.free[class].pop();
+        state.never_used[class] = state.never_used[class].min(state.free[class].len());
         drop(state);
-        let bytes = reused.unwrap_or_else(|| vec![0; size + ALIGNMENT]);
-        let start = bytes.as_ptr().align_offset(ALIGNMENT);
-        Buffer { bytes, start, length, class, pool: Arc::clone(self) }
+        let pages = Some(reused.unwrap_or_else(|| Pages::new(size)));
+        Buffer { pages, length, class, pool: Arc::clone(self) }
+    }
+
+    /// Gives back the memory of what nobody has needed since the last call.
+    pub(crate) fn trim(&self) {
+        let mut state = self.lock();
+        let mut unused = Vec::new();
+        for class in 0..CLASSES.len() {
+            let keep = state.free[class].len() - state.never_used[class];
+            unused.extend(state.free[class].drain(keep..));
+            state.never_used[class] = keep;
+        }
+        // To give memory back takes its time.
+        drop(state);
+        drop(unused);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -68,13 +82,13 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.length]
+        self.pages.as_deref().map_or(&[], |pages| &pages[..self.length])
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.length]
+        self.pages.as_deref_mut().map_or(&mut [], |pages| &mut pages[..self.length])
     }
 }
 
@@ -85,7 +99,7 @@ impl Drop for Buffer {
         // What is kept for later counts against the budget as well, so that the two classes together stay below it.
         let kept: usize = state.free.iter().zip(CLASSES).map(|(free, size)| free.len() * size).sum();
         if kept + state.used_bytes < self.pool.budget_bytes {
-            state.free[self.class].push(std::mem::take(&mut self.bytes));
+            state.free[self.class].extend(self.pages.take());
         }
         drop(state);
         self.pool.returned.notify_all();
@@ -117,5 +131,19 @@ mod tests {
         drop(other);
         assert_eq!(waits.recv_timeout(Duration::from_secs(5)).unwrap(), 10);
         waiter.join().unwrap();
+    }
+
+    #[test]
+    fn what_nobody_needs_between_two_looks_is_given_back() {
+        let pool = BufferPool::new(8 * PAYLOAD_MAX);
+        let free = || pool.lock().free.iter().map(Vec::len).sum::<usize>();
+        drop((0..6).map(|_| pool.take(PAYLOAD_MAX)).collect::<Vec<_>>());
+        pool.trim();
+        assert_eq!(free(), 6, "they have just been in use");
+        drop((pool.take(PAYLOAD_MAX), pool.take(PAYLOAD_MAX)));
+        pool.trim();
+        assert_eq!(free(), 2);
+        pool.trim();
+        assert_eq!(free(), 0);
     }
 }

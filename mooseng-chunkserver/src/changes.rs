@@ -12,8 +12,13 @@ const CHANGES_MAX: usize = 100_000;
 /// What happened to a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
-    /// It is here with this version.
-    Here(ChunkVersion),
+    /// It is here.
+    Here {
+        /// With this version.
+        version: ChunkVersion,
+        /// It was being written when the server died, and nobody has made it good since.
+        in_doubt: bool,
+    },
     /// It is gone: deleted on order, or broken.
     Lost,
 }
@@ -127,13 +132,11 @@ mod tests {
     fn the_last_change_of_a_chunk_is_told_and_one_put_back_yields_to_a_newer() {
         let changes = Changes::default();
         let (a, b) = (ChunkId::from_raw(1), ChunkId::from_raw(2));
-        changes.note(a, Change::Here(ChunkVersion::from_raw(1)));
+        let here = Change::Here { version: ChunkVersion::from_raw(1), in_doubt: false };
+        changes.note(a, here);
         changes.note(b, Change::Lost);
         let taken = changes.take(10);
-        assert_eq!(
-            taken,
-            ToTell::Some(vec![(a, Change::Here(ChunkVersion::from_raw(1))), (b, Change::Lost)])
-        );
+        assert_eq!(taken, ToTell::Some(vec![(a, here), (b, Change::Lost)]));
         changes.note(a, Change::Lost);
         changes.put_back(taken);
         assert_eq!(changes.take(1), ToTell::Some(vec![(a, Change::Lost)]));

@@ -1,29 +1,31 @@
-//! The chunk store without sockets and threads: one call at a time, for whoever brings a disk of his own. The simulator
-//! drives it; what a request means to the store is the same here as behind a connection.
+//! A chunkserver without sockets and threads: one thing at a time, for whoever brings disks, clocks and a network of his
+//! own. The simulator drives it; what requests, orders and the masters' answers mean is the same as behind connections.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use mooseng_env::Disk;
+use bytes::Bytes;
+use mooseng_env::{Disk, Entropy};
 use mooseng_protocol::frame::PAYLOAD_MAX;
-use mooseng_protocol::pb;
-use mooseng_protocol::token::Token;
-use mooseng_types::{ChunkId, ChunkVersion, ClusterId};
+use mooseng_protocol::status::CallError;
+use mooseng_types::ClusterId;
 
 use crate::buffer::BufferPool;
-use crate::changes::{Change, Changes, ToTell};
-use crate::store::{Chunk, ReadBytes, Store, StoreError};
-
-/// Changes told in one report.
-const REPORT_MAX: usize = 10_000;
+use crate::changes::Changes;
+use crate::identity::mark_disk;
+use crate::order::{self, Fetch, Order};
+use crate::request::{Read, Request, Tokens, Work};
+use crate::store::{ReadBytes, Store};
+use crate::talk::Teller;
 
 /// What a read found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Piece {
     /// The copy's version.
-    pub version: ChunkVersion,
+    pub version: u32,
     /// The copy's length in bytes.
     pub copy_length: u64,
     /// Where in the chunk the bytes begin.
@@ -34,84 +36,73 @@ pub struct Piece {
     pub bytes: Vec<u8>,
 }
 
-/// The chunk store of one server.
+/// What the clocks say.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The monotonic one.
+    pub mono: Duration,
+    /// The wall clock, in seconds since the epoch.
+    pub unix_s: u64,
+}
+
+/// A chunkserver's decisions and its disks.
 #[derive(Debug)]
 pub struct ChunkEngine {
-    store: Store,
-    changes: Arc<Changes>,
+    teller: Teller,
     buffers: Arc<BufferPool>,
 }
 
 impl ChunkEngine {
-    /// Opens the store on `disks`, recovering what a crash left; an error is the disk's.
-    pub fn open(disks: Vec<(Arc<dyn Disk>, PathBuf)>, cluster: ClusterId) -> io::Result<Self> {
-        let changes = Arc::<Changes>::default();
-        let store = Store::open(disks, cluster, 0, Arc::clone(&changes))?;
-        Ok(Self { store, changes, buffers: BufferPool::new(PAYLOAD_MAX) })
-    }
-
-    /// Writes `payload` at `offset` of the token's chunk, making the copy where the token allows it.
-    pub fn write(
-        &self,
-        now: Duration,
-        token: &Token,
-        offset: u64,
-        payload: &[u8],
-        checksums: &[u32],
-    ) -> Result<(), StoreError> {
-        self.change(token, |chunk| chunk.write(now, token, offset, payload, checksums))
-    }
-
-    /// Cuts the copy or extends it with zeros to exactly `length` bytes.
-    pub fn truncate(&self, now: Duration, token: &Token, length: u64) -> Result<(), StoreError> {
-        self.change(token, |chunk| chunk.truncate(now, token, length))
-    }
-
-    /// Makes everything written so far durable.
-    pub fn sync(&self, now: Duration, token: &Token) -> Result<(), StoreError> {
-        self.change(token, |chunk| chunk.sync(now, token))
-    }
-
-    fn change(
-        &self,
-        token: &Token,
-        work: impl FnOnce(&Arc<Chunk>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let chunk = match self.store.find(token.chunk) {
-            Some(chunk) => chunk,
-            None if token.create => self.store.find_or_place(token.chunk)?,
-            None => return Err(StoreError::NotFound { chunk: token.chunk }),
-        };
-        let done = work(&chunk);
-        if done.is_err() {
-            self.store.forget_if_gone(&chunk);
+    /// Opens the store on `disks`, marking new ones, recovering what a crash left; an error is the disk's.
+    pub fn open(
+        disks: Vec<(Arc<dyn Disk>, PathBuf)>,
+        cluster: ClusterId,
+        entropy: &dyn Entropy,
+        uuid: [u8; 16],
+        address: String,
+    ) -> io::Result<Self> {
+        for (disk, root) in &disks {
+            disk.create_dir_all(root)?;
+            mark_disk(&**disk, entropy, root, cluster, ClusterId::from_bytes(uuid))
+                .map_err(io::Error::other)?;
         }
-        done
+        let changes = Arc::<Changes>::default();
+        let store = Arc::new(Store::open(disks, cluster, 0, Arc::clone(&changes))?);
+        let teller =
+            Teller { store, changes, uuid, name: address.clone(), address, number: AtomicU32::new(0) };
+        Ok(Self { teller, buffers: BufferPool::new(PAYLOAD_MAX) })
     }
 
-    /// Reads at most 1 MiB from a copy that is at least as new as `oldest`.
-    pub fn read(
+    /// Does this server's part of a request; the bytes of a read.
+    pub fn serve(
         &self,
-        now: Duration,
-        chunk: ChunkId,
-        oldest: ChunkVersion,
-        offset: u64,
-        length: u64,
-    ) -> Result<Piece, StoreError> {
-        let found = self.store.find(chunk).ok_or(StoreError::NotFound { chunk })?;
-        let answer = found.read(now, oldest, offset, length, &self.buffers)?;
+        now: Now,
+        tokens: &mut Tokens,
+        request: &Request,
+        payload: &[u8],
+    ) -> Result<Option<Piece>, CallError> {
+        let store = &self.teller.store;
+        match request.admit(store, tokens, now.unix_s, payload.len())? {
+            Work::Change(change) => change.perform(store, now.mono, payload).map(|()| None),
+            Work::Read(read) => self.read(now, &read).map(Some),
+        }
+    }
+
+    fn read(&self, now: Now, read: &Read) -> Result<Piece, CallError> {
+        let answer = read.perform(now.mono, &self.buffers)?;
         let bytes = match answer.bytes {
             ReadBytes::Nothing => Vec::new(),
             ReadBytes::Memory { buffer, from, length } => buffer[from..from + length].to_vec(),
             ReadBytes::File(file) => {
                 let mut bytes = vec![0; file.length];
-                let read = file.file.read_exact_at(&mut bytes, file.offset);
-                read.map_err(|source| found.disk().trouble(chunk, source))?;
-                bytes
+                match file.file.read_exact_at(&mut bytes, file.offset) {
+                    Ok(()) => bytes,
+                    Err(source) => return Err(file.failed(source).into()),
+                }
             }
         };
         Ok(Piece {
-            version: answer.version,
+            version: answer.version.raw(),
             copy_length: answer.copy_length,
             offset: answer.offset,
             checksums: answer.checksums,
@@ -119,82 +110,38 @@ impl ChunkEngine {
         })
     }
 
-    /// Deletes copies on the leader's order; one that is not here counts as deleted.
-    pub fn delete(&self, chunks: &[ChunkId]) {
-        for &id in chunks {
-            let Some(chunk) = self.store.find(id) else {
-                self.changes.note(id, Change::Lost);
-                continue;
-            };
-            if let Err(error) = chunk.delete() {
-                tracing::warn!(%error, "copy not deleted");
+    /// Does what a master has pushed; a copy to be fetched is the caller's to drive.
+    pub fn obey(&self, kind: u16, body: &Bytes) -> Option<Fetch> {
+        let Teller { store, changes, .. } = &self.teller;
+        match Order::decode(kind, body)? {
+            Order::Delete(chunks) => {
+                chunks.into_iter().for_each(|id| order::delete(store, changes, id));
+                None
             }
-            self.store.forget_if_gone(&chunk);
+            Order::Copy(order) => Fetch::begin(store, changes, order).unwrap_or_else(|error| {
+                tracing::warn!(%error, "copy not fetched");
+                None
+            }),
         }
     }
 
-    /// Makes copies clean that have not been written for `idle`.
-    pub fn settle_idle(&self, now: Duration, idle: Duration) {
-        let mut chunks = self.store.idle_chunks(now, idle);
+    /// What the masters are told about.
+    #[must_use]
+    pub fn teller(&self) -> &Teller {
+        &self.teller
+    }
+
+    /// Looks after the disks, and makes copies clean that have not been written for `idle`.
+    pub fn keep_house(&self, now: Duration, idle: Duration) {
+        let store = &self.teller.store;
+        store.disks().iter().filter(|disk| !disk.failed()).for_each(|disk| disk.look());
+        store.report_failed_disks();
+        let mut chunks = store.idle_chunks(now, idle);
         chunks.sort_by_key(|chunk| chunk.id());
         for chunk in chunks {
             if let Err(error) = chunk.settle_idle(now, idle) {
                 tracing::warn!(%error, "copy not made clean");
             }
         }
-    }
-
-    /// Every copy, as a report says it: everything noted so far is covered.
-    #[must_use]
-    pub fn report_everything(&self) -> Vec<pb::CopyStatus> {
-        self.changes.clear();
-        let status = |copy: crate::store::CopyInfo| pb::CopyStatus {
-            chunk: copy.chunk.raw(),
-            version: copy.version.raw(),
-            in_doubt: copy.in_doubt,
-        };
-        self.store.list().into_iter().map(status).collect()
-    }
-
-    /// What changed since the last report: copies that are here and copies that are gone. `None` if only a full report
-    /// will do.
-    #[must_use]
-    pub fn take_changes(&self) -> Option<(Vec<pb::CopyStatus>, Vec<u64>)> {
-        let ToTell::Some(changes) = self.changes.take(REPORT_MAX) else { return None };
-        let mut told = (Vec::new(), Vec::new());
-        for (chunk, change) in changes {
-            match change {
-                Change::Here(version) => told.0.push(pb::CopyStatus {
-                    chunk: chunk.raw(),
-                    version: version.raw(),
-                    in_doubt: false,
-                }),
-                Change::Lost => told.1.push(chunk.raw()),
-            }
-        }
-        Some(told)
-    }
-
-    /// The changes taken last did not reach the leader.
-    pub fn report_failed(&self) {
-        self.changes.put_back(ToTell::Everything);
-    }
-
-    /// The disks as a heartbeat tells them; looks anew how much room there is.
-    #[must_use]
-    pub fn disk_status(&self) -> Vec<pb::DiskStatus> {
-        let status = self.store.disks().iter().map(|disk| {
-            if let Err(error) = disk.refresh_space() {
-                tracing::warn!(%error, "free space not known");
-            }
-            pb::DiskStatus {
-                path: disk.root().display().to_string(),
-                total_bytes: disk.space().0,
-                free_bytes: disk.room(),
-                failed: disk.failed(),
-                chunks: disk.copies(),
-            }
-        });
-        status.collect()
     }
 }

@@ -13,6 +13,10 @@ use crate::server::StartError;
 /// A random number of 16 bytes that a server keeps for good; printed like a cluster's id.
 pub(crate) type ServerUuid = ClusterId;
 
+/// The file in a directory of chunks that says whose it is, and which disk: a disk without it, or with another one, is
+/// not the one that was claimed.
+pub(crate) const IDENTITY_FILE: &str = "identity";
+
 /// Who this server is.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -64,42 +68,62 @@ impl Identity {
     }
 
     /// Takes a directory of chunks: a new one is marked as this server's, another server's is refused.
-    pub(crate) fn claim_disk(&self, disk: &dyn Disk, root: &Path) -> Result<DirLock, StartError> {
+    pub(crate) fn claim_disk(
+        &self,
+        disk: &dyn Disk,
+        entropy: &dyn Entropy,
+        root: &Path,
+    ) -> Result<DirLock, StartError> {
         let lock = lock(disk, root)?;
-        let path = root.join("identity");
-        let mine = format!("mooseng chunks, format 1\ncluster {}\nserver {}\n", self.cluster, self.uuid);
-        let shown = root.display();
-        match disk.read_whole(&path) {
-            Ok(found) if found == mine.as_bytes() => Ok(lock),
-            Ok(found) => {
-                let found = String::from_utf8_lossy(&found);
-                let whose = if !found.starts_with("mooseng chunks, format 1\n") {
-                    "is not a chunk directory that this release knows"
-                } else if found.contains(&format!("cluster {}\n", self.cluster)) {
-                    "belongs to another server"
-                } else {
-                    "belongs to another cluster"
-                };
-                Err(StartError::config(format!(
-                    "disks: {shown} {whose}: name the right directory, or one that is empty"
-                )))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let entries = disk.list(root).map_err(|error| trouble(root, &error))?;
-                let foreign = entries.iter().find(|entry| {
-                    !["lock", "lost+found", "identity.tmp"].iter().any(|known| entry.ends_with(known))
-                });
-                if let Some(foreign) = foreign {
-                    return Err(StartError::config(format!(
-                        "disks: {shown} is not empty ({}) and no chunk directory: name one that is empty",
-                        foreign.display()
-                    )));
-                }
-                disk.write_whole(&path, mine.as_bytes()).map_err(|error| trouble(root, &error))?;
-                Ok(lock)
-            }
-            Err(error) => Err(trouble(&path, &error)),
+        mark_disk(disk, entropy, root, self.cluster, self.uuid)?;
+        Ok(lock)
+    }
+}
+
+/// Marks a new directory of chunks with its cluster, its server and a number of its own; one that is marked already must
+/// belong to both.
+pub(crate) fn mark_disk(
+    disk: &dyn Disk,
+    entropy: &dyn Entropy,
+    root: &Path,
+    cluster: ClusterId,
+    server: ServerUuid,
+) -> Result<(), StartError> {
+    let path = root.join(IDENTITY_FILE);
+    let mine = format!("mooseng chunks, format 1\ncluster {cluster}\nserver {server}\ndisk ");
+    let shown = root.display();
+    match disk.read_whole(&path) {
+        Ok(found) if found.starts_with(mine.as_bytes()) => Ok(()),
+        Ok(found) => {
+            let found = String::from_utf8_lossy(&found);
+            let whose = if !found.starts_with("mooseng chunks, format 1\n") {
+                "is not a chunk directory that this release knows"
+            } else if found.contains(&format!("cluster {cluster}\n")) {
+                "belongs to another server"
+            } else {
+                "belongs to another cluster"
+            };
+            Err(StartError::config(format!(
+                "disks: {shown} {whose}: name the right directory, or one that is empty"
+            )))
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let entries = disk.list(root).map_err(|error| trouble(root, &error))?;
+            let foreign = entries.iter().find(|entry| {
+                !["lock", "lost+found", "identity.tmp"].iter().any(|known| entry.ends_with(known))
+            });
+            if let Some(foreign) = foreign {
+                return Err(StartError::config(format!(
+                    "disks: {shown} is not empty ({}) and no chunk directory: name one that is empty",
+                    foreign.display()
+                )));
+            }
+            let mut number = [0; 16];
+            entropy.fill(&mut number);
+            let mark = format!("{mine}{}\n", ClusterId::from_bytes(number));
+            disk.write_whole(&path, mark.as_bytes()).map_err(|error| trouble(root, &error))
+        }
+        Err(error) => Err(trouble(&path, &error)),
     }
 }
 
@@ -171,14 +195,17 @@ mod tests {
             load(dirs[2].path(), Some(2)).unwrap(),
         );
         let disk = dirs[3].path();
-        drop(mine.claim_disk(&FsDisk, disk).unwrap());
-        drop(mine.claim_disk(&FsDisk, disk).unwrap());
-        let claim = |identity: &Identity| identity.claim_disk(&FsDisk, disk).unwrap_err().to_string();
+        let claim = |identity: &Identity| identity.claim_disk(&FsDisk, &SystemEntropy, disk);
+        drop(claim(&mine).unwrap());
+        let mark = std::fs::read(disk.join(IDENTITY_FILE)).unwrap();
+        drop(claim(&mine).unwrap());
+        assert_eq!(std::fs::read(disk.join(IDENTITY_FILE)).unwrap(), mark, "made once");
+        let claim = |identity: &Identity| claim(identity).unwrap_err().to_string();
         assert!(claim(&other).contains("belongs to another server"));
         assert!(claim(&foreign).contains("belongs to another cluster"));
         let strange = tempfile::tempdir().unwrap();
         std::fs::write(strange.path().join("holiday.jpg"), b"x").unwrap();
-        let error = mine.claim_disk(&FsDisk, strange.path()).unwrap_err().to_string();
+        let error = mine.claim_disk(&FsDisk, &SystemEntropy, strange.path()).unwrap_err().to_string();
         assert!(error.contains("is not empty"), "{error}");
     }
 }

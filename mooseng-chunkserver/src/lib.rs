@@ -1,11 +1,14 @@
 //! The MooseNG chunkserver: chunk store, write chain, zero-copy reads.
 //!
-//! In reading order: [`Config`], [`ChunkServer`] (`server.rs`, how it is put together), `connection.rs` (a request's
-//! way), `store.rs` (what is on the disks), `write_chain.rs` (servers behind this one), `master_link.rs` and
-//! `orders.rs` (what the masters hear and order).
+//! In reading order: what decides, without sockets, threads and clocks: [`Request`] (`request.rs`, what a request means),
+//! [`Completion`] and [`blame`] (`completion.rs`, what a request comes to that passes several servers), `store.rs` (what is
+//! on the disks), [`Talk`] (`talk.rs`, what the masters hear) and `order.rs` (what they order). [`ChunkEngine`] is all of it
+//! in one hand, for the simulator. Then what carries it out: [`Config`], [`ChunkServer`] (`server.rs`, how it is put
+//! together), `connection.rs`, `outbox.rs`, `write_chain.rs` (servers behind this one), `master_link.rs` and `orders.rs`.
 
 mod buffer;
 mod changes;
+mod completion;
 mod config;
 mod connection;
 mod engine;
@@ -13,10 +16,15 @@ mod epoch;
 mod identity;
 mod io_pool;
 mod master_link;
+mod order;
 mod orders;
 mod outbox;
+mod pages;
+mod request;
 mod server;
 mod store;
+mod talk;
+mod unsent;
 mod write_chain;
 mod zero_copy;
 
@@ -29,13 +37,17 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+pub use completion::{Completion, blame, fault};
 pub use config::Config;
-pub use engine::{ChunkEngine, Piece};
+pub use engine::{ChunkEngine, Now, Piece};
+pub use order::{Fetch, FetchError};
+pub use request::{Request, Tokens};
 pub use server::{ChunkServer, StartError};
 pub use store::StoreError;
 /// Open to the fuzz target of this decoder, and to nobody else.
 #[doc(hidden)]
 pub use store::sidecar;
+pub use talk::{Say, Talk, Teller};
 
 /// A MooseNG chunkserver: keeps the content of files on the disks of this machine.
 #[derive(Debug, Parser)]

@@ -1,5 +1,5 @@
-//! What the leader orders: copies to delete, copies to fetch. Orders that find no room are dropped: they are done only
-//! when a report says so, and until then the leader gives them again.
+//! Where orders of the leader go: deletions to the disks' threads, fetches to threads of their own. Orders that find no
+//! room are dropped: they are done only when a report says so, and until then the leader gives them again.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_protocol::pb;
-use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_types::{ChunkId, ChunkVersion};
-use prost::Message as _;
+use mooseng_types::ChunkId;
 
 use crate::changes::{Change, Changes};
+use crate::completion::with_source;
 use crate::connection::Service;
-use crate::store::{Chunk, Incoming, StoreError};
+use crate::order::{self, Fetch, FetchError, Order};
 
 /// Fetches that wait.
 const FETCHES_MAX: usize = 1024;
@@ -23,7 +22,6 @@ const FETCHES_MAX: usize = 1024;
 const DELETE_BATCH: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
-const READ_LENGTH: u32 = 1 << 20;
 
 /// Where orders are handed in.
 #[derive(Debug)]
@@ -47,16 +45,10 @@ impl Orders {
 
     /// Takes a push of a master. Never waits.
     pub(crate) fn take(&self, kind: u16, body: &Bytes) {
-        match kind {
-            pb::DeleteChunks::KIND => match pb::DeleteChunks::decode(body.clone()) {
-                Ok(order) => self.delete(&order.chunks),
-                Err(error) => tracing::warn!(%error, "order to delete does not decode"),
-            },
-            pb::CopyChunk::KIND => match pb::CopyChunk::decode(body.clone()) {
-                Ok(order) => self.fetch(order),
-                Err(error) => tracing::warn!(%error, "order to copy does not decode"),
-            },
-            _ => {}
+        match Order::decode(kind, body) {
+            Some(Order::Delete(chunks)) => self.delete(&chunks),
+            Some(Order::Copy(order)) => self.fetch(order),
+            None => {}
         }
     }
 
@@ -65,16 +57,12 @@ impl Orders {
         drop(self.fetches.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn delete(&self, chunks: &[u64]) {
+    fn delete(&self, chunks: &[ChunkId]) {
         let store = &self.service.store;
-        let mut of_disk: Vec<Vec<Arc<Chunk>>> = self.service.pools.iter().map(|_| Vec::new()).collect();
-        for id in chunks.iter().copied().map(ChunkId::from_raw) {
-            match store.find(id) {
-                Some(chunk) => {
-                    if let Some(doomed) = of_disk.get_mut(store.disk_index(&chunk)) {
-                        doomed.push(chunk);
-                    }
-                }
+        let mut of_disk: Vec<Vec<ChunkId>> = self.service.pools.iter().map(|_| Vec::new()).collect();
+        for &id in chunks {
+            match store.find(id).map(|chunk| store.disk_index(&chunk)) {
+                Some(disk) => of_disk.get_mut(disk).into_iter().for_each(|doomed| doomed.push(id)),
                 None => self.changes.note(id, Change::Lost),
             }
         }
@@ -83,13 +71,7 @@ impl Orders {
                 let (batch, service) = (batch.to_vec(), Arc::clone(&self.service));
                 let changes = Arc::clone(&self.changes);
                 let queued = pool.try_submit(None, move || {
-                    for chunk in batch {
-                        match chunk.delete() {
-                            Ok(()) => changes.note(chunk.id(), Change::Lost),
-                            Err(error) => tracing::warn!(%error, "copy not deleted"),
-                        }
-                        service.store.forget_if_gone(&chunk);
-                    }
+                    batch.into_iter().for_each(|id| order::delete(&service.store, &changes, id));
                 });
                 if queued.is_err() {
                     tracing::warn!("too much work waits for a disk, deletions are left for later");
@@ -111,17 +93,13 @@ impl Orders {
     }
 }
 
-/// Why a copy was not fetched.
+/// Why a copy did not come.
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
+enum Failed {
     #[error("from {address}")]
     Source { address: String, source: CallError },
     #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the source has version {found}, wanted was {wanted}")]
-    Version { found: u32, wanted: u32 },
-    #[error("the source sent less than it has")]
-    Short,
+    Fetch(#[from] FetchError),
 }
 
 /// Fetches copies until [`Orders::stop`].
@@ -130,70 +108,30 @@ pub(crate) fn fetch_all(service: &Service, changes: &Changes, hello: &pb::Hello,
         // The lock is held while waiting: the other threads wait for it instead of for the queue.
         let next = fetches.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(order) = next else { return };
-        let chunk = match service.store.find_or_place(ChunkId::from_raw(order.chunk)) {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                tracing::warn!(%error, "no place for a copy to be fetched");
-                continue;
-            }
-        };
-        if let Some(version) = chunk.has(ChunkVersion::from_raw(order.version)) {
-            // Ordered again before the report of it arrived.
-            changes.note(chunk.id(), Change::Here(version));
-            continue;
-        }
-        match fetch(&chunk, hello, &order) {
-            Ok(length) => tracing::info!(chunk = %chunk.id(), length, source = order.source, "copy fetched"),
-            Err(error) => {
-                let why = with_sources(&error);
-                tracing::warn!(chunk = %chunk.id(), error = why, "copy not fetched");
-                chunk.give_up_place();
-                service.store.forget_if_gone(&chunk);
-            }
+        let (chunk, source) = (ChunkId::from_raw(order.chunk), order.source.clone());
+        let fetched = Fetch::begin(&service.store, changes, order).map_err(Failed::from);
+        match fetched.and_then(|fetch| fetch.map(|fetch| fetch_whole(fetch, hello)).transpose()) {
+            Ok(None) => {}
+            Ok(Some(length)) => tracing::info!(%chunk, length, source, "copy fetched"),
+            Err(error) => tracing::warn!(%chunk, error = with_source(&error), "copy not fetched"),
         }
     }
 }
 
 /// Fetches one copy; returns its length.
-fn fetch(chunk: &Arc<Chunk>, hello: &pb::Hello, order: &pb::CopyChunk) -> Result<u64, FetchError> {
-    let failed = |source| FetchError::Source { address: order.source.clone(), source };
-    let version = ChunkVersion::from_raw(order.version);
-    let mut incoming = Incoming::begin(Arc::clone(chunk))?;
-    let (mut stream, _) = FrameStream::connect(&order.source, hello, CONNECT_TIMEOUT).map_err(failed)?;
+fn fetch_whole(mut fetch: Fetch, hello: &pb::Hello) -> Result<u64, Failed> {
+    let address = fetch.source().to_owned();
+    let failed = |source| Failed::Source { address: address.clone(), source };
+    let (mut stream, _) = FrameStream::connect(&address, hello, CONNECT_TIMEOUT).map_err(failed)?;
     let mut piece = Vec::new();
+    let mut length = 0;
     loop {
-        let request = pb::ReadChunkRequest {
-            token: order.token.clone(),
-            chunk: order.chunk,
-            version: order.version,
-            offset: u32::try_from(incoming.length()).unwrap_or(u32::MAX),
-            length: READ_LENGTH,
-            verify: false,
-            intact: false,
-        };
-        let reply = stream.call(&request, &[], READ_TIMEOUT).map_err(failed)?;
-        if reply.version != order.version {
-            // It is being written under a newer lease: what would be put together fits no version.
-            return Err(FetchError::Version { found: reply.version, wanted: order.version });
-        }
+        let reply = stream.call(&fetch.request(), &[], READ_TIMEOUT).map_err(failed)?;
         piece.resize(stream.reader().payload_left(), 0);
         stream.reader().read_payload(&mut piece).map_err(|error| failed(error.into()))?;
-        if piece.is_empty() && incoming.length() < u64::from(reply.copy_length) {
-            return Err(FetchError::Short);
+        length += piece.len() as u64;
+        if fetch.take(&reply, &piece)? {
+            return Ok(length);
         }
-        incoming.append(&piece, &reply.checksums)?;
-        if incoming.length() >= u64::from(reply.copy_length) {
-            break;
-        }
-    }
-    let length = incoming.length();
-    incoming.publish(version)?;
-    Ok(length)
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", with_sources(source)),
-        None => error.to_string(),
     }
 }

@@ -1,11 +1,17 @@
 //! What goes out on a connection. A short reply is sent by the thread that has it, as long as the socket has room for
 //! it; everything else is left to the connection's own sending thread. So a receiver that takes nothing holds up no
 //! thread that has others to serve.
+//!
+//! A reply of `sendfile(2)` leaves the socket referring to the file's own pages: a later write would change what is still
+//! on its way. So the permit of such a read is kept until the receiver has taken the bytes: it sends its next request, or
+//! its machine has acknowledged them and had a moment ([`TAKEN_AFTER`]) to copy them. What a receiver on the same machine
+//! has not read by then may still change; its checksums tell it, and it asks again to have the read verified here.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
 use mooseng_protocol::pb;
@@ -15,8 +21,9 @@ use mooseng_protocol::transport::FrameWriter;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::buffer::{Buffer, BufferPool};
-use crate::store::FileBytes;
-use crate::zero_copy::send_file;
+use crate::store::{FileBytes, StoreError};
+use crate::unsent::unsent_bytes;
+use crate::zero_copy::{Failed, send_file};
 
 /// Requests of one connection that may be at work at once. With more, its next one is not read.
 const IN_FLIGHT_MAX: usize = 256;
@@ -24,6 +31,12 @@ const IN_FLIGHT_MAX: usize = 256;
 const READS_IN_FLIGHT_MAX: usize = 16;
 /// Zero-copy replies that wait to be sent; with more, the receiver counts as slow.
 const FILES_PENDING_MAX: usize = 4;
+/// A receiver whose machine has acknowledged the bytes has read them after this long.
+const TAKEN_AFTER: Duration = Duration::from_millis(20);
+/// A receiver that has not taken its bytes after this long holds up no writer any more.
+const TAKEN_AT_LATEST: Duration = Duration::from_secs(5);
+/// Replies that wait to be taken.
+const UNTAKEN_MAX: usize = 256;
 /// The longest payload that is sent by the thread that has it, in bytes.
 const SHORT_MAX: usize = 64 << 10;
 
@@ -44,6 +57,19 @@ struct State {
     closed: bool,
     in_flight: usize,
     reads_in_flight: usize,
+    /// Payload bytes that went out, for the order among them.
+    sent_bytes: u64,
+    /// Sent with `sendfile`, and not known to be taken.
+    untaken: VecDeque<Untaken>,
+}
+
+/// Bytes of a file to which the socket may still refer.
+#[derive(Debug)]
+struct Untaken {
+    _bytes: FileBytes,
+    /// How many payload bytes had gone out with its last one.
+    end: u64,
+    sent: Instant,
 }
 
 /// A reply.
@@ -73,6 +99,7 @@ impl Outbox {
 
     /// Notes that a request is at work; waits while too many are. Each is ended by one of the replies below.
     pub(crate) fn begin_request(&self, request: Header) {
+        self.let_go_of_taken(true);
         let read = usize::from(is_read(request));
         let full = |state: &mut State| {
             state.in_flight >= IN_FLIGHT_MAX || state.reads_in_flight + read > READS_IN_FLIGHT_MAX
@@ -124,14 +151,17 @@ impl Outbox {
         reply: pb::ReadChunkReply,
         bytes: FileBytes,
         buffers: &Arc<BufferPool>,
-    ) -> io::Result<()> {
+    ) -> Result<(), StoreError> {
         let is_file = |(_, reply): &&(Header, Reply)| matches!(reply, Reply::File(..));
-        if self.lock().pending.iter().filter(is_file).count() < FILES_PENDING_MAX {
+        let pending = self.lock().pending.iter().filter(is_file).count();
+        if pending < FILES_PENDING_MAX {
             self.reply(request, Reply::File(reply, bytes));
             return Ok(());
         }
         let mut buffer = buffers.take(bytes.length);
-        bytes.file.read_exact_at(&mut buffer, bytes.offset)?;
+        if let Err(source) = bytes.file.read_exact_at(&mut buffer, bytes.offset) {
+            return Err(bytes.failed(source));
+        }
         let length = buffer.len();
         drop(bytes);
         self.reply(request, Reply::Read(reply, Some((buffer, 0, length))));
@@ -142,15 +172,56 @@ impl Outbox {
     pub(crate) fn send_until_closed(&self) {
         loop {
             let idle = |state: &mut State| state.busy || state.pending.is_empty() && !state.closed;
-            let waited = self.changed.wait_while(self.lock(), idle);
-            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-            if state.pending.is_empty() {
+            let state = self.lock();
+            let mut state = if state.untaken.is_empty() {
+                self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let waited = self.changed.wait_timeout_while(state, TAKEN_AFTER, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            };
+            if state.pending.is_empty() && state.closed && !state.busy {
                 return;
+            }
+            if state.busy || state.pending.is_empty() {
+                drop(state);
+                self.let_go_of_taken(false);
+                continue;
             }
             state.busy = true;
             drop(state);
             self.send_pending(false);
         }
+    }
+
+    /// Ends the permits of the replies that the receiver has taken; `asked_anew`: it has just sent a request.
+    fn let_go_of_taken(&self, asked_anew: bool) {
+        let mut state = self.lock();
+        if state.untaken.is_empty() {
+            return;
+        }
+        // A receiver that waits for its answers and asks anew has taken all.
+        let all = state.broken || asked_anew && state.in_flight == 0;
+        // Nobody sends meanwhile, or it is looked at again later.
+        let unsent = match self.writer.try_lock() {
+            Ok(writer) if !all => unsent_bytes(writer.socket()),
+            _ => u64::MAX,
+        };
+        let acknowledged = state.sent_bytes.saturating_sub(unsent);
+        let mut taken = Vec::new();
+        while let Some(first) = state.untaken.front() {
+            let age = first.sent.elapsed();
+            let gone = all
+                || first.end <= acknowledged && age >= TAKEN_AFTER
+                || age >= TAKEN_AT_LATEST
+                || state.untaken.len() > UNTAKEN_MAX;
+            if !gone {
+                break;
+            }
+            taken.extend(state.untaken.pop_front());
+        }
+        drop(state);
+        // The end of a permit takes the lock of its chunk.
+        drop(taken);
     }
 
     /// Lets the sending thread end when nothing is left to send.
@@ -170,7 +241,7 @@ impl Outbox {
         if !short {
             return false;
         }
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.lock_writer();
         let mut poll = [PollFd::new(writer.socket(), PollFlags::OUT)];
         rustix::event::poll(&mut poll, Some(&Timespec::default())) == Ok(1)
     }
@@ -187,49 +258,54 @@ impl Outbox {
             }
             let Some((request, reply)) = state.pending.pop_front() else { continue };
             drop(state);
-            let sent = self.send(request, &reply);
-            drop(reply);
+            let sent = self.send(request, reply);
             self.sent(request, sent);
         }
     }
 
-    fn send(&self, request: Header, reply: &Reply) -> Result<(), TransportError> {
+    fn send(&self, request: Header, reply: Reply) -> Result<(), TransportError> {
         let header = answer_to(request, 0);
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         match reply {
-            Reply::Hello(reply) => writer.send(header, reply, &[]),
-            Reply::Write => writer.send(header, &pb::WriteChunkReply {}, &[]),
-            Reply::Sync => writer.send(header, &pb::SyncChunkReply {}, &[]),
-            Reply::Truncate => writer.send(header, &pb::TruncateChunkReply {}, &[]),
-            Reply::Read(reply, None) => writer.send(header, reply, &[]),
+            Reply::Hello(reply) => self.lock_writer().send(header, &reply, &[]),
+            Reply::Write => self.lock_writer().send(header, &pb::WriteChunkReply {}, &[]),
+            Reply::Sync => self.lock_writer().send(header, &pb::SyncChunkReply {}, &[]),
+            Reply::Truncate => self.lock_writer().send(header, &pb::TruncateChunkReply {}, &[]),
+            Reply::Read(reply, None) => self.lock_writer().send(header, &reply, &[]),
             Reply::Read(reply, Some((buffer, from, length))) => {
-                writer.send(header, reply, &[IoSlice::new(&buffer[*from..from + length])])
+                self.lock_writer().send(header, &reply, &[IoSlice::new(&buffer[from..from + length])])
             }
-            Reply::File(reply, bytes) => {
-                drop(writer);
-                self.send_file(request, reply, bytes)
-            }
-            Reply::Error(error) => writer.send(answer_to(request, FLAG_ERROR), error, &[]),
+            Reply::File(reply, bytes) => self.send_file(header, &reply, bytes),
+            Reply::Error(error) => self.lock_writer().send(answer_to(request, FLAG_ERROR), &error, &[]),
         }
     }
 
     fn send_file(
         &self,
-        request: Header,
+        header: Header,
         reply: &pb::ReadChunkReply,
-        bytes: &FileBytes,
+        bytes: FileBytes,
     ) -> Result<(), TransportError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.send_before_payload(answer_to(request, 0), reply, bytes.length)?;
+        let (mut writer, length) = (self.lock_writer(), bytes.length);
+        writer.send_before_payload(header, reply, length)?;
         let sent = match bytes.file.fd() {
-            Some(fd) => send_file(writer.socket(), fd, bytes.offset, bytes.length),
-            None => Err(io::ErrorKind::Unsupported.into()),
+            Some(fd) => send_file(writer.socket(), fd, bytes.offset, length),
+            None => Err(Failed::File(io::ErrorKind::Unsupported.into())),
         };
-        sent.map_err(|source| {
-            // Half a payload cannot be taken back: the connection has to go, and the client asks again.
-            let peer = writer.peer().to_owned();
-            TransportError::Io { action: "send to", peer, source }
-        })
+        let peer = writer.peer().to_owned();
+        drop(writer);
+        // Half a payload cannot be taken back: after a failure the connection has to go, and the client asks again.
+        let source = match sent {
+            Ok(()) => {
+                let mut state = self.lock();
+                state.sent_bytes += length as u64;
+                let end = state.sent_bytes;
+                state.untaken.push_back(Untaken { _bytes: bytes, end, sent: Instant::now() });
+                return Ok(());
+            }
+            Err(Failed::Socket(source)) => source,
+            Err(Failed::File(source)) => io::Error::other(bytes.failed(source)),
+        };
+        Err(TransportError::Io { action: "send to", peer, source })
     }
 
     fn sent(&self, request: Header, sent: Result<(), TransportError>) {
@@ -241,7 +317,7 @@ impl Outbox {
             for (dropped, _) in std::mem::take(&mut state.pending) {
                 state.end(dropped);
             }
-            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let writer = self.lock_writer();
             drop(writer.socket().shutdown(Shutdown::Both));
         }
         self.end_request(state, request);
@@ -251,6 +327,10 @@ impl Outbox {
         state.end(request);
         drop(state);
         self.changed.notify_all();
+    }
+
+    fn lock_writer(&self) -> MutexGuard<'_, FrameWriter> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -271,4 +351,96 @@ fn is_read(request: Header) -> bool {
 
 fn answer_to(request: Header, flags: u16) -> Header {
     Header { flags: FLAG_REPLY | flags, deadline_ms: 0, ..request }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
+
+    use mooseng_env::{Disk, FsDisk, SystemEntropy};
+    use mooseng_protocol::checksum;
+    use mooseng_protocol::token::Token;
+    use mooseng_protocol::transport::FrameStream;
+    use mooseng_types::{ChunkId, ChunkVersion, ClusterId, SessionId};
+
+    use super::*;
+    use crate::identity::mark_disk;
+    use crate::store::{Follows, ReadBytes, ReadRequest, Store};
+
+    const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+
+    fn token() -> Token {
+        Token {
+            chunk: ChunkId::from_raw(1),
+            base_version: ChunkVersion::from_raw(1),
+            version: ChunkVersion::from_raw(1),
+            read: true,
+            write: true,
+            create: true,
+            session: SessionId::from_raw(1),
+            expiry_unix_s: u64::MAX,
+        }
+    }
+
+    /// The bytes of a copy on a real disk, to be sent from its file.
+    fn file_bytes(root: &Path) -> FileBytes {
+        let disk: Arc<dyn Disk> = Arc::new(FsDisk);
+        mark_disk(&*disk, &SystemEntropy, root, CLUSTER, CLUSTER).unwrap();
+        let store = Store::open(vec![(disk, root.to_owned())], CLUSTER, 0, Arc::default()).unwrap();
+        let chunk = store.find_or_place(ChunkId::from_raw(1)).unwrap();
+        let (bytes, begun) = ([7; 100_000], Duration::from_secs(1));
+        let sums = checksum::of_range(chunk.id(), 0, &bytes);
+        chunk.write(begun, &token(), Follows::Nothing, 0, &bytes, &sums).unwrap();
+        let whole = ReadRequest {
+            oldest: ChunkVersion::from_raw(1),
+            offset: 0,
+            length: 100_000,
+            verify: false,
+            intact: false,
+        };
+        match chunk.read(begun * 10, &whole, &BufferPool::new(0)).unwrap().bytes {
+            ReadBytes::File(bytes) => bytes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn untaken(outbox: &Outbox) -> usize {
+        outbox.lock().untaken.len()
+    }
+
+    #[test]
+    fn bytes_of_a_file_are_held_until_their_receiver_asks_anew_or_its_machine_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut receiver = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_, writer) = FrameStream::new(listener.accept().unwrap().0).unwrap().split();
+        let outbox = Arc::new(Outbox::new(writer));
+        let read = Header { kind: pb::ReadChunkRequest::KIND, ..Header::default() };
+        let send = |name: &str| {
+            let root = dir.path().join(name);
+            std::fs::create_dir(&root).unwrap();
+            outbox.begin_request(read);
+            outbox.reply(read, Reply::File(pb::ReadChunkReply::default(), file_bytes(&root)));
+            // Nobody else sends in this test.
+            outbox.lock().busy = true;
+            outbox.send_pending(false);
+        };
+        send("a");
+        assert_eq!(untaken(&outbox), 1, "the socket refers to the file's pages");
+        outbox.let_go_of_taken(false);
+        assert_eq!(untaken(&outbox), 1, "it had no time to read them");
+        outbox.let_go_of_taken(true);
+        assert_eq!(untaken(&outbox), 0, "it asks anew");
+        send("b");
+        let sent = Instant::now();
+        // All but what its machine can keep for it.
+        receiver.read_exact(&mut vec![0; 180_000]).unwrap();
+        while untaken(&outbox) > 0 {
+            outbox.let_go_of_taken(false);
+            assert!(sent.elapsed() < TAKEN_AT_LATEST, "its machine has them");
+        }
+        assert!(sent.elapsed() >= TAKEN_AFTER);
+    }
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use mooseng_env::daemon::DirLock;
 use mooseng_env::{Clock, Disk, FsDisk, SystemClock, SystemEntropy, Threads};
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
-use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{PROTOCOL_VERSION, pb};
-use mooseng_types::ClusterId;
+use mooseng_types::{ChunkCause, ClusterId};
 
 use crate::changes::Changes;
+use crate::completion::fault;
 use crate::config::Config;
 use crate::connection::{Service, serve};
 use crate::epoch::Epoch;
@@ -23,6 +23,7 @@ use crate::io_pool::IoPool;
 use crate::master_link::{self, LinkContext};
 use crate::orders::{Fetches, Orders, fetch_all};
 use crate::store::Store;
+use crate::talk::Teller;
 use crate::write_chain::WriteChain;
 
 /// Connections served at once; each has a thread.
@@ -31,6 +32,10 @@ const CONNECTIONS_MAX: usize = 1024;
 const FETCHERS: usize = 2;
 /// Time between two rounds of housekeeping.
 const ROUND: Duration = Duration::from_secs(1);
+/// Time between two looks at what is due from the servers behind this one.
+const CHAIN_ROUND: Duration = Duration::from_millis(250);
+/// A connection too many has this long to say what it is, so that it can be told.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
 /// A copy that was not written for this long is made clean.
 const IDLE: Duration = Duration::from_secs(10);
 /// Open files that the server asks for: two thousand copies on each of several disks, and the connections.
@@ -98,7 +103,7 @@ impl ChunkServer {
         let identity =
             Identity::load(&*disk, &SystemEntropy, &config.data, ClusterId::parse(&config.cluster_id))?;
         let epoch = Epoch::load(Arc::clone(&disk), &config.data)?;
-        let locks = config.disks.iter().map(|root| identity.claim_disk(&*disk, root));
+        let locks = config.disks.iter().map(|root| identity.claim_disk(&*disk, &SystemEntropy, root));
         let disk_locks = locks.collect::<Result<Vec<_>, _>>()?;
         let listener = listen(&config.listen)?;
         let address = listener.local_addr().map_err(StartError::io("ask for the listening address"))?;
@@ -126,14 +131,17 @@ impl ChunkServer {
         let advertised =
             if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
         let context = Arc::new(LinkContext {
-            store: Arc::clone(&service.store),
-            changes: Arc::clone(&changes),
+            teller: Teller {
+                store: Arc::clone(&service.store),
+                changes: Arc::clone(&changes),
+                uuid: identity.uuid.bytes(),
+                name: config.name.clone(),
+                address: advertised,
+                number: AtomicU32::new(0),
+            },
             orders: Arc::clone(&orders),
             hello,
-            uuid: identity.uuid.bytes(),
-            address: advertised,
             heartbeat: Duration::from_millis(config.heartbeat_ms),
-            server: AtomicU32::new(0),
             configured: config.masters.iter().cloned().collect(),
             told: Mutex::default(),
             epoch,
@@ -185,6 +193,13 @@ impl ChunkServer {
         self.threads.spawn("accept", move || accept(&service, &connections, &listener))?;
         let (service, changes) = (Arc::clone(&self.service), Arc::clone(&self.changes));
         self.threads.spawn("housekeeping", move || keep_house(&service, &changes))?;
+        let (service, changes) = (Arc::clone(&self.service), Arc::clone(&self.changes));
+        self.threads.spawn("chain", move || {
+            while !changes.stopping() {
+                service.chain.look_after();
+                changes.wait(CHAIN_ROUND, true);
+            }
+        })?;
         for _ in 0..FETCHERS {
             let (service, changes) = (Arc::clone(&self.service), Arc::clone(&self.changes));
             let (fetches, hello) = (Arc::clone(fetches), context.hello.clone());
@@ -304,17 +319,14 @@ impl Connections {
 fn refuse(socket: TcpStream) {
     tracing::warn!("too many connections, one more is refused");
     let Ok(mut stream) = FrameStream::new(socket) else { return };
-    if stream.reader().set_timeout(Some(Duration::from_millis(200))).is_err() {
-        return;
-    }
-    let Ok(frame) = stream.reader().receive() else { return };
-    let message = format!("the server has {CONNECTIONS_MAX} connections, its limit: try again later");
+    let Ok(frame) = stream.reader().receive_within(REFUSAL_TIMEOUT) else { return };
+    let message = format!("the server has {CONNECTIONS_MAX} connections, its limit");
     let header = Header { flags: FLAG_REPLY | FLAG_ERROR, ..frame.header };
     // The other side may have gone; nothing is lost by it.
-    drop(stream.writer().send(header, &CallError::Unavailable { message }.to_reply(), &[]));
+    drop(stream.writer().send(header, &fault(ChunkCause::Busy, message).to_reply(), &[]));
 }
 
-/// Housekeeping: how much room there is, copies to make clean, disks that have failed, servers that have fallen silent.
+/// Housekeeping: whether the disks are there and how much room they have, copies to make clean, memory to give back.
 fn keep_house(service: &Arc<Service>, changes: &Changes) {
     let looking: Vec<Arc<AtomicBool>> = service.pools.iter().map(|_| Arc::default()).collect();
     while !changes.stopping() {
@@ -325,9 +337,7 @@ fn keep_house(service: &Arc<Service>, changes: &Changes) {
             }
             let (disk, done) = (Arc::clone(disk), Arc::clone(looking));
             let look = move || {
-                if let Err(error) = disk.refresh_space() {
-                    tracing::warn!(%error, disk = %disk.root().display(), "free space not known");
-                }
+                disk.look();
                 done.store(false, Ordering::Release);
             };
             if pool.try_submit(None, look).is_err() {
@@ -348,7 +358,30 @@ fn keep_house(service: &Arc<Service>, changes: &Changes) {
             }
         }
         service.store.report_failed_disks();
-        service.chain.cut_silent_links();
+        for pool in &service.pools {
+            pool.write_buffers.trim();
+            pool.read_buffers.trim();
+        }
         changes.wait(ROUND, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mooseng_protocol::status::CallError;
+
+    #[test]
+    fn a_connection_too_many_is_told_to_come_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = std::thread::spawn(move || refuse(listener.accept().unwrap().0));
+        let hello = pb::Hello { protocol_version: PROTOCOL_VERSION, ..Default::default() };
+        let refused = FrameStream::connect(&address, &hello, Duration::from_secs(5)).unwrap_err();
+        assert!(
+            matches!(refused, CallError::Chunk { server: None, cause: ChunkCause::Busy, .. }),
+            "{refused}"
+        );
+        server.join().unwrap();
     }
 }

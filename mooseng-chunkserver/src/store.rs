@@ -6,6 +6,7 @@
 mod chunk;
 mod disk;
 mod error;
+mod open;
 mod read;
 mod receive;
 pub mod sidecar;
@@ -25,11 +26,10 @@ use mooseng_types::{ChunkId, ChunkVersion, ClusterId};
 
 use crate::changes::{Change, Changes};
 
-pub(crate) use chunk::Chunk;
+pub(crate) use chunk::{Chunk, Follows};
 pub(crate) use disk::ChunkDisk;
-pub(crate) use error::DAMAGED_ON_THE_WAY;
 pub use error::StoreError;
-pub(crate) use read::{FileBytes, ReadAnswer, ReadBytes};
+pub(crate) use read::{FileBytes, ReadAnswer, ReadBytes, ReadRequest};
 pub(crate) use receive::Incoming;
 
 /// What the masters are told of a copy.
@@ -39,7 +39,7 @@ pub(crate) struct CopyInfo {
     pub(crate) chunk: ChunkId,
     /// The copy's version.
     pub(crate) version: ChunkVersion,
-    /// It was being written when the server died.
+    /// It was being written when the server died, and nobody has made it good since.
     pub(crate) in_doubt: bool,
 }
 
@@ -72,6 +72,12 @@ impl Store {
             }
             opened.push(disk);
         }
+        for disk in &opened {
+            for chunk in disk.broken() {
+                let broken = || Arc::new(Chunk::broken(chunk, Arc::clone(disk)));
+                index.entry(chunk).or_insert_with(broken);
+            }
+        }
         if let Some(error) = last_error
             && opened.iter().all(|disk| disk.failed())
         {
@@ -102,10 +108,33 @@ impl Store {
         if let Some(found) = index.get(&chunk) {
             return Ok(Arc::clone(found));
         }
+        self.place(&mut index, chunk, Chunk::absent)
+    }
+
+    /// The chunk, or a place for it, for a copy that is fetched whole: on another disk if the one of the copy has failed.
+    pub(crate) fn find_or_place_whole(&self, chunk: ChunkId) -> Result<Arc<Chunk>, StoreError> {
+        let mut index = self.lock();
+        match index.get(&chunk) {
+            Some(found) if !found.disk().failed() => Ok(Arc::clone(found)),
+            // What was written is on the failed disk: a write must not make the copy anew.
+            Some(_) => self.place(&mut index, chunk, Chunk::broken),
+            None => self.place(&mut index, chunk, Chunk::absent),
+        }
+    }
+
+    /// A place on the disk with the most room.
+    fn place(
+        &self,
+        index: &mut HashMap<ChunkId, Arc<Chunk>>,
+        chunk: ChunkId,
+        make: impl FnOnce(ChunkId, Arc<ChunkDisk>) -> Chunk,
+    ) -> Result<Arc<Chunk>, StoreError> {
         let usable = self.disks.iter().filter(|disk| !disk.failed());
-        let disk = usable.max_by_key(|disk| disk.room()).filter(|disk| disk.room() > 0);
-        let disk = disk.ok_or(StoreError::NoSpace { chunk })?;
-        let placed = Arc::new(Chunk::absent(chunk, Arc::clone(disk)));
+        let disk = usable.max_by_key(|disk| disk.room()).ok_or(StoreError::NoDisk { chunk })?;
+        if disk.room() == 0 {
+            return Err(StoreError::NoSpace { chunk });
+        }
+        let placed = Arc::new(make(chunk, Arc::clone(disk)));
         index.insert(chunk, Arc::clone(&placed));
         Ok(placed)
     }
@@ -184,7 +213,7 @@ fn add_found(disk: &Arc<ChunkDisk>, index: &mut HashMap<ChunkId, Arc<Chunk>>) ->
             let newer = chunk.published().map(|p| p.0) > other.published().map(|p| p.0);
             let loser = if newer { other } else { &chunk };
             loser.disk().uncount_copy();
-            loser.disk().move_aside(found.chunk, "there is another copy on another disk of this server");
+            loser.disk().move_surplus_aside(found.chunk);
             if !newer {
                 continue;
             }

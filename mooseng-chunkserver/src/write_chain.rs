@@ -1,34 +1,71 @@
 //! The way down a chain: each server forwards what it gets to the next one while it writes itself, and answers when
 //! both are done. One connection to each next server is shared by all chains that lead there.
+//!
+//! When is the next server dead? Not when it is slow: a disk may take long over a sync, and a copy would be lost for it.
+//! A link on which answers are due and none has come for [`ASK_AFTER`] is asked on a connection of its own whether the
+//! other process lives: its hello is answered without any disk and behind no queue. Only if that, too, is not answered
+//! within [`ASK_TIMEOUT`], and no answer has come meanwhile, the server is silent: known after 3 s. Besides, no single
+//! request waits for ever: after [`Limits`] a disk hangs. Both lie well below a client's time-outs (10 s for a write, 60 s
+//! for a sync), and a server waits the longer the more servers are behind the next one, so that the one in front of the
+//! hanging one speaks first.
 
 use std::collections::HashMap;
 use std::io::IoSlice;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mooseng_env::Clock;
-use mooseng_protocol::frame::Header;
+use mooseng_env::{Clock, Threads};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
-use mooseng_protocol::status::CallError;
-use mooseng_protocol::transport::Mux;
-use mooseng_types::FsError;
+use mooseng_protocol::status::{CallError, TransportError};
+use mooseng_protocol::transport::{FrameStream, Mux};
+use mooseng_types::{ChunkCause, ServerId};
 
-use crate::outbox::{Outbox, Reply};
-use crate::store::DAMAGED_ON_THE_WAY;
+use crate::completion::{blame, fault};
+use crate::request::Request;
 
-/// Servers behind the first of a chain.
-pub(crate) const CHAIN_MAX: usize = 15;
 /// Servers to which connections are kept.
 const LINKS_MAX: usize = 256;
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server that was not reached is not tried again for this long: each try costs the connection that waits for it.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// A server that answers nothing for this long while something waits is taken for dead.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The beginning of the message that tells a client which server to leave out.
-const CHAIN_BROKEN: &str = "chain broken at server";
+/// Time without an answer after which the next server is asked whether it lives, and again after each answer to that.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+/// How long it has for the answer to that.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long one request waits for a server that lives.
+struct Limits {
+    one: Duration,
+    /// For each server behind the next one.
+    each_behind: Duration,
+    most: Duration,
+}
+
+const WRITE_LIMITS: Limits = Limits {
+    one: Duration::from_secs(7),
+    each_behind: Duration::from_millis(500),
+    most: Duration::from_secs(9),
+};
+const SYNC_LIMITS: Limits = Limits {
+    one: Duration::from_secs(45),
+    each_behind: Duration::from_secs(1),
+    most: Duration::from_secs(55),
+};
+
+impl Limits {
+    fn of(request: &Request) -> Duration {
+        let (limits, behind) = match request {
+            Request::Write(it) if it.sync => (SYNC_LIMITS, it.chain.len()),
+            Request::Write(it) => (WRITE_LIMITS, it.chain.len()),
+            Request::Sync(it) => (SYNC_LIMITS, it.chain.len()),
+            Request::Truncate(it) => (WRITE_LIMITS, it.chain.len()),
+            Request::Read(_) => (WRITE_LIMITS, 0),
+        };
+        (limits.one + limits.each_behind * u32::try_from(behind).unwrap_or(u32::MAX)).min(limits.most)
+    }
+}
 
 /// The connections to the servers that come next.
 #[derive(Debug)]
@@ -36,70 +73,202 @@ pub(crate) struct WriteChain {
     links: Mutex<HashMap<String, Arc<Link>>>,
     hello: pb::Hello,
     clock: Arc<dyn Clock>,
+    /// Those that ask whether a server lives.
+    asking: Threads,
 }
 
 #[derive(Debug, Default)]
 struct Link {
-    mux: Mutex<Option<Arc<Mux>>>,
+    connected: Mutex<Option<Arc<Connected>>>,
     /// When the last try to connect failed, in ms of the monotonic clock; 0 for never.
     failed_ms: AtomicU64,
-    progress: Arc<Progress>,
 }
 
-/// Whether a link is alive: how many answers are due, and when the last one came.
-#[derive(Debug, Default)]
-struct Progress {
-    due: AtomicU64,
-    last_ms: AtomicU64,
+type Done = Box<dyn FnOnce(Result<(), CallError>) + Send>;
+
+/// A connection with what waits for answers on it.
+#[derive(Debug)]
+struct Connected {
+    mux: Arc<Mux>,
+    waiting: Arc<Waiting>,
+}
+
+/// What waits for answers on a connection. Kept by each of them: it outlives the connection until all are told.
+struct Waiting {
+    due: Mutex<Due>,
+    last_answer_ms: AtomicU64,
+    /// Somebody is asking whether the server lives.
+    asking: AtomicBool,
+}
+
+#[derive(Default)]
+struct Due {
+    next: u64,
+    /// Until when each is waited for, and who is told.
+    requests: HashMap<u64, (u64, Done)>,
+    /// The server is silent: what is still due fails for this.
+    silent: bool,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("due", &lock(&self.due).requests.len()).finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    fn new(now_ms: u64) -> Self {
+        Self { due: Mutex::default(), last_answer_ms: AtomicU64::new(now_ms), asking: AtomicBool::new(false) }
+    }
+
+    /// Notes a request; it is given up at `until_ms`.
+    fn begin(&self, now_ms: u64, until_ms: u64, done: Done) -> u64 {
+        let mut due = lock(&self.due);
+        if due.requests.is_empty() {
+            self.last_answer_ms.store(now_ms, Ordering::Release);
+        }
+        due.next += 1;
+        let id = due.next;
+        due.requests.insert(id, (until_ms, done));
+        id
+    }
+
+    /// Ends a request, unless it was given up before.
+    fn end(&self, id: u64, result: Result<(), CallError>, now_ms: u64) {
+        let mut due = lock(&self.due);
+        if !matches!(result, Err(CallError::Transport(_))) {
+            self.last_answer_ms.store(now_ms, Ordering::Release);
+        }
+        let silent = due.silent;
+        let Some((_, done)) = due.requests.remove(&id) else { return };
+        drop(due);
+        done(match result {
+            Err(CallError::Transport(_)) if silent => Err(silence("the server has fallen silent")),
+            other => other,
+        });
+    }
+
+    fn give_up_overdue(&self, now_ms: u64) {
+        let mut due = lock(&self.due);
+        let overdue: Vec<u64> =
+            due.requests.iter().filter(|(_, (until, _))| *until <= now_ms).map(|(id, _)| *id).collect();
+        let given_up: Vec<_> = overdue.iter().filter_map(|id| due.requests.remove(id)).collect();
+        drop(due);
+        for (_, done) in given_up {
+            done(Err(silence("the server lives and does not answer this request in time")));
+        }
+    }
+
+    /// Whether answers are due and none has come for [`ASK_AFTER`].
+    fn is_quiet(&self, now_ms: u64) -> bool {
+        let since = now_ms.saturating_sub(self.last_answer_ms.load(Ordering::Acquire));
+        u128::from(since) >= ASK_AFTER.as_millis() && !lock(&self.due).requests.is_empty()
+    }
+}
+
+impl Connected {
+    /// Asks whether the server lives; cuts the connection if it does not.
+    fn ask(&self, address: &str, hello: &pb::Hello, clock: &dyn Clock) {
+        let last_answer = &self.waiting.last_answer_ms;
+        let before = last_answer.load(Ordering::Acquire);
+        let answer = FrameStream::connect(address, hello, ASK_TIMEOUT);
+        let dead = answer.err().and_then(|error| death(&error));
+        match dead.filter(|_| last_answer.load(Ordering::Acquire) == before) {
+            Some(death) => {
+                tracing::warn!(
+                    peer = self.mux.peer(),
+                    ?death,
+                    "next server of a chain is dead, connection cut"
+                );
+                lock(&self.waiting.due).silent = death == Death::Silent;
+                self.mux.close();
+            }
+            None => last_answer.store(to_ms(clock.monotonic()), Ordering::Release),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Death {
+    Silent,
+    Gone,
+}
+
+/// Whether a server that answered so is dead. Whoever answers anything lives, and this process may be out of files.
+fn death(error: &CallError) -> Option<Death> {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+    match error {
+        CallError::Transport(TransportError::TimedOut { .. }) => Some(Death::Silent),
+        CallError::Transport(TransportError::Io { source, .. }) => match source.kind() {
+            TimedOut | HostUnreachable | NetworkUnreachable => Some(Death::Silent),
+            ConnectionRefused => Some(Death::Gone),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 impl WriteChain {
     /// No connections yet.
     pub(crate) fn new(hello: pb::Hello, clock: Arc<dyn Clock>) -> Self {
-        Self { links: Mutex::default(), hello, clock }
+        Self { links: Mutex::default(), hello, clock, asking: Threads::default() }
     }
 
     /// Forwards `request` to `next`; `done` is called once, with an error that names the server at fault. It must not
     /// block. May wait for the connection and for the socket, so it is called by the thread that reads the upstream.
-    pub(crate) fn forward<R: Rpc>(
+    pub(crate) fn forward(
         &self,
         next: &pb::ServerAddress,
-        request: &R,
+        request: &Request,
         payload: &[IoSlice<'_>],
         done: impl FnOnce(Result<(), CallError>) + Send + 'static,
     ) {
-        let server = next.server;
+        let server = ServerId::from_raw(next.server);
+        let done: Done = Box::new(move |result| done(result.map_err(|error| blame(server, error))));
         let link = self.link(&next.address);
-        let mux = match self.connected(&link, &next.address) {
-            Ok(mux) => mux,
-            Err(error) => return done(Err(blame(server, error))),
+        let connected = match self.connected(&link, &next.address) {
+            Ok(connected) => connected,
+            Err(error) => return done(Err(error)),
         };
-        let progress = Arc::clone(&link.progress);
-        if progress.due.fetch_add(1, Ordering::AcqRel) == 0 {
-            progress.last_ms.store(self.now_ms(), Ordering::Release);
+        let now = self.now_ms();
+        let id = connected.waiting.begin(now, now + to_ms(Limits::of(request)), done);
+        match request {
+            Request::Write(it) => self.start(&connected, id, it, payload),
+            Request::Sync(it) => self.start(&connected, id, it, &[]),
+            Request::Truncate(it) => self.start(&connected, id, it, &[]),
+            Request::Read(it) => self.start(&connected, id, it, &[]),
         }
-        let clock = Arc::clone(&self.clock);
-        mux.start(request, payload, move |reply| {
-            progress.due.fetch_sub(1, Ordering::AcqRel);
-            progress.last_ms.store(to_ms(clock.monotonic()), Ordering::Release);
-            done(reply.map(drop).map_err(|error| blame(server, error)));
+    }
+
+    fn start<R: Rpc>(&self, connected: &Connected, id: u64, request: &R, payload: &[IoSlice<'_>]) {
+        let (waiting, clock) = (Arc::clone(&connected.waiting), Arc::clone(&self.clock));
+        connected.mux.start(request, payload, move |reply| {
+            waiting.end(id, reply.map(drop), to_ms(clock.monotonic()));
         });
     }
 
-    /// Ends the connections to servers that have fallen silent; everything that waits for them fails.
-    pub(crate) fn cut_silent_links(&self) {
+    /// Looks after what is due: gives up requests that hang, asks servers that are quiet whether they live. To be called
+    /// every quarter of a second; waits for nothing.
+    pub(crate) fn look_after(&self) {
         let now = self.now_ms();
-        let silent = |link: &Arc<Link>| {
-            let since = now.saturating_sub(link.progress.last_ms.load(Ordering::Acquire));
-            link.progress.due.load(Ordering::Acquire) > 0 && u128::from(since) > SILENCE_MAX.as_millis()
-        };
-        let links: Vec<_> = lock(&self.links).values().filter(|link| silent(link)).cloned().collect();
-        for link in links {
+        let links: Vec<_> =
+            lock(&self.links).iter().map(|(to, link)| (to.clone(), Arc::clone(link))).collect();
+        for (address, link) in links {
             // Whoever has the lock is connecting anew.
-            let mux = link.mux.try_lock().ok().and_then(|mux| mux.clone());
-            if let Some(mux) = mux {
-                tracing::warn!(peer = mux.peer(), "next server of a chain has fallen silent, connection cut");
-                mux.close();
+            let connected = link.connected.try_lock().ok().and_then(|slot| slot.clone());
+            let Some(connected) = connected else { continue };
+            connected.waiting.give_up_overdue(now);
+            if !connected.waiting.is_quiet(now) || connected.waiting.asking.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            let (hello, clock, asked) = (self.hello.clone(), Arc::clone(&self.clock), Arc::clone(&connected));
+            let spawned = self.asking.spawn("ask", move || {
+                asked.ask(&address, &hello, &*clock);
+                asked.waiting.asking.store(false, Ordering::Release);
+            });
+            if let Err(error) = spawned {
+                tracing::error!(%error, "no thread to ask whether a server lives");
+                connected.waiting.asking.store(false, Ordering::Release);
             }
         }
     }
@@ -108,9 +277,12 @@ impl WriteChain {
     pub(crate) fn close(&self) {
         let links = std::mem::take(&mut *lock(&self.links));
         for link in links.into_values() {
-            let mux = lock(&link.mux).take();
-            drop(mux);
+            let connected = lock(&link.connected).take();
+            if let Some(connected) = connected {
+                connected.mux.close();
+            }
         }
+        self.asking.join();
     }
 
     fn link(&self, address: &str) -> Arc<Link> {
@@ -119,32 +291,46 @@ impl WriteChain {
             return Arc::clone(link);
         }
         if links.len() >= LINKS_MAX {
-            links.retain(|_, link| link.progress.due.load(Ordering::Acquire) > 0);
+            let in_use = |link: &Arc<Link>| match link.connected.try_lock() {
+                Ok(slot) => slot.as_ref().is_some_and(|it| !lock(&it.waiting.due).requests.is_empty()),
+                Err(_) => true,
+            };
+            links.retain(|_, link| in_use(link));
         }
         let link = Arc::<Link>::default();
         links.insert(address.to_owned(), Arc::clone(&link));
         link
     }
 
-    fn connected(&self, link: &Link, address: &str) -> Result<Arc<Mux>, CallError> {
-        let mut slot = lock(&link.mux);
-        if let Some(mux) = slot.as_ref().filter(|mux| !mux.is_closed()) {
-            return Ok(Arc::clone(mux));
+    fn connected(&self, link: &Link, address: &str) -> Result<Arc<Connected>, CallError> {
+        let mut slot = lock(&link.connected);
+        if let Some(connected) = slot.as_ref().filter(|connected| !connected.mux.is_closed()) {
+            return Ok(Arc::clone(connected));
         }
         let failed = link.failed_ms.load(Ordering::Acquire);
         if failed != 0 && u128::from(self.now_ms().saturating_sub(failed)) < RETRY_AFTER.as_millis() {
-            return Err(CallError::Unavailable { message: "not reached a moment ago".into() });
+            return Err(fault(ChunkCause::Unreachable, "not reached a moment ago"));
         }
         match Mux::connect(address, &self.hello, CONNECT_TIMEOUT, |_, _| {}) {
             Ok((mux, _)) => {
                 link.failed_ms.store(0, Ordering::Release);
-                *slot = Some(Arc::clone(&mux));
-                Ok(mux)
+                let waiting = Arc::new(Waiting::new(self.now_ms()));
+                let connected = Arc::new(Connected { mux, waiting });
+                *slot = Some(Arc::clone(&connected));
+                Ok(connected)
             }
             Err(error) => {
                 link.failed_ms.store(self.now_ms().max(1), Ordering::Release);
                 *slot = None;
-                Err(error)
+                Err(match error {
+                    // It refuses the connection, not the request.
+                    CallError::Rejected { message } => fault(ChunkCause::Unreachable, message),
+                    // A machine that is gone and a process that hangs look alike from here.
+                    CallError::Transport(error @ TransportError::TimedOut { .. }) => {
+                        fault(ChunkCause::Unreachable, error.to_string())
+                    }
+                    other => other,
+                })
             }
         }
     }
@@ -152,6 +338,10 @@ impl WriteChain {
     fn now_ms(&self) -> u64 {
         to_ms(self.clock.monotonic())
     }
+}
+
+fn silence(message: &str) -> CallError {
+    fault(ChunkCause::Silent, message)
 }
 
 fn to_ms(time: Duration) -> u64 {
@@ -162,105 +352,22 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the client is told of a failure behind this server: who is to be left out, unless nobody is.
-fn blame(server: u32, error: CallError) -> CallError {
-    match error {
-        // Somebody else has the lease: true of every copy.
-        CallError::Refused(FsError::LeaseLost) => error,
-        CallError::Unavailable { message } if message.starts_with(CHAIN_BROKEN) => {
-            CallError::Unavailable { message }
-        }
-        CallError::Rejected { message } if message.starts_with(DAMAGED_ON_THE_WAY) => {
-            CallError::Unavailable { message: format!("{message} (before server {server})") }
-        }
-        other => {
-            let why = match &other {
-                CallError::Unavailable { message } => message.clone(),
-                CallError::Transport(transport) => with_source(transport),
-                _ => other.to_string(),
-            };
-            CallError::Unavailable { message: format!("{CHAIN_BROKEN} {server}: {why}") }
-        }
-    }
-}
-
-fn with_source(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", with_source(source)),
-        None => error.to_string(),
-    }
-}
-
-/// The answer to a request that is done in two places.
-#[derive(Debug)]
-pub(crate) struct Completion {
-    outbox: Arc<Outbox>,
-    request: Header,
-    state: Mutex<(Parts, Option<Reply>)>,
-}
-
-#[derive(Debug)]
-struct Parts {
-    left: u8,
-    here: Option<CallError>,
-    behind: Option<CallError>,
-}
-
-impl Completion {
-    /// An answer to `request` that is `reply` once it is done here and, with `forwarded`, behind this server as well.
-    pub(crate) fn new(outbox: Arc<Outbox>, request: Header, reply: Reply, forwarded: bool) -> Arc<Self> {
-        let parts = Parts { left: 1 + u8::from(forwarded), here: None, behind: None };
-        Arc::new(Self { outbox, request, state: Mutex::new((parts, Some(reply))) })
-    }
-
-    /// This server is done.
-    pub(crate) fn done_here(&self, result: Result<(), CallError>) {
-        self.part_done(|parts| parts.here = result.err());
-    }
-
-    /// The servers behind this one are done.
-    pub(crate) fn done_behind(&self, result: Result<(), CallError>) {
-        self.part_done(|parts| parts.behind = result.err());
-    }
-
-    fn part_done(&self, note: impl FnOnce(&mut Parts)) {
-        let mut state = lock(&self.state);
-        let (parts, reply) = &mut *state;
-        note(parts);
-        parts.left = parts.left.saturating_sub(1);
-        if parts.left > 0 {
-            return;
-        }
-        // The refusal of this server first: with a new lease the client meets the other one again.
-        let error = parts.here.take().or_else(|| parts.behind.take());
-        let reply = reply.take();
-        drop(state);
-        match (error, reply) {
-            (Some(error), _) => self.outbox.refuse(self.request, &error),
-            (None, Some(reply)) => self.outbox.reply(self.request, reply),
-            (None, None) => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_server_at_fault_is_named_and_only_that_one() {
-        let say = |error| blame(3, error).to_string();
-        assert_eq!(
-            say(CallError::Refused(FsError::NoSpace)),
-            "unavailable: chain broken at server 3: no space left on device"
-        );
-        let further = CallError::Unavailable { message: "chain broken at server 5: gone".into() };
-        assert_eq!(say(further), "unavailable: chain broken at server 5: gone");
-        assert!(matches!(
-            blame(3, CallError::Refused(FsError::LeaseLost)),
-            CallError::Refused(FsError::LeaseLost)
-        ));
-        let damaged = CallError::Rejected { message: format!("{DAMAGED_ON_THE_WAY}: c1, send it again") };
-        assert!(!say(damaged).contains(CHAIN_BROKEN));
+    fn the_server_in_front_of_one_that_hangs_gives_up_first_and_before_the_client_does() {
+        let limit = |sync, behind| {
+            let chain = vec![pb::ServerAddress::default(); behind];
+            Limits::of(&Request::Write(pb::WriteChunkRequest { sync, chain, ..Default::default() }))
+        };
+        for behind in 0..4 {
+            assert!(limit(false, behind) < limit(false, behind + 1));
+            assert!(limit(true, behind) < limit(true, behind + 1));
+        }
+        assert!(limit(false, 15) < Duration::from_secs(10));
+        assert!(limit(true, 15) < Duration::from_secs(60));
+        assert!(ASK_AFTER + ASK_TIMEOUT < WRITE_LIMITS.one);
     }
 }

@@ -51,6 +51,8 @@ pub trait Disk: Send + Sync + Debug + 'static {
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
     /// Bytes in all and bytes free for this process on the disk of `path`.
     fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
+    /// Which device `path` is on: the same number for everything on one, another one where something else is mounted.
+    fn device(&self, path: &Path) -> io::Result<u64>;
 
     /// Makes `path` hold exactly `bytes`, durably and all or nothing: writes a file beside it, syncs, renames.
     fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -108,6 +108,10 @@ impl Disk for FusedDisk {
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
         self.memory.space(path)
     }
+
+    fn device(&self, path: &Path) -> io::Result<u64> {
+        self.memory.device(path)
+    }
 }
 
 #[derive(Debug)]

@@ -1,25 +1,21 @@
-//! A machine that runs a chunkserver: the real chunk store on a disk that can lose power. Its sockets and threads are
-//! edges and stay outside; their part, the write chain and the link to the masters, is played here.
+//! A machine that runs a chunkserver: the product's decisions and its chunk store, on a disk that can lose power. Its
+//! sockets and threads are edges and stay outside; their part, carrying requests and answers, is played here.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use mooseng_chunkserver::{ChunkEngine, Piece, StoreError};
+use mooseng_chunkserver::{ChunkEngine, Completion, Fetch, Now, Piece, Request, Say, Talk, Tokens};
 use mooseng_protocol::pb;
-use mooseng_protocol::rpc::Rpc as _;
 use mooseng_protocol::status::CallError;
-use mooseng_protocol::token::{Token, TokenKey};
-use mooseng_types::{ChunkId, ChunkVersion, FsError};
-use prost::Message as _;
+use mooseng_protocol::token::TokenKey;
 
 use crate::clock::MachineClock;
 use crate::disk::FusedDisk;
-use crate::entropy::Rng;
+use crate::entropy::{Rng, SeededEntropy};
 use crate::master::{CLUSTER, SECRET};
 use crate::plant::Plant;
 use crate::task::{ChunkRequest, Port};
@@ -43,7 +39,7 @@ pub(crate) enum Asker {
 #[derive(Debug)]
 pub(crate) struct Forwarded {
     pub(crate) asker: Asker,
-    pub(crate) here: Result<(), CallError>,
+    pub(crate) completion: Completion,
     pub(crate) next: u32,
 }
 
@@ -59,6 +55,7 @@ pub(crate) struct Server {
     /// Tasks that end with the process.
     pub(crate) links: Vec<u64>,
     pub(crate) rng: Rng,
+    tokens: RefCell<Tokens>,
     plant: Option<Plant>,
 }
 
@@ -81,6 +78,7 @@ impl Server {
             forwarded: BTreeMap::new(),
             links: Vec::new(),
             rng: rng.fork(),
+            tokens: RefCell::new(Tokens::new(TokenKey::new(&SECRET))),
             plant,
         }
     }
@@ -89,7 +87,9 @@ impl Server {
     pub(crate) fn start(&mut self) -> Result<bool, String> {
         self.incarnation += 1;
         let disks = vec![(Arc::new(self.disk.clone()) as Arc<dyn mooseng_env::Disk>, PathBuf::from(ROOT))];
-        match ChunkEngine::open(disks, CLUSTER) {
+        let uuid = [u8::try_from(self.index).unwrap_or(0) + 1; 16];
+        let entropy = SeededEntropy::door(self.rng.fork());
+        match ChunkEngine::open(disks, CLUSTER, &*entropy, uuid, address(self.index)) {
             Ok(_) if self.disk.blown() => Ok(false),
             Ok(engine) => {
                 self.engine = Some(Rc::new(engine));
@@ -105,10 +105,10 @@ impl Server {
         self.engine.take().is_some()
     }
 
-    /// Makes idle copies clean.
-    pub(crate) fn settle_idle(&self, time: Duration) {
+    /// Looks after the disk and makes idle copies clean.
+    pub(crate) fn keep_house(&self, time: Duration) {
         if let Some(engine) = &self.engine {
-            engine.settle_idle(self.clock.now(time).mono, IDLE);
+            engine.keep_house(self.clock.now(time).mono, IDLE);
         }
     }
 
@@ -119,74 +119,19 @@ impl Server {
         request: &ChunkRequest,
     ) -> Option<Result<Option<Piece>, CallError>> {
         let engine = self.engine.as_ref()?;
-        Some(self.serve_here(engine, time, request))
-    }
-
-    fn serve_here(
-        &self,
-        engine: &ChunkEngine,
-        time: Duration,
-        request: &ChunkRequest,
-    ) -> Result<Option<Piece>, CallError> {
-        let now = self.clock.now(time).mono;
-        let done: Result<(), StoreError> = match request {
-            ChunkRequest::Write(it, payload) => {
-                let token = self.token(time, &it.token, it.chunk)?;
-                let written = engine.write(now, &token, it.offset.into(), payload, &it.checksums);
-                written.and_then(|()| if it.sync { self.sync(engine, now, &token) } else { Ok(()) })
-            }
-            ChunkRequest::Sync(it) => self.sync(engine, now, &self.token(time, &it.token, it.chunk)?),
-            ChunkRequest::Truncate(it) => {
-                engine.truncate(now, &self.token(time, &it.token, it.chunk)?, it.length.into())
-            }
-            ChunkRequest::Read(it) => {
-                let token = self.token(time, &it.token, it.chunk)?;
-                let oldest = ChunkVersion::from_raw(it.version).max(token.base_version);
-                let (offset, length) = (it.offset.into(), it.length.into());
-                return Ok(Some(engine.read(now, token.chunk, oldest, offset, length)?));
-            }
-        };
-        Ok(done.map(|()| None)?)
-    }
-
-    fn sync(&self, engine: &ChunkEngine, now: Duration, token: &Token) -> Result<(), StoreError> {
-        if self.plant == Some(Plant::SkipDataSync) {
-            return Ok(());
+        let now = Now { mono: self.clock.now(time).mono, unix_s: self.clock.unix_seconds(time) };
+        let tokens = &mut *self.tokens.borrow_mut();
+        if self.plant != Some(Plant::SkipDataSync) {
+            return Some(engine.serve(now, tokens, &request.what, &request.payload));
         }
-        engine.sync(now, token)
-    }
-
-    fn token(&self, time: Duration, bytes: &[u8], chunk: u64) -> Result<Token, CallError> {
-        let verified = TokenKey::new(&SECRET).verify(bytes, self.clock.unix_seconds(time));
-        let token = verified.map_err(|bad| CallError::Rejected { message: bad.to_string() })?;
-        if token.chunk != ChunkId::from_raw(chunk) {
-            return Err(CallError::Rejected { message: "the token is for another chunk".into() });
+        match request.what.clone() {
+            Request::Sync(_) => Some(Ok(None)),
+            Request::Write(write) => {
+                let unsynced = Request::Write(pb::WriteChunkRequest { sync: false, ..write });
+                Some(engine.serve(now, tokens, &unsynced, &request.payload))
+            }
+            other => Some(engine.serve(now, tokens, &other, &request.payload)),
         }
-        Ok(token)
-    }
-}
-
-/// What the client is told when the server behind this one failed.
-pub(crate) fn blame(server: u32, error: CallError) -> CallError {
-    match error {
-        CallError::Refused(FsError::LeaseLost) => error,
-        CallError::Unavailable { message } if message.starts_with(CHAIN_BROKEN) => {
-            CallError::Unavailable { message }
-        }
-        other => CallError::Unavailable { message: format!("{CHAIN_BROKEN} {server}: {other}") },
-    }
-}
-
-/// The beginning of the message that tells a client which server to leave out.
-pub(crate) const CHAIN_BROKEN: &str = "chain broken at server";
-
-/// The servers of a chain that are still to be reached, of a request that changes something.
-pub(crate) fn chain(request: &mut ChunkRequest) -> Option<&mut Vec<pb::ServerAddress>> {
-    match request {
-        ChunkRequest::Write(it, _) => Some(&mut it.chain),
-        ChunkRequest::Sync(it) => Some(&mut it.chain),
-        ChunkRequest::Truncate(it) => Some(&mut it.chain),
-        ChunkRequest::Read(_) => None,
     }
 }
 
@@ -195,71 +140,67 @@ pub(crate) fn chain(request: &mut ChunkRequest) -> Option<&mut Vec<pb::ServerAdd
 pub(crate) struct Link {
     pub(crate) port: Port,
     pub(crate) engine: Rc<ChunkEngine>,
-    pub(crate) index: u32,
     pub(crate) master: u64,
-    /// The number that the masters gave the server; 0 for none yet.
-    pub(crate) number: Rc<Cell<u32>>,
 }
 
 impl Link {
-    /// Registers, sends heartbeats, reports to the leader and does what it orders, for ever.
+    /// Says what is to be said and does what is ordered, for ever.
     pub(crate) async fn run(self) {
-        let mut registered = false;
+        let mut talk = Talk::default();
         loop {
-            let ended = self.talk(&mut registered).await;
-            if matches!(ended, Err(CallError::Transport(_))) {
-                self.port.hang_up(self.master);
-                registered = false;
+            if let Err(error) = self.say(&mut talk).await {
+                if matches!(error, CallError::Transport(_)) {
+                    self.port.hang_up(self.master);
+                }
+                talk = Talk::default();
             }
             self.port.sleep(HEARTBEAT).await;
+            talk.woken();
         }
     }
 
-    async fn talk(&self, registered: &mut bool) -> Result<(), CallError> {
-        while let Some((kind, body)) = self.port.next_push() {
-            self.take_order(kind, body);
-        }
-        if !*registered {
-            let request = pb::RegisterServerRequest {
-                uuid: Bytes::copy_from_slice(&[u8::try_from(self.index).unwrap_or(0) + 1; 16]),
-                name: address(self.index),
-                address: address(self.index),
-                disks: self.engine.disk_status(),
-            };
-            let reply = self.port.ask_master(self.master, &request, CALL_TIMEOUT).await?;
-            self.number.set(reply.server);
-            *registered = true;
-        }
-        let server = self.number.get();
-        let (disks, address) = (self.engine.disk_status(), address(self.index));
-        let request = pb::HeartbeatRequest { server, disks, address };
-        let reply = self.port.ask_master(self.master, &request, CALL_TIMEOUT).await?;
-        if reply.leader { self.report(server, reply.want_full_report).await } else { Ok(()) }
-    }
-
-    async fn report(&self, server: u32, full: bool) -> Result<(), CallError> {
-        let changes = if full { None } else { self.engine.take_changes() };
-        let request = match changes {
-            Some((chunks, lost)) if chunks.is_empty() && lost.is_empty() => return Ok(()),
-            Some((chunks, lost)) => pb::ChunkReportRequest { server, chunks, lost, ..Default::default() },
-            None => {
-                let chunks = self.engine.report_everything();
-                pb::ChunkReportRequest { server, full: true, last: true, chunks, lost: Vec::new() }
+    async fn say(&self, talk: &mut Talk) -> Result<(), CallError> {
+        let (port, teller) = (&self.port, self.engine.teller());
+        loop {
+            while let Some((kind, body)) = port.next_push() {
+                if let Some(fetch) = self.engine.obey(kind, &body) {
+                    self.fetch(fetch).await;
+                }
             }
-        };
-        let told = self.port.ask_master(self.master, &request, CALL_TIMEOUT).await;
-        if told.is_err() {
-            self.engine.report_failed();
+            match talk.next(teller) {
+                Say::Register(request) => {
+                    let reply = port.ask_master(self.master, &request, CALL_TIMEOUT).await;
+                    talk.registered(teller, reply)?;
+                }
+                Say::Beat(request) => {
+                    talk.beaten(teller, &port.ask_master(self.master, &request, CALL_TIMEOUT).await?);
+                }
+                Say::Report(request) => {
+                    let told = port.ask_master(self.master, &request, CALL_TIMEOUT).await;
+                    talk.reported(teller, told.is_ok());
+                    told?;
+                }
+                Say::Wait { .. } => return Ok(()),
+            }
         }
-        told.map(drop)
     }
 
-    fn take_order(&self, kind: u16, body: Bytes) {
-        if kind == pb::DeleteChunks::KIND
-            && let Ok(order) = pb::DeleteChunks::decode(body)
-        {
-            let chunks: Vec<_> = order.chunks.into_iter().map(ChunkId::from_raw).collect();
-            self.engine.delete(&chunks);
+    /// Fetches a copy. One that does not come is ordered again.
+    async fn fetch(&self, mut fetch: Fetch) {
+        loop {
+            let request = ChunkRequest::new(Request::Read(fetch.request()));
+            let answer = self.port.ask_server(fetch.source(), request, CALL_TIMEOUT).await;
+            let Ok(Some(piece)) = answer else { return };
+            let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+            let reply = pb::ReadChunkReply {
+                version: piece.version,
+                copy_length: small(piece.copy_length),
+                offset: small(piece.offset),
+                checksums: piece.checksums,
+            };
+            if !matches!(fetch.take(&reply, &piece.bytes), Ok(false)) {
+                return;
+            }
         }
     }
 }

@@ -10,8 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_chunkserver::Piece;
-use mooseng_protocol::pb;
+use mooseng_chunkserver::{Piece, Request};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 
@@ -19,24 +18,28 @@ use crate::entropy::Rng;
 
 /// What is asked of a chunkserver.
 #[derive(Clone, Debug)]
-pub(crate) enum ChunkRequest {
-    Write(pb::WriteChunkRequest, Bytes),
-    Sync(pb::SyncChunkRequest),
-    Truncate(pb::TruncateChunkRequest),
-    Read(pb::ReadChunkRequest),
+pub(crate) struct ChunkRequest {
+    pub(crate) what: Request,
+    /// Of a write.
+    pub(crate) payload: Bytes,
 }
 
 impl ChunkRequest {
+    /// One without a payload.
+    pub(crate) fn new(what: Request) -> Self {
+        Self { what, payload: Bytes::new() }
+    }
+
     /// For people.
     pub(crate) fn brief(&self) -> String {
-        match self {
-            Self::Write(it, bytes) => {
-                let (chunk, version, offset, count) = (it.chunk, it.version, it.offset, bytes.len());
+        match &self.what {
+            Request::Write(it) => {
+                let (chunk, version, offset, count) = (it.chunk, it.version, it.offset, self.payload.len());
                 format!("write c{chunk} v{version} {count} bytes at {offset}, sync {}", it.sync)
             }
-            Self::Sync(it) => format!("sync c{} v{}", it.chunk, it.version),
-            Self::Truncate(it) => format!("truncate c{} v{} to {}", it.chunk, it.version, it.length),
-            Self::Read(it) => format!("read c{} v{}", it.chunk, it.version),
+            Request::Sync(it) => format!("sync c{} v{}", it.chunk, it.version),
+            Request::Truncate(it) => format!("truncate c{} v{} to {}", it.chunk, it.version, it.length),
+            Request::Read(it) => format!("read c{} v{}", it.chunk, it.version),
         }
     }
 }

@@ -11,18 +11,18 @@ mod network;
 mod observe;
 mod shape;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_chunkserver::Piece;
+use mooseng_chunkserver::{Piece, fault};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_types::MasterId;
+use mooseng_types::{ChunkCause, MasterId};
 use prost::Message as _;
 
 use crate::client;
@@ -319,8 +319,8 @@ impl World {
             Event::ToServer { index, asker, request } => self.serve(index, asker, request),
             Event::FromServer { asker, result } => self.served(asker, result),
             Event::ForwardTimeout { index, incarnation, call } => {
-                let error = CallError::Unavailable { message: "fallen silent".into() };
-                self.served(Asker::Server { index, incarnation, call }, Err(error));
+                let silent = fault(ChunkCause::Silent, "no answer");
+                self.served(Asker::Server { index, incarnation, call }, Err(silent));
             }
             Event::SettleIdle { index } => self.settle_idle(index),
             Event::StartMaster { master } => self.start_master(master),
@@ -362,11 +362,10 @@ impl World {
 
     fn start_links(&mut self, index: u32) {
         let Some(engine) = self.servers.get(&index).and_then(|server| server.engine.clone()) else { return };
-        let number = Rc::new(Cell::new(0));
         for master in 1..=self.shape.masters() {
-            let (engine, number) = (Rc::clone(&engine), Rc::clone(&number));
+            let engine = Rc::clone(&engine);
             let task = self.spawn(Place::Server(index), |port| {
-                let link = Link { port: port.clone(), engine, index, master, number };
+                let link = Link { port: port.clone(), engine, master };
                 Task::new(port, link.run())
             });
             if let Some(server) = self.servers.get_mut(&index) {

@@ -1,4 +1,4 @@
-//! One copy of a chunk: who may touch it when, its open files, and the passage between clean and dirty.
+//! One copy of a chunk: what is known of it, who may touch it when, and what follows from an error.
 //!
 //! Two things guard a copy. Its mutex guards the state; a change (`write.rs`) holds it throughout. A read takes a
 //! [`ReadPermit`] under the mutex and reads without it: a change waits until no permit is out, a new permit waits while
@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mooseng_env::{DiskFile, disk::OpenMode};
-use mooseng_protocol::checksum;
+use mooseng_env::DiskFile;
 use mooseng_protocol::token::Token;
-use mooseng_types::{BLOCK_SIZE, BLOCKS_PER_CHUNK, CHUNK_SIZE, ChunkId, ChunkVersion};
+use mooseng_types::{BLOCK_SIZE, ChunkId, ChunkVersion};
 
 use super::disk::ChunkDisk;
 use super::error::StoreError;
-use super::sidecar::{Header, SIDECAR_SIZE, TABLE_OFFSET, decode_table, encode_table};
+use super::sidecar::Header;
+use crate::changes::Change;
 
 /// How long a change waits for readers of the copy.
 const READERS_WAIT: Duration = Duration::from_secs(2);
@@ -42,8 +42,12 @@ pub(super) struct State {
     /// Found dirty at start: writes under the lease of `version` may be lost, so none more may be added to them, nor any
     /// sync answer for them.
     pub(super) interrupted: bool,
+    /// Found dirty at some start, and not written anew as a whole since: other copies may have what this one has lost.
+    pub(super) in_doubt: bool,
     /// Found at start and not opened since: a process that was killed may have left a sidecar that is not durable.
-    untouched: bool,
+    pub(super) untouched: bool,
+    /// Counts the changes since the start.
+    pub(super) changes: u64,
     readers: u32,
     writers_waiting: u32,
     pub(super) open: Option<OpenCopy>,
@@ -55,8 +59,8 @@ pub(super) enum Phase {
     Absent,
     /// The copy is here.
     Present,
-    /// The copy was found damaged and moved aside. Not made again under the same lease: what was written would be a
-    /// hole.
+    /// The copy was found damaged and moved aside, now or before a start. Never made again by a write: what was written
+    /// before would be a hole. Only a fetched copy takes its place.
     Broken,
     /// Deleted, or never came to be. The store has forgotten this one.
     Gone,
@@ -82,10 +86,25 @@ pub(super) struct OpenCopy {
     pub(super) read_end: u64,
 }
 
+/// Whether the holder of a lease counts on what this copy got before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Follows {
+    /// It has written under an earlier version what no sync has covered, and will not write it again.
+    Unsynced,
+    /// It writes again whatever no sync has covered.
+    Nothing,
+}
+
 /// While it lives, the copy does not change.
 #[derive(Debug)]
 pub(crate) struct ReadPermit {
     chunk: Arc<Chunk>,
+}
+
+impl ReadPermit {
+    pub(super) fn chunk(&self) -> &Arc<Chunk> {
+        &self.chunk
+    }
 }
 
 impl Drop for ReadPermit {
@@ -103,11 +122,22 @@ pub(super) fn blocks(length: u64) -> usize {
 impl Chunk {
     /// A chunk that is to be made on `disk`.
     pub(super) fn absent(id: ChunkId, disk: Arc<ChunkDisk>) -> Self {
+        Self::without_copy(id, disk, Phase::Absent)
+    }
+
+    /// A chunk whose copy was moved aside before a start.
+    pub(super) fn broken(id: ChunkId, disk: Arc<ChunkDisk>) -> Self {
+        Self::without_copy(id, disk, Phase::Broken)
+    }
+
+    fn without_copy(id: ChunkId, disk: Arc<ChunkDisk>, phase: Phase) -> Self {
         let state = State {
-            phase: Phase::Absent,
+            phase,
             version: ChunkVersion::from_raw(0),
             interrupted: false,
+            in_doubt: false,
             untouched: false,
+            changes: 0,
             readers: 0,
             writers_waiting: 0,
             open: None,
@@ -130,8 +160,10 @@ impl Chunk {
             let mut state = chunk.lock();
             state.phase = Phase::Present;
             state.untouched = true;
-            chunk.set_version(&mut state, header.version);
             state.interrupted = header.dirty || header.interrupted;
+            state.in_doubt = header.dirty || header.in_doubt;
+            state.version = header.version;
+            chunk.publish(&state);
             if header.dirty {
                 let recovered = chunk.load(&mut state).map(drop);
                 match chunk.settle(&mut state, recovered) {
@@ -194,7 +226,7 @@ impl Chunk {
             self.turn.notify_all();
         }
         if state.readers > 0 {
-            return Err(StoreError::Busy { chunk: self.id, why: "a slow reader is at work, send it again" });
+            return Err(StoreError::Busy { chunk: self.id, why: "a slow reader is at work" });
         }
         Ok(state)
     }
@@ -210,10 +242,26 @@ impl Chunk {
         ReadPermit { chunk: Arc::clone(self) }
     }
 
+    /// Takes on the version of a lease. An interruption of an earlier one is over: whoever has the new one knows of it,
+    /// or has lost nothing by it.
     pub(super) fn set_version(&self, state: &mut State, version: ChunkVersion) {
         state.interrupted &= state.version == version;
         state.version = version;
-        self.published.store(PRESENT | u64::from(version.raw()), Ordering::Release);
+        self.publish(state);
+    }
+
+    /// The copy is in doubt no more, which the masters will want to know.
+    pub(super) fn settle_doubt(&self, state: &mut State) {
+        if std::mem::take(&mut state.in_doubt) {
+            self.publish(state);
+            let change = Change::Here { version: state.version, in_doubt: false };
+            self.disk.changes.note(self.id, change);
+        }
+    }
+
+    pub(super) fn publish(&self, state: &State) {
+        let doubt = if state.in_doubt { IN_DOUBT } else { 0 };
+        self.published.store(PRESENT | doubt | u64::from(state.version.raw()), Ordering::Release);
     }
 
     pub(super) fn unpublish(&self) {
@@ -229,8 +277,7 @@ impl Chunk {
     pub(super) fn admit_present(&self, state: &State) -> Result<(), StoreError> {
         let chunk = self.id;
         if self.disk.failed() {
-            let source = std::io::Error::other("out of use since an earlier error");
-            return Err(StoreError::Disk { chunk, path: self.disk.root().to_owned(), source });
+            return Err(self.disk_fails(std::io::Error::other("out of use since an earlier error")));
         }
         match state.phase {
             Phase::Present => Ok(()),
@@ -240,8 +287,14 @@ impl Chunk {
         }
     }
 
-    /// Refuses a token of another time: the copy must have seen the lease before, and none after.
-    pub(super) fn admit_lease(&self, state: &State, token: &Token) -> Result<(), StoreError> {
+    /// Refuses a token of another time: the copy must have seen the lease before, and none after. A copy that may have lost
+    /// what was written under one takes no more under that one, nor under a later one that counts on it.
+    pub(super) fn admit_lease(
+        &self,
+        state: &State,
+        token: &Token,
+        follows: Follows,
+    ) -> Result<(), StoreError> {
         let (chunk, have) = (self.id, state.version);
         if have < token.base_version {
             return Err(StoreError::Stale { chunk, have, need: token.base_version });
@@ -249,7 +302,7 @@ impl Chunk {
         if have > token.version {
             return Err(StoreError::Fenced { chunk, have, lease: token.version });
         }
-        if have == token.version && state.interrupted {
+        if state.interrupted && (have == token.version || follows == Follows::Unsynced) {
             return Err(StoreError::Interrupted { chunk, version: have });
         }
         Ok(())
@@ -263,6 +316,11 @@ impl Chunk {
     ) -> Result<T, StoreError> {
         match &result {
             Err(StoreError::Broken { why, .. }) if state.phase == Phase::Present => {
+                // With the whole disk gone, every copy looks broken.
+                if let Err(source) = self.disk.check_mark() {
+                    self.disk.fail(&source);
+                    return Err(self.disk_fails(source));
+                }
                 state.phase = Phase::Broken;
                 state.open = None;
                 self.unpublish();
@@ -276,212 +334,31 @@ impl Chunk {
         result
     }
 
+    /// What follows from an error of a read that was made without the lock. The caller has no permit any more.
+    pub(crate) fn read_failed(self: &Arc<Self>, source: std::io::Error) -> StoreError {
+        self.settle_unlocked(self.disk.trouble(self.id, source))
+    }
+
+    pub(super) fn settle_unlocked(self: &Arc<Self>, error: StoreError) -> StoreError {
+        let mut state = match self.lock_to_change() {
+            Ok(state) => state,
+            // The next one who reads finds it again.
+            Err(busy) => return busy,
+        };
+        match self.settle::<()>(&mut state, Err(error)) {
+            Err(error) => error,
+            Ok(()) => StoreError::NotFound { chunk: self.id },
+        }
+    }
+
     pub(super) fn io(&self) -> impl Fn(std::io::Error) -> StoreError + '_ {
         |source| self.disk.trouble(self.id, source)
     }
 
-    /// The open copy; opens it where it is not.
-    pub(super) fn opened<'a>(
-        self: &Arc<Self>,
-        state: &'a mut State,
-        now: Duration,
-    ) -> Result<&'a mut OpenCopy, StoreError> {
-        self.touch(now);
-        if state.open.is_none() {
-            self.load(state)?;
-            self.disk.opened(self);
-        }
-        state.open.as_mut().ok_or(StoreError::NotFound { chunk: self.id })
-    }
-
-    /// Opens the files and believes the sidecar, or makes the checksums anew where it says that it cannot be believed.
-    fn load(&self, state: &mut State) -> Result<(), StoreError> {
-        let broken = |why: String| StoreError::Broken { chunk: self.id, why };
-        let meta = self.disk.disk.open(&self.disk.meta_path(self.id), OpenMode::Read).map_err(self.io())?;
-        let header = self.disk.read_header(self.id, &*meta).map_err(self.io())?.map_err(broken)?;
-        if state.untouched {
-            meta.sync_data().map_err(|source| self.failed_sync(source))?;
-            state.untouched = false;
-        }
-        let data = self.disk.disk.open(&self.disk.data_path(self.id), OpenMode::Write).map_err(self.io())?;
-        let length = data.len().map_err(self.io())?;
-        if length > CHUNK_SIZE {
-            return Err(broken(format!("the data file has {length} bytes, more than a chunk")));
-        }
-        if !header.dirty && length != u64::from(header.length) {
-            let why = format!("the data file has {length} bytes, the sidecar says {}", header.length);
-            return Err(broken(why));
-        }
-        let mut copy = OpenCopy {
-            data,
-            length,
-            table: Vec::with_capacity(BLOCKS_PER_CHUNK as usize),
-            dirty: header.dirty,
-            changes: u64::from(header.dirty),
-            synced: 0,
-            last_write: Duration::ZERO,
-            cold_range: (0, 0),
-            read_end: 0,
-        };
-        let mut table = vec![0; 4 * blocks(length)];
-        let read = meta.read_exact_at(&mut table, TABLE_OFFSET);
-        if !header.dirty && read.is_ok() && crc32c::crc32c(&table) == header.table_crc {
-            copy.table.extend(decode_table(&table));
-        } else {
-            self.recover(&mut copy, header.version, state.interrupted)?;
-        }
-        state.open = Some(copy);
-        Ok(())
-    }
-
-    /// Makes the checksums of a copy anew from its data and stores them.
-    fn recover(
-        &self,
-        copy: &mut OpenCopy,
-        version: ChunkVersion,
-        interrupted: bool,
-    ) -> Result<(), StoreError> {
-        let mut block = vec![0; BLOCK_SIZE as usize];
-        for index in 0..blocks(copy.length) {
-            let crc = self.checksum_on_disk(copy, index, &mut block)?;
-            copy.table.push(crc);
-        }
-        copy.data.sync_data().map_err(self.io())?;
-        copy.synced = copy.changes;
-        match self.store_clean(copy, version, interrupted) {
-            // The copy stays dirty on a full disk. Its data is there and synced, and can be read.
-            Err(StoreError::NoSpace { .. }) => {}
-            stored => stored?,
-        }
-        self.published.fetch_or(IN_DOUBT, Ordering::AcqRel);
-        tracing::info!(chunk = %self.id, length = copy.length, "copy recovered, its last writes are in doubt");
-        Ok(())
-    }
-
-    /// Reads a block into `into` and returns its checksum.
-    pub(super) fn checksum_on_disk(
-        &self,
-        copy: &OpenCopy,
-        index: usize,
-        into: &mut [u8],
-    ) -> Result<u32, StoreError> {
-        let start = index as u64 * BLOCK_SIZE;
-        let length = usize::try_from((copy.length - start).min(BLOCK_SIZE)).unwrap_or(0);
-        copy.data.read_exact_at(&mut into[..length], start).map_err(self.io())?;
-        Ok(checksum::of_piece(self.id, index as u32, &into[..length]))
-    }
-
-    /// Makes the files of a new copy, dirty from its first byte. They are durable before the first write is answered: a
-    /// copy that vanished with the power would be made anew by the next write under the same lease, without the first.
-    pub(super) fn create(
-        self: &Arc<Self>,
-        state: &mut State,
-        version: ChunkVersion,
-        now: Duration,
-    ) -> Result<(), StoreError> {
-        if self.disk.room() == 0 {
-            state.phase = Phase::Gone;
-            return Err(StoreError::NoSpace { chunk: self.id });
-        }
-        let made = self.make_files(version);
-        match made {
-            Ok((data, meta)) => {
-                let durable =
-                    meta.sync_data().and_then(|()| self.disk.disk.sync_dir(&self.disk.directory(self.id)));
-                if let Err(source) = durable {
-                    state.phase = Phase::Gone;
-                    return Err(self.failed_sync(source));
-                }
-                state.phase = Phase::Present;
-                state.open = Some(OpenCopy {
-                    data,
-                    length: 0,
-                    table: Vec::with_capacity(BLOCKS_PER_CHUNK as usize),
-                    dirty: true,
-                    changes: 1,
-                    synced: 0,
-                    last_write: now,
-                    cold_range: (0, 0),
-                    read_end: 0,
-                });
-                self.set_version(state, version);
-                self.touch(now);
-                self.disk.count_copy();
-                self.disk.opened(self);
-                Ok(())
-            }
-            Err(error) => {
-                let error = self.disk.trouble(self.id, error);
-                if matches!(error, StoreError::Broken { .. }) {
-                    self.disk.move_aside(self.id, "files of an unknown copy are in the place of a new one");
-                } else {
-                    // Best effort: what is left over is found and moved aside at the next start.
-                    drop(self.disk.remove_if_there(&self.disk.meta_path(self.id)));
-                    drop(self.disk.remove_if_there(&self.disk.data_path(self.id)));
-                }
-                state.phase = Phase::Gone;
-                Err(error)
-            }
-        }
-    }
-
-    fn make_files(&self, version: ChunkVersion) -> std::io::Result<(Arc<dyn DiskFile>, Arc<dyn DiskFile>)> {
-        let data = self.disk.disk.open(&self.disk.data_path(self.id), OpenMode::CreateNew)?;
-        let meta = self.disk.disk.open(&self.disk.meta_path(self.id), OpenMode::CreateNew)?;
-        meta.write_all_at(&self.header(version, true, &[], 0).encode(), 0)?;
-        meta.set_len(SIDECAR_SIZE)?;
-        Ok((data, meta))
-    }
-
-    pub(super) fn header(&self, version: ChunkVersion, dirty: bool, table: &[u8], length: u64) -> Header {
-        Header {
-            chunk: self.id,
-            version,
-            cluster: self.disk.cluster,
-            dirty,
-            interrupted: false,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            table_crc: crc32c::crc32c(table),
-        }
-    }
-
-    /// Prepares the copy for a change under the lease of `version`: the header on the disk says dirty and has the
-    /// version before the first byte changes.
-    pub(super) fn make_dirty(&self, state: &mut State, version: ChunkVersion) -> Result<(), StoreError> {
-        let adopted = state.version != version;
-        let Some(copy) = state.open.as_mut() else { return Err(StoreError::NotFound { chunk: self.id }) };
-        if copy.dirty && !adopted {
-            return Ok(());
-        }
-        let meta = self.disk.disk.open(&self.disk.meta_path(self.id), OpenMode::Write).map_err(self.io())?;
-        meta.write_all_at(&self.header(version, true, &[], 0).encode(), 0).map_err(self.io())?;
-        meta.sync_data().map_err(|source| self.failed_sync(source))?;
-        copy.dirty = true;
-        self.set_version(state, version);
-        Ok(())
-    }
-
-    /// A failed sync is the end of the disk, whatever the error's kind: what is on it is not known any more.
-    pub(super) fn failed_sync(&self, source: std::io::Error) -> StoreError {
+    /// An error that is the end of the disk, whatever its kind. A failed sync is one: what is on the disk is not known
+    /// any more.
+    pub(super) fn disk_fails(&self, source: std::io::Error) -> StoreError {
         StoreError::Disk { chunk: self.id, path: self.disk.root().to_owned(), source }
-    }
-
-    /// Stores table and clean header, durably. The data has been synced. That the lease was `interrupted` stays known, also
-    /// over a further start, until a later one writes.
-    pub(super) fn store_clean(
-        &self,
-        copy: &mut OpenCopy,
-        version: ChunkVersion,
-        interrupted: bool,
-    ) -> Result<(), StoreError> {
-        let table = encode_table(&copy.table);
-        let meta = self.disk.disk.open(&self.disk.meta_path(self.id), OpenMode::Write).map_err(self.io())?;
-        meta.write_all_at(&table, TABLE_OFFSET).map_err(self.io())?;
-        let header = Header { interrupted, ..self.header(version, false, &table, copy.length) };
-        meta.write_all_at(&header.encode(), 0).map_err(self.io())?;
-        meta.sync_data().map_err(|source| self.failed_sync(source))?;
-        copy.dirty = false;
-        Ok(())
     }
 
     /// Closes the files of a copy that nobody is using; `false` if somebody is, or if it is dirty.

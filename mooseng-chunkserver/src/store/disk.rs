@@ -1,10 +1,10 @@
 //! One disk of chunks: its directories, its room, what is found there at start, and the end of a disk that fails.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use mooseng_env::{Disk, DiskFile, disk::OpenMode};
 use mooseng_types::{ChunkId, ClusterId};
@@ -13,6 +13,7 @@ use super::chunk::Chunk;
 use super::error::StoreError;
 use super::sidecar::{HEADER_SIZE, Header};
 use crate::changes::{Change, Changes};
+use crate::identity::IDENTITY_FILE;
 
 /// Open files are the scarce thing: this many copies stay open on one disk, the longest unused ones are closed first.
 const OPEN_MAX: usize = 2048;
@@ -21,6 +22,8 @@ const OPEN_MAX: usize = 2048;
 const INCOMING: &str = "incoming";
 /// The directory of copies that could not be believed.
 const DAMAGED: &str = "damaged";
+/// What the name of a file in `damaged/` ends with once its chunk has been made good or given up.
+const SETTLED: &str = "old";
 
 /// One disk of chunks.
 #[derive(Debug)]
@@ -31,13 +34,23 @@ pub(crate) struct ChunkDisk {
     reserve_bytes: u64,
     pub(super) changes: Arc<Changes>,
     failed: AtomicBool,
+    mark: OnceLock<Mark>,
     total_bytes: AtomicU64,
     free_bytes: AtomicU64,
     copies: AtomicU64,
     moved_aside: AtomicU64,
     incoming: AtomicU64,
+    /// Chunks of which there is something in `damaged/` that nothing has made good.
+    broken: Mutex<BTreeSet<ChunkId>>,
     /// A copy has its disk, so the disk does not keep the copy; the store's index does.
     open: Mutex<HashMap<ChunkId, Weak<Chunk>>>,
+}
+
+/// What tells a disk from another one that has come into its place, and from an empty mount point.
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    identity: Vec<u8>,
+    device: u64,
 }
 
 /// What a sidecar found at start says of its copy.
@@ -62,17 +75,21 @@ impl ChunkDisk {
             reserve_bytes,
             changes,
             failed: AtomicBool::new(false),
+            mark: OnceLock::new(),
             total_bytes: AtomicU64::new(0),
             free_bytes: AtomicU64::new(0),
             copies: AtomicU64::new(0),
             moved_aside: AtomicU64::new(0),
             incoming: AtomicU64::new(0),
+            broken: Mutex::default(),
             open: Mutex::default(),
         }
     }
 
     /// Makes the directories that are missing and looks how much room there is.
     pub(super) fn prepare(&self) -> io::Result<()> {
+        let mark = self.read_mark()?;
+        self.mark.get_or_init(|| mark);
         for low in 0..=255 {
             self.disk.create_dir_all(&self.root.join(format!("{low:02x}")))?;
         }
@@ -83,9 +100,28 @@ impl ChunkDisk {
         for left in self.disk.list(&self.root.join(INCOMING))? {
             self.disk.remove(&left)?;
         }
-        let moved_aside = self.disk.list(&self.root.join(DAMAGED))?.len() as u64;
-        self.moved_aside.store(moved_aside, Ordering::Relaxed);
-        self.refresh_space()
+        let aside = self.disk.list(&self.root.join(DAMAGED))?;
+        self.moved_aside.store(aside.len() as u64, Ordering::Relaxed);
+        *self.lock_broken() = aside.iter().filter_map(|path| aside_name(path)).collect();
+        self.measure()
+    }
+
+    fn read_mark(&self) -> io::Result<Mark> {
+        let identity = self.disk.read_whole(&self.root.join(IDENTITY_FILE))?;
+        Ok(Mark { identity, device: self.disk.device(&self.root)? })
+    }
+
+    /// Whether the disk that was there at start is still there.
+    pub(super) fn check_mark(&self) -> io::Result<()> {
+        let now = match self.read_mark() {
+            // Says nothing about the disk.
+            Err(error) if out_of_files(&error) => return Ok(()),
+            now => now?,
+        };
+        match self.mark.get() {
+            Some(mark) if *mark != now => Err(io::Error::other("another disk is in its place")),
+            _ => Ok(()),
+        }
     }
 
     /// The disk's directory.
@@ -114,8 +150,15 @@ impl ChunkDisk {
         free.saturating_sub(self.reserve_bytes.min(total / 20))
     }
 
-    /// Looks how much room there is. May block where the disk hangs.
-    pub(crate) fn refresh_space(&self) -> io::Result<()> {
+    /// Looks whether the disk is there and how much room it has; one that does not say so is out of use. May block where
+    /// the disk hangs.
+    pub(crate) fn look(&self) {
+        if let Err(error) = self.check_mark().and_then(|()| self.measure()) {
+            self.fail(&error);
+        }
+    }
+
+    fn measure(&self) -> io::Result<()> {
         let (total, free) = self.disk.space(&self.root)?;
         self.total_bytes.store(total, Ordering::Relaxed);
         self.free_bytes.store(free, Ordering::Relaxed);
@@ -149,7 +192,6 @@ impl ChunkDisk {
     /// disk's end.
     pub(crate) fn trouble(&self, chunk: ChunkId, source: io::Error) -> StoreError {
         use io::ErrorKind::{AlreadyExists, NotFound, QuotaExceeded, StorageFull, UnexpectedEof};
-        let open_files_used_up = [libc::EMFILE, libc::ENFILE].map(Some).contains(&source.raw_os_error());
         match source.kind() {
             StorageFull | QuotaExceeded => StoreError::NoSpace { chunk },
             NotFound => StoreError::Broken { chunk, why: "a file of it is missing".into() },
@@ -157,9 +199,23 @@ impl ChunkDisk {
             AlreadyExists => {
                 StoreError::Broken { chunk, why: "files of an unknown copy are in its place".into() }
             }
-            _ if open_files_used_up => StoreError::Busy { chunk, why: "the process has too many open files" },
+            _ if out_of_files(&source) => {
+                StoreError::Busy { chunk, why: "the process has too many open files" }
+            }
             _ => StoreError::Disk { chunk, path: self.root.clone(), source },
         }
+    }
+
+    /// The same for files that are made out of sight, in a directory that is there unless the disk is not.
+    pub(super) fn trouble_out_of_sight(&self, chunk: ChunkId, source: io::Error) -> StoreError {
+        let error = match source.kind() {
+            io::ErrorKind::NotFound => StoreError::Disk { chunk, path: self.root.clone(), source },
+            _ => self.trouble(chunk, source),
+        };
+        if let StoreError::Disk { source, .. } = &error {
+            self.fail(source);
+        }
+        error
     }
 
     /// The directory of a copy's files.
@@ -194,21 +250,66 @@ impl ChunkDisk {
         }
     }
 
-    /// Moves what there is of a copy to `damaged/`, under names never used before, and reports the copy lost.
+    /// Moves what there is of a copy to `damaged/`, under names never used before, and reports the copy lost. From now on,
+    /// over starts too, the chunk is broken here.
     pub(super) fn move_aside(&self, chunk: ChunkId, why: &str) {
-        let number = self.moved_aside.fetch_add(1, Ordering::Relaxed);
-        for (path, extension) in [(self.data_path(chunk), "data"), (self.meta_path(chunk), "meta")] {
-            let aside = self.root.join(DAMAGED).join(format!("{:016x}.{number}.{extension}", chunk.raw()));
-            match self.disk.rename(&path, &aside) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => self.fail(&error),
-                _ => {}
-            }
-        }
+        self.lock_broken().insert(chunk);
+        self.put_aside(chunk, "");
         tracing::error!(
             %chunk, why, disk = %self.root.display(),
             "copy is damaged, moved aside and reported lost; readers take another copy"
         );
         self.changes.note(chunk, Change::Lost);
+    }
+
+    /// Moves a copy aside of which another disk of this server has one as good.
+    pub(super) fn move_surplus_aside(&self, chunk: ChunkId) {
+        self.put_aside(chunk, &format!(".{SETTLED}"));
+        tracing::error!(%chunk, disk = %self.root.display(), "a second copy on this server, moved aside");
+    }
+
+    fn put_aside(&self, chunk: ChunkId, suffix: &str) {
+        let number = self.moved_aside.fetch_add(1, Ordering::Relaxed);
+        let damaged = self.root.join(DAMAGED);
+        for (path, extension) in [(self.data_path(chunk), "data"), (self.meta_path(chunk), "meta")] {
+            let aside = damaged.join(format!("{:016x}.{number}.{extension}{suffix}", chunk.raw()));
+            match self.disk.rename(&path, &aside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => self.fail(&error),
+                _ => {}
+            }
+        }
+        // What was moved must be known as broken at the next start as well.
+        if let Err(error) = self.disk.sync_dir(&damaged) {
+            self.fail(&error);
+        }
+    }
+
+    /// The chunks that are broken here.
+    pub(super) fn broken(&self) -> Vec<ChunkId> {
+        self.lock_broken().iter().copied().collect()
+    }
+
+    /// The chunk has been made good or given up: what lies in `damaged/` of it is for people only.
+    pub(super) fn forget_broken(&self, chunk: ChunkId) {
+        if !self.lock_broken().remove(&chunk) {
+            return;
+        }
+        let damaged = self.root.join(DAMAGED);
+        let renamed = self.disk.list(&damaged).and_then(|aside| {
+            for path in aside.iter().filter(|path| aside_name(path) == Some(chunk)) {
+                let mut settled = path.clone().into_os_string();
+                settled.push(format!(".{SETTLED}"));
+                self.disk.rename(path, Path::new(&settled))?;
+            }
+            self.disk.sync_dir(&damaged)
+        });
+        if let Err(error) = renamed {
+            tracing::warn!(%chunk, %error, "still taken for broken at the next start, unless a copy is here then");
+        }
+    }
+
+    fn lock_broken(&self) -> MutexGuard<'_, BTreeSet<ChunkId>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks through the directories: the copies whose header can be believed; all others are moved aside.
@@ -230,13 +331,15 @@ impl ChunkDisk {
                 self.disk.sync_dir(&self.root.join(format!("{low:02x}")))?;
             }
             for (chunk, seen) in names {
-                match seen {
-                    (true, true) => match self.believe(chunk)? {
-                        Ok(header) => found.push(Found { chunk, header }),
-                        Err(why) => self.move_aside(chunk, &why),
-                    },
-                    (true, false) => self.move_aside(chunk, "the sidecar is missing"),
-                    _ => self.move_aside(chunk, "the data file is missing"),
+                let header = match seen {
+                    (true, true) => self.believe(chunk)?,
+                    (true, false) => Err("the sidecar is missing".into()),
+                    _ => Err("the data file is missing".into()),
+                };
+                match header {
+                    Ok(header) => found.push(Found { chunk, header }),
+                    Err(_) if seen.0 && self.never_written(chunk)? => self.remove_unmade(chunk)?,
+                    Err(why) => self.move_aside(chunk, &why),
                 }
             }
         }
@@ -247,6 +350,18 @@ impl ChunkDisk {
     fn believe(&self, chunk: ChunkId) -> io::Result<Result<Header, String>> {
         let file = self.disk.open(&self.meta_path(chunk), OpenMode::Read)?;
         self.read_header(chunk, &*file)
+    }
+
+    /// Whether a data file without a sidecar to believe is what is left of the making of a copy: bytes come into it only
+    /// when both are durable.
+    fn never_written(&self, chunk: ChunkId) -> io::Result<bool> {
+        self.disk.open(&self.data_path(chunk), OpenMode::Read)?.is_empty()
+    }
+
+    fn remove_unmade(&self, chunk: ChunkId) -> io::Result<()> {
+        tracing::info!(%chunk, disk = %self.root.display(), "a copy that was never made is removed");
+        self.remove_if_there(&self.meta_path(chunk))?;
+        self.remove_if_there(&self.data_path(chunk))
     }
 
     pub(super) fn read_header(
@@ -308,6 +423,19 @@ impl ChunkDisk {
     fn lock_open(&self) -> MutexGuard<'_, HashMap<ChunkId, Weak<Chunk>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the process, not the disk, is in the way.
+fn out_of_files(error: &io::Error) -> bool {
+    [libc::EMFILE, libc::ENFILE].map(Some).contains(&error.raw_os_error())
+}
+
+/// Which chunk a file in `damaged/` says is broken; `None` if it says so no more.
+fn aside_name(path: &Path) -> Option<ChunkId> {
+    let mut parts = path.file_name()?.to_str()?.split('.');
+    let chunk = u64::from_str_radix(parts.next()?, 16).ok().map(ChunkId::from_raw)?;
+    let kept = parts.next()?.parse::<u64>().is_ok() && ["data", "meta"].contains(&parts.next()?);
+    (kept && parts.next().is_none()).then_some(chunk)
 }
 
 /// Which chunk a file name stands for, and whether for its data (or its sidecar).

@@ -4,10 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkId, ChunkVersion, FsError};
-
-/// The beginning of the message that tells a sender to send the same bytes once more.
-pub(crate) const DAMAGED_ON_THE_WAY: &str = "damaged on the way";
+use mooseng_types::{ChunkCause, ChunkId, ChunkVersion};
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +52,7 @@ pub enum StoreError {
         chunk: ChunkId,
     },
     /// The bytes that arrived are not those that were sent.
-    #[error("{DAMAGED_ON_THE_WAY}: {chunk}, send it again")]
+    #[error("{chunk}: damaged on the way, send it again")]
     DamagedOnTheWay {
         /// Which chunk.
         chunk: ChunkId,
@@ -78,6 +75,12 @@ pub enum StoreError {
         /// How.
         source: io::Error,
     },
+    /// Every disk of the server is out of use.
+    #[error("{chunk}: every disk of the server has failed")]
+    NoDisk {
+        /// Which chunk.
+        chunk: ChunkId,
+    },
     /// Not now: the same request may succeed in a moment.
     #[error("{chunk}: {why}")]
     Busy {
@@ -96,18 +99,30 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// What an asker is told; `None` for a request that will never be done, here or elsewhere.
+    fn cause(&self) -> Option<ChunkCause> {
+        Some(match self {
+            Self::NotFound { .. } => ChunkCause::NoCopy,
+            Self::Stale { .. } => ChunkCause::Stale,
+            Self::Fenced { .. } => ChunkCause::Fenced,
+            Self::Interrupted { .. } => ChunkCause::Interrupted,
+            Self::NoSpace { .. } => ChunkCause::Full,
+            Self::DamagedOnTheWay { .. } => ChunkCause::Garbled,
+            Self::Broken { .. } => ChunkCause::Damaged,
+            Self::Disk { .. } | Self::NoDisk { .. } => ChunkCause::DiskFailed,
+            Self::Busy { .. } => ChunkCause::Busy,
+            Self::Invalid { .. } => return None,
+        })
+    }
+}
+
 impl From<StoreError> for CallError {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NotFound { .. } => FsError::NotFound.into(),
-            StoreError::Stale { .. } | StoreError::Interrupted { .. } => FsError::Stale.into(),
-            StoreError::Fenced { .. } => FsError::LeaseLost.into(),
-            StoreError::NoSpace { .. } => FsError::NoSpace.into(),
-            StoreError::Broken { .. } | StoreError::Disk { .. } => FsError::Io.into(),
-            StoreError::DamagedOnTheWay { .. } | StoreError::Invalid { .. } => {
-                Self::Rejected { message: error.to_string() }
-            }
-            StoreError::Busy { .. } => Self::Unavailable { message: error.to_string() },
+        let message = error.to_string();
+        match error.cause() {
+            Some(cause) => Self::Chunk { server: None, cause, message },
+            None => Self::Rejected { message },
         }
     }
 }

@@ -19,6 +19,21 @@ const ZERO_COPY_MIN: u64 = BLOCK_SIZE;
 /// wait.
 const HOT: Duration = Duration::from_secs(1);
 
+/// What is to be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadRequest {
+    /// The copy must be at least this new.
+    pub(crate) oldest: ChunkVersion,
+    /// Where the bytes begin.
+    pub(crate) offset: u64,
+    /// How many they are, at most [`READ_MAX`].
+    pub(crate) length: u64,
+    /// To be verified here, whatever the length.
+    pub(crate) verify: bool,
+    /// Only of a copy that has lost nothing of what was written under its lease.
+    pub(crate) intact: bool,
+}
+
 /// The answer to a read.
 #[derive(Debug)]
 pub(crate) struct ReadAnswer {
@@ -52,7 +67,8 @@ pub(crate) enum ReadBytes {
     Nothing,
 }
 
-/// Bytes of a data file that will not change as long as this lives.
+/// Bytes of a data file that will not change as long as this lives: from the decision to send them until the receiver has
+/// taken them, since a socket refers to the file's own pages.
 #[derive(Debug)]
 pub(crate) struct FileBytes {
     /// The data file.
@@ -61,7 +77,18 @@ pub(crate) struct FileBytes {
     pub(crate) offset: u64,
     /// How many they are.
     pub(crate) length: usize,
-    _permit: ReadPermit,
+    permit: ReadPermit,
+}
+
+impl FileBytes {
+    /// The file did not give them: draws the consequences for the copy or its disk.
+    pub(crate) fn failed(self, source: std::io::Error) -> StoreError {
+        let chunk = Arc::clone(self.permit.chunk());
+        drop(self);
+        let error = chunk.read_failed(source);
+        tracing::error!(%error, "a copy's file does not give its bytes");
+        error
+    }
 }
 
 /// What is to be read, decided under the copy's lock.
@@ -80,62 +107,56 @@ struct Plan {
 }
 
 impl Chunk {
-    /// Reads at most [`READ_MAX`] bytes at `offset` from a copy that is at least as new as `oldest`.
+    /// Reads from a copy. What is not verified here, the receiver verifies.
     pub(crate) fn read(
         self: &Arc<Self>,
         now: Duration,
-        oldest: ChunkVersion,
-        offset: u64,
-        length: u64,
+        request: &ReadRequest,
         buffers: &Arc<BufferPool>,
     ) -> Result<ReadAnswer, StoreError> {
         let chunk = self.id();
-        if length > READ_MAX || offset > CHUNK_SIZE {
+        if request.length > READ_MAX || request.offset > CHUNK_SIZE {
             return Err(StoreError::Invalid { chunk, what: "the read is too long or beyond the chunk" });
         }
         let plan = {
             let mut state = self.lock_to_read();
-            let plan = self.plan(&mut state, now, oldest, offset, length);
+            let plan = self.plan(&mut state, now, request);
             self.settle(&mut state, plan)?
         };
         let (from, to) = plan.asked;
         if from >= to {
             return Ok(plan.answer(from, vec![], ReadBytes::Nothing));
         }
-        if length >= ZERO_COPY_MIN && !plan.hot && plan.file.fd().is_some() {
+        let exact = request.length < ZERO_COPY_MIN;
+        if !exact && !request.verify && !plan.hot && plan.file.fd().is_some() {
             return Ok(plan.unread());
         }
-        match plan.read_and_verify(buffers, length < ZERO_COPY_MIN) {
-            Ok(answer) => Ok(answer),
-            Err(reason) => {
-                let error = match reason {
-                    ReadFailure::Io(source) => self.disk.trouble(chunk, source),
-                    ReadFailure::Mismatch(block) => {
-                        let why = format!("block {block} does not match its checksum");
-                        StoreError::Broken { chunk, why }
-                    }
-                };
-                // The permit went with the plan, or this would wait for itself.
-                let mut state = self.lock_to_change()?;
-                self.settle(&mut state, Err(error))
+        // The permit goes with the plan, or what follows from an error would wait for itself.
+        plan.read_and_verify(buffers, exact).map_err(|reason| match reason {
+            ReadFailure::Io(source) => self.read_failed(source),
+            ReadFailure::Mismatch(block) => {
+                let why = format!("block {block} does not match its checksum");
+                self.settle_unlocked(StoreError::Broken { chunk, why })
             }
-        }
+        })
     }
 
     fn plan(
         self: &Arc<Self>,
         state: &mut State,
         now: Duration,
-        oldest: ChunkVersion,
-        offset: u64,
-        length: u64,
+        request: &ReadRequest,
     ) -> Result<Plan, StoreError> {
+        let ReadRequest { oldest, offset, length, .. } = *request;
         let chunk = self.id();
         self.admit_present(state)?;
         if state.version < oldest {
             return Err(StoreError::Stale { chunk, have: state.version, need: oldest });
         }
         let version = state.version;
+        if request.intact && state.interrupted {
+            return Err(StoreError::Interrupted { chunk, version });
+        }
         let copy = self.opened(state, now)?;
         let from = offset.min(copy.length);
         let to = (offset + length).min(copy.length);
@@ -173,7 +194,7 @@ impl Plan {
             copy_length: self.copy_length,
             offset,
             checksums: self.checksums,
-            bytes: ReadBytes::File(FileBytes { file: self.file, offset, length, _permit: self.permit }),
+            bytes: ReadBytes::File(FileBytes { file: self.file, offset, length, permit: self.permit }),
         }
     }
 

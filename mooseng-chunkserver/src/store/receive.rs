@@ -19,6 +19,8 @@ pub(crate) struct Incoming {
     data: Arc<dyn DiskFile>,
     length: u64,
     table: Vec<u32>,
+    /// Those of the copy at hand, when the fetch began.
+    changes: u64,
 }
 
 impl Incoming {
@@ -29,8 +31,10 @@ impl Incoming {
         }
         let number = chunk.disk.next_incoming();
         let path = chunk.disk.incoming_path(chunk.id(), number, "data");
-        let data = chunk.disk.disk.open(&path, OpenMode::CreateNew).map_err(chunk.io())?;
-        Ok(Self { chunk, number, data, length: 0, table: Vec::new() })
+        let data = chunk.disk.disk.open(&path, OpenMode::CreateNew);
+        let data = data.map_err(|source| chunk.disk.trouble_out_of_sight(chunk.id(), source))?;
+        let changes = chunk.lock().changes;
+        Ok(Self { chunk, number, data, length: 0, table: Vec::new(), changes })
     }
 
     /// Bytes received so far.
@@ -49,7 +53,7 @@ impl Incoming {
         if !checksum::matches(chunk, self.length, bytes, checksums) {
             return Err(StoreError::DamagedOnTheWay { chunk });
         }
-        self.data.write_all_at(bytes, self.length).map_err(self.chunk.io())?;
+        self.data.write_all_at(bytes, self.length).map_err(|source| self.trouble(source))?;
         self.data.start_writeback(self.length, bytes.len() as u64);
         self.table.extend_from_slice(checksums);
         self.length = end;
@@ -57,39 +61,56 @@ impl Incoming {
         Ok(())
     }
 
-    /// Gives the copy its place, durably, with `version`. A copy that is already here and as new stays instead.
-    pub(crate) fn publish(self, version: ChunkVersion) -> Result<(), StoreError> {
+    /// Gives the copy its place, durably, with `version`. A copy that is already here and as new stays instead; with
+    /// `replace`, not if it is of the same version and in doubt.
+    pub(crate) fn publish(self, version: ChunkVersion, replace: bool) -> Result<(), StoreError> {
         debug_assert_eq!(self.table.len(), blocks(self.length), "a checksum for each block");
-        let chunk = &self.chunk;
-        let disk = &chunk.disk;
-        let table = encode_table(&self.table);
-        let meta_path = disk.incoming_path(chunk.id(), self.number, "meta");
-        let meta = disk.disk.open(&meta_path, OpenMode::CreateNew).map_err(chunk.io())?;
-        meta.set_len(SIDECAR_SIZE).map_err(chunk.io())?;
-        meta.write_all_at(&table, TABLE_OFFSET).map_err(chunk.io())?;
-        let header = chunk.header(version, false, &table, self.length);
-        meta.write_all_at(&header.encode(), 0).map_err(chunk.io())?;
+        let (chunk, disk) = (&self.chunk, &self.chunk.disk);
+        let meta = self.write_sidecar(version).map_err(|source| self.trouble(source))?;
         let mut state = chunk.lock_to_change()?;
         if state.phase == Phase::Gone {
             return Err(StoreError::Busy { chunk: chunk.id(), why: "deleted while it was fetched" });
         }
         let here = state.phase == Phase::Present;
         if here && state.version >= version {
-            disk.changes.note(chunk.id(), Change::Here(state.version));
-            return Ok(());
+            if !(replace && state.in_doubt && state.version == version) {
+                let change = Change::Here { version: state.version, in_doubt: state.in_doubt };
+                disk.changes.note(chunk.id(), change);
+                return Ok(());
+            }
+            if state.changes != self.changes {
+                return Err(StoreError::Busy { chunk: chunk.id(), why: "written while it was fetched" });
+            }
         }
         let synced = self.data.sync_data().and_then(|()| meta.sync_data());
-        let placed = synced.map_err(|source| chunk.failed_sync(source)).and_then(|()| self.place());
+        let placed = synced.map_err(|source| chunk.disk_fails(source)).and_then(|()| self.place());
         chunk.settle(&mut state, placed)?;
         state.open = None;
         state.phase = Phase::Present;
-        chunk.set_version(&mut state, version);
+        (state.version, state.interrupted, state.in_doubt) = (version, false, false);
+        chunk.publish(&state);
         disk.closed(chunk.id());
+        disk.forget_broken(chunk.id());
         if !here {
             disk.count_copy();
         }
-        disk.changes.note(chunk.id(), Change::Here(version));
+        disk.changes.note(chunk.id(), Change::Here { version, in_doubt: false });
         Ok(())
+    }
+
+    fn write_sidecar(&self, version: ChunkVersion) -> std::io::Result<Arc<dyn DiskFile>> {
+        let (chunk, disk) = (&self.chunk, &self.chunk.disk);
+        let table = encode_table(&self.table);
+        let path = disk.incoming_path(chunk.id(), self.number, "meta");
+        let meta = disk.disk.open(&path, OpenMode::CreateNew)?;
+        meta.set_len(SIDECAR_SIZE)?;
+        meta.write_all_at(&table, TABLE_OFFSET)?;
+        meta.write_all_at(&chunk.fetched_header(version, &table, self.length).encode(), 0)?;
+        Ok(meta)
+    }
+
+    fn trouble(&self, source: std::io::Error) -> StoreError {
+        self.chunk.disk.trouble_out_of_sight(self.chunk.id(), source)
     }
 
     /// The old sidecar goes first: a crash between the steps leaves data without a sidecar, never the sidecar of one copy
@@ -99,10 +120,10 @@ impl Incoming {
         let (data, meta) = (disk.data_path(chunk.id()), disk.meta_path(chunk.id()));
         let directory = disk.directory(chunk.id());
         disk.remove_if_there(&meta).map_err(chunk.io())?;
-        disk.disk.sync_dir(&directory).map_err(|source| chunk.failed_sync(source))?;
+        disk.disk.sync_dir(&directory).map_err(|source| chunk.disk_fails(source))?;
         disk.disk.rename(&disk.incoming_path(chunk.id(), self.number, "data"), &data).map_err(chunk.io())?;
         disk.disk.rename(&disk.incoming_path(chunk.id(), self.number, "meta"), &meta).map_err(chunk.io())?;
-        disk.disk.sync_dir(&directory).map_err(|source| chunk.failed_sync(source))
+        disk.disk.sync_dir(&directory).map_err(|source| chunk.disk_fails(source))
     }
 }
 
@@ -125,8 +146,8 @@ impl Chunk {
         }
     }
 
-    /// The version of the copy, if there is one at least as new as `version`.
-    pub(crate) fn has(&self, version: ChunkVersion) -> Option<ChunkVersion> {
-        self.published().map(|(have, _)| have).filter(|have| *have >= version)
+    /// The copy, if there is one at least as new as `version`, and whether it is in doubt.
+    pub(crate) fn has(&self, version: ChunkVersion) -> Option<(ChunkVersion, bool)> {
+        self.published().filter(|(have, _)| *have >= version)
     }
 }

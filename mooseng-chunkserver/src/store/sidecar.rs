@@ -14,6 +14,7 @@ const MAGIC: &[u8; 8] = b"MNGCHUNK";
 const FORMAT: u16 = 1;
 const DIRTY: u16 = 1;
 const INTERRUPTED: u16 = 2;
+const IN_DOUBT: u16 = 4;
 const CRC_AT: usize = HEADER_SIZE - 4;
 
 /// What the first sector of a sidecar says.
@@ -29,6 +30,8 @@ pub struct Header {
     pub dirty: bool,
     /// A crash may have taken what was written under the lease of `version` and not synced.
     pub interrupted: bool,
+    /// A crash may have taken some of its content, and nobody has written or fetched it anew since.
+    pub in_doubt: bool,
     /// Bytes of the data file; means nothing while dirty.
     pub length: u32,
     /// CRC-32C of the table's used part; means nothing while dirty.
@@ -53,7 +56,9 @@ impl Header {
         let mut out = [0; HEADER_SIZE];
         out[0..8].copy_from_slice(MAGIC);
         out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
-        let flags = u16::from(self.dirty) * DIRTY + u16::from(self.interrupted) * INTERRUPTED;
+        let flags = u16::from(self.dirty) * DIRTY
+            + u16::from(self.interrupted) * INTERRUPTED
+            + u16::from(self.in_doubt) * IN_DOUBT;
         out[10..12].copy_from_slice(&flags.to_le_bytes());
         out[16..24].copy_from_slice(&self.chunk.raw().to_le_bytes());
         out[24..28].copy_from_slice(&self.version.raw().to_le_bytes());
@@ -84,6 +89,7 @@ impl Header {
             cluster: ClusterId::from_bytes(cluster),
             dirty: half(10) & DIRTY != 0,
             interrupted: half(10) & INTERRUPTED != 0,
+            in_doubt: half(10) & IN_DOUBT != 0,
             length: word(28),
             table_crc: word(48),
         })
@@ -113,6 +119,7 @@ mod tests {
             cluster: ClusterId::from_bytes([0xcc; 16]),
             dirty: true,
             interrupted: true,
+            in_doubt: true,
             length: 65_537,
             table_crc: 0x1122_3344,
         }
@@ -123,7 +130,7 @@ mod tests {
         let bytes = header().encode();
         assert_eq!(
             bytes[..52],
-            *b"MNGCHUNK\x01\0\x03\0\0\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\x01\0\
+            *b"MNGCHUNK\x01\0\x07\0\0\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\x01\0\
             \xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\xcc\x44\x33\x22\x11"
         );
         assert!(bytes[52..CRC_AT].iter().all(|byte| *byte == 0));

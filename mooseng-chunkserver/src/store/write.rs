@@ -7,7 +7,7 @@ use mooseng_protocol::checksum;
 use mooseng_protocol::token::Token;
 use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkId};
 
-use super::chunk::{Chunk, OpenCopy, Phase, State, blocks};
+use super::chunk::{Chunk, Follows, OpenCopy, Phase, State, blocks};
 use super::error::StoreError;
 use crate::changes::Change;
 
@@ -20,25 +20,40 @@ const BULK_MIN: usize = 256 << 10;
 
 static ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
 
+/// A write whose payload has been verified.
+#[derive(Clone, Copy)]
+struct Payload<'a> {
+    offset: u64,
+    bytes: &'a [u8],
+    checksums: &'a [u32],
+}
+
+impl Payload<'_> {
+    fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
 impl Chunk {
-    /// Writes `payload` at `offset`. `checksums` are those of its pieces.
+    /// Writes `bytes` at `offset`. `checksums` are those of its pieces.
     pub(crate) fn write(
         self: &Arc<Self>,
         now: Duration,
         token: &Token,
+        follows: Follows,
         offset: u64,
-        payload: &[u8],
+        bytes: &[u8],
         checksums: &[u32],
     ) -> Result<(), StoreError> {
         let chunk = self.id();
-        if offset + payload.len() as u64 > CHUNK_SIZE {
+        if offset + bytes.len() as u64 > CHUNK_SIZE {
             return Err(StoreError::Invalid { chunk, what: "the write reaches beyond the chunk" });
         }
-        if !checksum::matches(chunk, offset, payload, checksums) {
+        if !checksum::matches(chunk, offset, bytes, checksums) {
             return Err(StoreError::DamagedOnTheWay { chunk });
         }
         let mut state = self.lock_to_change()?;
-        let done = self.write_locked(&mut state, now, token, offset, payload, checksums);
+        let done = self.write_locked(&mut state, now, token, follows, Payload { offset, bytes, checksums });
         self.settle(&mut state, done)
     }
 
@@ -47,13 +62,13 @@ impl Chunk {
         state: &mut State,
         now: Duration,
         token: &Token,
-        offset: u64,
-        payload: &[u8],
-        checksums: &[u32],
+        follows: Follows,
+        payload: Payload<'_>,
     ) -> Result<(), StoreError> {
-        self.admit_change(state, token, now)?;
+        self.admit_change(state, token, follows, now)?;
         let copy = self.opened(state, now)?;
-        let end = offset + payload.len() as u64;
+        let Payload { offset, bytes, checksums } = payload;
+        let end = payload.end();
         let growth = end.saturating_sub(copy.length);
         if growth > 0 && self.disk.room() < growth {
             return Err(StoreError::NoSpace { chunk: self.id() });
@@ -61,25 +76,30 @@ impl Chunk {
         let mut table = copy.table.clone();
         extend_with_zeros(self.id(), &mut table, copy.length, offset);
         let length = copy.length.max(offset);
-        for ((index, piece), crc) in checksum::pieces(offset, payload).zip(checksums) {
+        for ((index, piece), crc) in checksum::pieces(offset, bytes).zip(checksums) {
             let crc = self.merged(copy, &table, length, (index, offset), piece, *crc)?;
             set(&mut table, index as usize, crc);
         }
         self.make_dirty(state, token.version)?;
         let copy = self.opened(state, now)?;
-        let written = if payload.len() >= BULK_MIN {
-            copy.data.write_bulk_at(payload, offset)
+        let written = if bytes.len() >= BULK_MIN {
+            copy.data.write_bulk_at(bytes, offset)
         } else {
-            copy.data.write_all_at(payload, offset)
+            copy.data.write_all_at(bytes, offset)
         };
         if let Err(error) = written {
-            self.undo_partial_write(copy, offset, end)?;
+            self.undo_partial_write(copy, payload, &table)?;
             return Err(self.disk.trouble(self.id(), error));
         }
+        let whole = offset == 0 && end >= copy.length && !bytes.is_empty();
         copy.table = table;
         copy.length = copy.length.max(end);
         self.changed(copy, now, growth);
         begin_writeback(copy, offset, end);
+        state.changes += 1;
+        if whole {
+            self.settle_doubt(state);
+        }
         Ok(())
     }
 
@@ -118,18 +138,38 @@ impl Chunk {
         Ok(checksum::of_piece(self.id(), index, &block[..old_length.max(to) as usize]))
     }
 
-    /// After a write that may have been done in part: cuts off what went beyond the old end and takes the blocks within
-    /// it as they are now. What was acknowledged before is still there; of the failed write, any part may be.
-    fn undo_partial_write(&self, copy: &mut OpenCopy, offset: u64, end: u64) -> Result<(), StoreError> {
-        let broken = |_| StoreError::Broken { chunk: self.id(), why: "a write failed half-way".into() };
+    /// After a write that may have been done in part: cuts off what went beyond the old end. Of the failed write, any part
+    /// may be there, and its own bytes count as they are; around them, everything must be as it was. `intended` are the
+    /// checksums that the finished write would have had.
+    fn undo_partial_write(
+        &self,
+        copy: &mut OpenCopy,
+        payload: Payload<'_>,
+        intended: &[u32],
+    ) -> Result<(), StoreError> {
+        let broken = |why: String| StoreError::Broken { chunk: self.id(), why };
         copy.changes += 1;
-        copy.data.set_len(copy.length).map_err(broken)?;
-        let first = offset.min(copy.length) / BLOCK_SIZE;
-        let last = blocks(end.min(copy.length));
+        copy.data.set_len(copy.length).map_err(|_| broken("a write failed half-way".into()))?;
         let mut block = vec![0; BLOCK_SIZE as usize];
-        for index in first as usize..last {
-            let crc = self.checksum_on_disk(copy, index, &mut block)?;
-            set(&mut copy.table, index, crc);
+        for (index, piece) in checksum::pieces(payload.offset, payload.bytes) {
+            let start = u64::from(index) * BLOCK_SIZE;
+            let from = payload.offset.max(start) - start;
+            if start + from >= copy.length {
+                break;
+            }
+            let length = self.read_block(copy, index as usize, &mut block)?;
+            let found = checksum::of_piece(self.id(), index, &block[..length]);
+            if found != copy.table[index as usize] && (from > 0 || piece.len() < length) {
+                // With the whole piece in place, the block must be the one that was meant.
+                let mut meant = block[..length].to_vec();
+                let end = (from as usize + piece.len()).max(length);
+                meant.resize(end, 0);
+                meant[from as usize..from as usize + piece.len()].copy_from_slice(piece);
+                if checksum::of_piece(self.id(), index, &meant) != intended[index as usize] {
+                    return Err(broken(format!("block {index} changed around a write that failed")));
+                }
+            }
+            copy.table[index as usize] = found;
         }
         Ok(())
     }
@@ -156,7 +196,7 @@ impl Chunk {
         token: &Token,
         length: u64,
     ) -> Result<(), StoreError> {
-        self.admit_change(state, token, now)?;
+        self.admit_change(state, token, Follows::Nothing, now)?;
         let copy = self.opened(state, now)?;
         let mut table = copy.table.clone();
         if length > copy.length {
@@ -169,7 +209,8 @@ impl Chunk {
             if kept > 0 && kept < old_length {
                 let index = blocks(length) - 1;
                 let mut block = vec![0; BLOCK_SIZE as usize];
-                if self.checksum_on_disk(copy, index, &mut block)? != copy.table[index] {
+                let read = self.read_block(copy, index, &mut block)?;
+                if checksum::of_piece(self.id(), index as u32, &block[..read]) != copy.table[index] {
                     let why = format!("block {index} does not match its checksum");
                     return Err(StoreError::Broken { chunk: self.id(), why });
                 }
@@ -183,6 +224,10 @@ impl Chunk {
         copy.length = length;
         copy.cold_range = (0, 0);
         self.changed(copy, now, 0);
+        state.changes += 1;
+        if length == 0 {
+            self.settle_doubt(state);
+        }
         Ok(())
     }
 
@@ -191,11 +236,12 @@ impl Chunk {
         self: &Arc<Self>,
         state: &mut State,
         token: &Token,
+        follows: Follows,
         now: Duration,
     ) -> Result<(), StoreError> {
         match self.admit_present(state) {
             Err(StoreError::NotFound { .. }) if token.create => self.create(state, token.version, now),
-            other => other.and_then(|()| self.admit_lease(state, token)),
+            other => other.and_then(|()| self.admit_lease(state, token, follows)),
         }
     }
 
@@ -205,12 +251,17 @@ impl Chunk {
         self.disk.use_room(growth);
     }
 
-    /// Makes everything written so far durable. The copy stays dirty: what is durable needs no stored checksums to be
+    /// Makes everything written so far under the token's version durable: a copy that has not taken on that version has
+    /// nothing to answer for. The copy stays dirty: what is durable needs no stored checksums to be
     /// believed after a crash, only to be believed without reading it.
     pub(crate) fn sync(self: &Arc<Self>, now: Duration, token: &Token) -> Result<(), StoreError> {
         let state = self.lock();
         self.admit_present(&state)?;
-        self.admit_lease(&state, token)?;
+        self.admit_lease(&state, token, Follows::Nothing)?;
+        if state.version != token.version {
+            let (chunk, have, need) = (self.id(), state.version, token.version);
+            return Err(StoreError::Stale { chunk, have, need });
+        }
         self.touch(now);
         let (data, covered) = match state.open.as_ref() {
             Some(copy) if copy.synced < copy.changes => (Arc::clone(&copy.data), copy.changes),
@@ -218,7 +269,7 @@ impl Chunk {
         };
         drop(state);
         // Without the lock: reads go on, and so do writes, which this sync need not cover.
-        let synced = data.sync_data().map_err(|source| self.failed_sync(source));
+        let synced = data.sync_data().map_err(|source| self.disk_fails(source));
         let mut state = self.lock();
         if let (Ok(()), Some(copy)) = (&synced, state.open.as_mut()) {
             copy.synced = copy.synced.max(covered);
@@ -239,10 +290,10 @@ impl Chunk {
         if self.disk.failed() {
             return Ok(());
         }
-        let (version, interrupted) = (state.version, state.interrupted);
+        let marks = state.marks();
         let done = match state.open.as_mut() {
             Some(copy) if copy.dirty && now.saturating_sub(copy.last_write) >= idle => {
-                self.clean(copy).and_then(|()| self.store_clean(copy, version, interrupted))
+                self.clean(copy).and_then(|()| self.store_clean(copy, marks))
             }
             _ => Ok(()),
         };
@@ -251,7 +302,7 @@ impl Chunk {
 
     fn clean(&self, copy: &mut OpenCopy) -> Result<(), StoreError> {
         if copy.synced < copy.changes {
-            copy.data.sync_data().map_err(|source| self.failed_sync(source))?;
+            copy.data.sync_data().map_err(|source| self.disk_fails(source))?;
             copy.synced = copy.changes;
         }
         Ok(())
@@ -266,8 +317,7 @@ impl Chunk {
         }
         if self.disk.failed() {
             // It may come back with the copy on it: the leader must not take it for gone.
-            let source = std::io::Error::other("out of use since an earlier error");
-            return Err(StoreError::Disk { chunk: self.id(), path: self.disk.root().to_owned(), source });
+            return Err(self.disk_fails(std::io::Error::other("out of use since an earlier error")));
         }
         let was_present = state.phase == Phase::Present;
         state.phase = Phase::Gone;
@@ -283,6 +333,7 @@ impl Chunk {
             .remove_if_there(&self.disk.data_path(self.id()))
             .and_then(|()| self.disk.remove_if_there(&self.disk.meta_path(self.id())));
         let removed = removed.map_err(self.io());
+        self.disk.forget_broken(self.id());
         self.disk.changes.note(self.id(), Change::Lost);
         self.settle(&mut state, removed)
     }

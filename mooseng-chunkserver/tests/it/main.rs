@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests; the lint knows only functions marked as such")]
 
 mod chain;
+mod faults;
 mod master;
 mod program;
+mod silence;
 mod support;

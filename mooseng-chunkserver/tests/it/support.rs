@@ -9,7 +9,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{PROTOCOL_VERSION, checksum, pb};
-use mooseng_types::{ChunkId, ChunkVersion, SessionId};
+use mooseng_types::{ChunkCause, ChunkId, ChunkVersion, ServerId, SessionId};
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const CLUSTER: &str = "000102030405060708090a0b0c0d0e0f";
@@ -132,6 +132,14 @@ pub(crate) fn read(
     let id = ChunkId::from_raw(chunk);
     assert!(checksum::matches(id, reply.offset.into(), &bytes, &reply.checksums), "bytes do not verify");
     Ok((reply, bytes))
+}
+
+/// Who is at fault (0: who was asked) and why.
+pub(crate) fn fault(error: &CallError) -> Option<(u32, ChunkCause)> {
+    match error {
+        CallError::Chunk { server, cause, .. } => Some((server.map_or(0, ServerId::raw), *cause)),
+        _ => None,
+    }
 }
 
 pub(crate) fn pattern(length: usize, seed: u8) -> Vec<u8> {

@@ -27,7 +27,7 @@ use mooseng_types::{ClusterId, FsError, SessionId};
 use super::wire;
 use crate::config::ClientConfig;
 use crate::session::{Believed, Kind, Next, RequestIds, Retry};
-use crate::{ClientError, Result, lock};
+use crate::{Result, lock};
 
 use watch::Connection;
 pub(crate) use watch::Watch;

@@ -45,6 +45,8 @@ pub fn check_contract(disk: &dyn Disk, dir: &Path) {
     assert_eq!(disk.remove(&b).unwrap_err().kind(), io::ErrorKind::NotFound);
     let (total, free) = disk.space(dir).unwrap();
     assert!(free <= total);
+    assert_eq!(disk.device(dir).unwrap(), disk.device(&sub).unwrap());
+    assert_eq!(disk.device(&b).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
 /// A bulk write is a write, aligned or not, and mixes with the other kind.

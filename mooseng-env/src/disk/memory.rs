@@ -26,6 +26,7 @@ struct State {
     files: BTreeMap<FileId, Content>,
     next_file: FileId,
     capacity: u64,
+    device: u64,
     failing_syncs: bool,
 }
 
@@ -48,6 +49,7 @@ impl MemoryDisk {
             files: BTreeMap::new(),
             next_file: 1,
             capacity,
+            device: 1,
             failing_syncs: false,
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -84,6 +86,11 @@ impl MemoryDisk {
     /// Changes the room for file content.
     pub fn set_capacity(&self, capacity: u64) {
         self.lock().capacity = capacity;
+    }
+
+    /// Says from now on that it is another device.
+    pub fn set_device(&self, device: u64) {
+        self.lock().device = device;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -169,6 +176,12 @@ impl Disk for MemoryDisk {
     fn space(&self, _path: &Path) -> io::Result<(u64, u64)> {
         let state = self.lock();
         Ok((state.capacity, state.capacity.saturating_sub(state.used())))
+    }
+
+    fn device(&self, path: &Path) -> io::Result<u64> {
+        let state = self.lock();
+        let there = state.directories.contains(path) || state.names.contains_key(path);
+        if there { Ok(state.device) } else { Err(not_found()) }
     }
 }
 

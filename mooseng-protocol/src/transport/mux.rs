@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IoSlice;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,8 @@ type Done = Box<dyn FnOnce(Result<Frame, CallError>) + Send>;
 /// and waits for the reader thread (unless dropped by that thread itself).
 pub struct Mux {
     writer: Mutex<FrameWriter>,
+    /// For closing while somebody is stuck in sending.
+    socket: TcpStream,
     waiting: Arc<Mutex<Waiting>>,
     next_request: AtomicU64,
     reader: Option<JoinHandle<()>>,
@@ -62,6 +64,11 @@ impl Mux {
         let (stream, reply) = FrameStream::connect(address, hello, timeout)?;
         let (mut reader, writer) = stream.split();
         reader.set_timeout(None)?;
+        let socket = writer.socket().try_clone().map_err(|source| TransportError::Io {
+            action: "share a connection to",
+            peer: address.to_owned(),
+            source,
+        })?;
         let peer: Arc<str> = reader.peer().into();
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let for_thread = Arc::clone(&waiting);
@@ -75,6 +82,7 @@ impl Mux {
             })?;
         let mux = Self {
             writer: Mutex::new(writer),
+            socket,
             waiting,
             next_request: AtomicU64::new(1),
             reader: Some(thread),
@@ -148,7 +156,7 @@ impl Mux {
     /// Ends the connection: every waiting call gets an error.
     pub fn close(&self) {
         // An error means that it was closed already.
-        drop(lock(&self.writer).socket().shutdown(Shutdown::Both));
+        drop(self.socket.shutdown(Shutdown::Both));
         fail_all(&self.waiting, &self.peer);
     }
 

@@ -3,7 +3,7 @@
 use std::io::{IoSlice, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use prost::Message;
@@ -43,9 +43,32 @@ impl FrameReader {
     pub fn receive(&mut self) -> Result<Frame, TransportError> {
         self.skip_payload()?;
         loop {
-            let decoded = frame::decode(&mut self.input);
-            if let Some(frame) = decoded.map_err(|source| self.bad_frame(source))? {
-                self.payload_left = frame.payload_length;
+            if let Some(frame) = self.decode()? {
+                return Ok(frame);
+            }
+            self.fill(READ_AHEAD)?;
+        }
+    }
+
+    fn decode(&mut self) -> Result<Option<Frame>, TransportError> {
+        let decoded = frame::decode(&mut self.input).map_err(|source| self.bad_frame(source))?;
+        if let Some(frame) = &decoded {
+            self.payload_left = frame.payload_length;
+        }
+        Ok(decoded)
+    }
+
+    /// The next frame, if all of it comes within `total`, in however many pieces.
+    pub fn receive_within(&mut self, total: Duration) -> Result<Frame, TransportError> {
+        let begun = Instant::now();
+        loop {
+            let left = total.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                let deadline_ms = u64::try_from(total.as_millis()).unwrap_or(u64::MAX);
+                return Err(TransportError::TimedOut { peer: self.peer.to_string(), deadline_ms });
+            }
+            self.set_timeout(Some(left))?;
+            if let Some(frame) = self.decode()? {
                 return Ok(frame);
             }
             self.fill(READ_AHEAD)?;

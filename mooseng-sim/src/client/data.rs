@@ -104,7 +104,7 @@ impl Caller {
             for server in &location.servers {
                 match self.copy_of(server, location, size).await {
                     Ok(bytes) => content.copies.push((server.address.clone(), bytes)),
-                    Err(CallError::Refused(error)) => {
+                    Err(error @ CallError::Chunk { .. }) => {
                         content.missing.push(format!("{} says {error}", server.address));
                     }
                     Err(CallError::Rejected { message }) => content.missing.push(message),
@@ -134,7 +134,8 @@ impl Caller {
             verify: false,
             intact: false,
         };
-        let piece = self.port.ask_server(&server.address, ChunkRequest::Read(read), TIMEOUT).await?;
+        let piece =
+            self.port.ask_server(&server.address, ChunkRequest::new(Request::Read(read)), TIMEOUT).await?;
         let Piece { offset, checksums, bytes, .. } =
             piece.ok_or_else(|| CallError::Rejected { message: "a read without bytes".into() })?;
         if !checksum::matches(ChunkId::from_raw(location.chunk), offset, &bytes, &checksums) {

@@ -42,8 +42,8 @@ impl Client {
             match self.call.port.rng(|rng| rng.below(10)) {
                 0..=4 => self.write_slate(which, &mut slate).await?,
                 5..=6 => self.read_slate(which, &mut slate).await?,
-                7 => self.make_last(which, &mut slate, Made::Closed).await?,
-                _ => self.make_last(which, &mut slate, Made::Synced).await?,
+                7 => drop(self.make_last(which, &mut slate, Made::Closed).await?),
+                _ => drop(self.make_last(which, &mut slate, Made::Synced).await?),
             }
         }
         self.make_last(which, &mut slate, Made::Closed).await?;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use mooseng_chunkserver::Piece;
+use mooseng_chunkserver::{Completion, Piece, blame};
 use mooseng_master::core::{ConnId, Effect, MasterCore, Now};
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_PUSH, Header};
 use mooseng_protocol::pb;
-use mooseng_protocol::status::CallError;
+use mooseng_protocol::status::{CallError, TransportError};
+use mooseng_types::ServerId;
 use prost::Message as _;
 
 use super::{Conn, Event, SETTLE, TICK, World};
@@ -257,8 +258,8 @@ impl World {
         }
         let Some(result) = served else {
             if self.rng.chance(500) {
-                let error = CallError::Unavailable { message: "connection refused".into() };
-                self.reply(index, asker, Err(error));
+                let refused = TransportError::Closed { peer: server::address(index) };
+                self.reply(index, asker, Err(refused.into()));
             }
             return;
         };
@@ -266,13 +267,17 @@ impl World {
             return self.crash_server(index, true);
         }
         let incarnation = server.incarnation;
-        let next = match server::chain(&mut request) {
-            Some(chain) if !chain.is_empty() => chain.remove(0),
-            _ => return self.reply(index, asker, result),
+        let next = match request.what.take_next() {
+            Ok(Some(next)) => next,
+            Ok(None) => return self.reply(index, asker, result),
+            Err(error) => return self.reply(index, asker, Err(error)),
         };
         self.next_conn += 1;
         let call = self.next_conn;
-        let forwarded = Forwarded { asker, here: result.map(drop), next: next.server };
+        let mut completion = Completion::new(true);
+        // Not the last part: there is one behind.
+        drop(completion.here(result.map(drop)));
+        let forwarded = Forwarded { asker, completion, next: next.server };
         if let Some(server) = self.servers.get_mut(&index) {
             server.forwarded.insert(call, forwarded);
         }
@@ -302,16 +307,18 @@ impl World {
             Asker::Task { task, call } => self.answer(task, call, result.map(Answer::Server)),
             Asker::Server { index, incarnation, call } => {
                 let server = self.servers.get_mut(&index).filter(|server| server.incarnation == incarnation);
-                let Some(done) = server.and_then(|server| server.forwarded.remove(&call)) else { return };
-                let behind = result.map_err(|error| server::blame(done.next, error));
-                self.reply(index, done.asker, done.here.and(behind.map(|_| None)));
+                let Some(mut done) = server.and_then(|server| server.forwarded.remove(&call)) else { return };
+                let behind = result.map(drop).map_err(|error| blame(ServerId::from_raw(done.next), error));
+                if let Some(outcome) = done.completion.behind(behind) {
+                    self.reply(index, done.asker, outcome.map(|()| None));
+                }
             }
         }
     }
 
     pub(super) fn settle_idle(&mut self, index: u32) {
         let Some(server) = self.servers.get(&index) else { return };
-        server.settle_idle(self.time);
+        server.keep_house(self.time);
         if server.disk.blown() {
             self.crash_server(index, true);
         }

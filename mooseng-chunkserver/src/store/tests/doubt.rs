@@ -1,0 +1,134 @@
+//! What a crash leaves in doubt: who is told, what makes a copy good again, and what never does.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mooseng_protocol::checksum;
+
+use super::{ROOT, check_whole, get, here, id, memory, open, pattern, put, put_after, token, version};
+use crate::changes::ToTell;
+use crate::store::{Chunk, Follows, Incoming, StoreError};
+
+fn clean(chunk: &Arc<Chunk>) {
+    chunk.settle_idle(Duration::from_secs(500), Duration::ZERO).unwrap();
+}
+
+#[test]
+fn a_lease_that_counts_on_lost_bytes_is_told_of_the_interruption_whatever_its_version() {
+    let (power, disk, store, _) = memory(u64::MAX);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    put(&chunk, &token(id(1), 1, 1, true), 0, b"confirmed, not synced").unwrap();
+    drop((chunk, store));
+    power.power_cut(|| false);
+    let (store, _) = open(&disk, Path::new(ROOT));
+    let chunk = store.find(id(1)).unwrap();
+    for at in [2, 5] {
+        let lease = token(id(1), 1, at, true);
+        let told = put_after(&chunk, &lease, Follows::Unsynced, 0, b"");
+        assert!(matches!(told, Err(StoreError::Interrupted { .. })), "{told:?}");
+        let synced = chunk.sync(Duration::ZERO, &lease);
+        assert!(matches!(synced, Err(StoreError::Stale { .. })), "{synced:?}");
+    }
+    // Who writes again whatever was not synced begins anew; from then on the interruption is forgotten.
+    let lease = token(id(1), 1, 6, true);
+    put(&chunk, &lease, 0, b"again").unwrap();
+    put_after(&chunk, &token(id(1), 1, 7, true), Follows::Unsynced, 5, b" and on").unwrap();
+    chunk.sync(Duration::ZERO, &token(id(1), 1, 7, true)).unwrap();
+    assert_eq!(get(&chunk, 0, 100).unwrap(), b"again and on");
+}
+
+#[test]
+fn a_truncation_under_a_new_lease_adopts_it_as_a_write_does_that_counts_on_nothing() {
+    let (power, disk, store, _) = memory(u64::MAX);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    put(&chunk, &token(id(1), 1, 1, true), 0, b"lost").unwrap();
+    drop((chunk, store));
+    power.power_cut(|| false);
+    let (store, _) = open(&disk, Path::new(ROOT));
+    let chunk = store.find(id(1)).unwrap();
+    let same = chunk.truncate(Duration::ZERO, &token(id(1), 1, 1, false), 2);
+    assert!(matches!(same, Err(StoreError::Interrupted { .. })), "{same:?}");
+    chunk.truncate(Duration::ZERO, &token(id(1), 1, 2, false), 2).unwrap();
+    put_after(&chunk, &token(id(1), 1, 2, false), Follows::Unsynced, 0, b"x").unwrap();
+}
+
+#[test]
+fn a_sync_answers_only_for_a_version_that_the_copy_has_taken_on() {
+    let (_, _, store, _) = memory(u64::MAX);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    put(&chunk, &token(id(1), 1, 1, true), 0, b"x").unwrap();
+    let newer = token(id(1), 1, 2, false);
+    let synced = chunk.sync(Duration::ZERO, &newer);
+    assert!(matches!(synced, Err(StoreError::Stale { .. })), "{synced:?}");
+    put(&chunk, &newer, 0, b"").unwrap();
+    chunk.sync(Duration::ZERO, &newer).unwrap();
+    let older = chunk.sync(Duration::ZERO, &token(id(1), 1, 1, false));
+    assert!(matches!(older, Err(StoreError::Fenced { .. })), "{older:?}");
+}
+
+#[test]
+fn a_copy_stays_in_doubt_over_leases_and_clean_starts_until_all_of_it_is_written_anew() {
+    let (power, disk, store, _) = memory(u64::MAX);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    put(&chunk, &token(id(1), 1, 1, true), 0, &pattern(1000, 1)).unwrap();
+    chunk.sync(Duration::ZERO, &token(id(1), 1, 1, true)).unwrap();
+    drop((chunk, store));
+    power.power_cut(|| false);
+    let in_doubt = |store: &super::Store| store.list()[0].in_doubt;
+    let (store, _) = open(&disk, Path::new(ROOT));
+    assert!(in_doubt(&store));
+    let chunk = store.find(id(1)).unwrap();
+    let lease = token(id(1), 1, 2, false);
+    put(&chunk, &lease, 500, &pattern(1000, 2)).unwrap();
+    assert!(in_doubt(&store), "the first half is as it was");
+    clean(&chunk);
+    drop((chunk, store));
+    let (store, changes) = open(&disk, Path::new(ROOT));
+    assert!(in_doubt(&store), "after an orderly stop");
+    let chunk = store.find(id(1)).unwrap();
+    assert_eq!(changes.take(9), ToTell::Some(vec![]));
+    put(&chunk, &lease, 0, &pattern(1500, 3)).unwrap();
+    assert!(!in_doubt(&store));
+    assert_eq!(changes.take(9), ToTell::Some(vec![(id(1), here(2, false))]));
+    clean(&chunk);
+    drop((chunk, store));
+    let (store, _) = open(&disk, Path::new(ROOT));
+    assert!(!in_doubt(&store));
+    check_whole(&store.find(id(1)).unwrap(), &pattern(1500, 3));
+}
+
+#[test]
+fn a_copy_in_doubt_is_replaced_by_a_fetched_one_of_the_same_version_unless_it_was_written_meanwhile() {
+    let (power, disk, store, _) = memory(u64::MAX);
+    let lease = token(id(1), 1, 1, true);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    put(&chunk, &lease, 0, b"lost").unwrap();
+    drop((chunk, store));
+    power.power_cut(|| false);
+    let (store, changes) = open(&disk, Path::new(ROOT));
+    let chunk = store.find(id(1)).unwrap();
+    let fetch = |chunk: &Arc<Chunk>| {
+        let mut incoming = Incoming::begin(Arc::clone(chunk)).unwrap();
+        incoming.append(b"good", &checksum::of_range(id(1), 0, b"good")).unwrap();
+        incoming
+    };
+    fetch(&chunk).publish(version(1), false).unwrap();
+    assert_eq!(changes.take(9), ToTell::Some(vec![(id(1), here(1, true))]), "left as it is, and told so");
+    let late = fetch(&chunk);
+    let next = token(id(1), 1, 2, false);
+    put(&chunk, &next, 1, b"new").unwrap();
+    let refused = late.publish(version(2), true);
+    assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
+    fetch(&chunk).publish(version(2), true).unwrap();
+    assert_eq!(changes.take(9), ToTell::Some(vec![(id(1), here(2, false))]));
+    assert_eq!(get(&chunk, 0, 9).unwrap(), b"good");
+    put(&chunk, &next, 4, b"!").unwrap();
+    chunk.sync(Duration::ZERO, &next).unwrap();
+    clean(&chunk);
+    drop((chunk, store));
+    power.power_cut(|| false);
+    let (store, _) = open(&disk, Path::new(ROOT));
+    assert!(!store.list()[0].in_doubt);
+    assert_eq!(get(&store.find(id(1)).unwrap(), 0, 9).unwrap(), b"good!");
+}

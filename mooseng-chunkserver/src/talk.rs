@@ -1,0 +1,275 @@
+//! What is said to a master next, and what its answers mean: a value without sockets and clocks. Every master is told that
+//! this server lives; only the leader is told what it has.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mooseng_protocol::pb;
+use mooseng_protocol::status::CallError;
+
+use crate::changes::{Change, Changes, ToTell};
+use crate::store::Store;
+
+/// Copies named in one report.
+const REPORT_MAX: usize = 10_000;
+
+/// What all masters are told about.
+#[derive(Debug)]
+pub struct Teller {
+    pub(crate) store: Arc<Store>,
+    pub(crate) changes: Arc<Changes>,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) name: String,
+    /// Where this server serves.
+    pub(crate) address: String,
+    /// The number that the masters gave this server; 0 for none yet.
+    pub(crate) number: AtomicU32,
+}
+
+/// What is to be said to a master.
+#[derive(Debug)]
+pub enum Say {
+    /// Who this is.
+    Register(pb::RegisterServerRequest),
+    /// That this server lives.
+    Beat(pb::HeartbeatRequest),
+    /// What it has, or what changed.
+    Report(pb::ChunkReportRequest),
+    /// Nothing until the next heartbeat is due.
+    Wait {
+        /// Or until something changed: this is the leader.
+        for_changes: bool,
+    },
+}
+
+/// The talk with one master, from the beginning of a connection to its end. After [`Talk::next`] the caller says how that
+/// went, with the one of the other functions that fits.
+#[derive(Debug, Default)]
+pub struct Talk {
+    turn: Turn,
+    registered: bool,
+    /// The parts of a full report that are still to be told.
+    parts: VecDeque<pb::ChunkReportRequest>,
+    /// What the report that is on its way tells.
+    on_its_way: Option<ToTell>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Turn {
+    #[default]
+    Register,
+    Beat,
+    /// The master leads, and hears what changed.
+    Report,
+    Rest {
+        leader: bool,
+    },
+}
+
+impl Talk {
+    /// What to say next.
+    pub fn next(&mut self, teller: &Teller) -> Say {
+        if self.turn == Turn::Register && self.registered {
+            self.turn = Turn::Beat;
+        }
+        let server = teller.number.load(Ordering::Acquire);
+        if self.turn == Turn::Beat && server == 0 {
+            self.turn = Turn::Rest { leader: false };
+        }
+        match self.turn {
+            Turn::Register => Say::Register(pb::RegisterServerRequest {
+                uuid: teller.uuid.to_vec().into(),
+                name: teller.name.clone(),
+                address: teller.address.clone(),
+                disks: disk_status(&teller.store),
+            }),
+            Turn::Beat => Say::Beat(pb::HeartbeatRequest {
+                server,
+                disks: disk_status(&teller.store),
+                address: teller.address.clone(),
+            }),
+            Turn::Report => match self.next_report(teller, server) {
+                Some(report) => Say::Report(report),
+                None => {
+                    self.turn = Turn::Rest { leader: true };
+                    Say::Wait { for_changes: true }
+                }
+            },
+            Turn::Rest { leader } => Say::Wait { for_changes: leader },
+        }
+    }
+
+    fn next_report(&mut self, teller: &Teller, server: u32) -> Option<pb::ChunkReportRequest> {
+        if self.parts.is_empty() {
+            match teller.changes.take(REPORT_MAX) {
+                ToTell::Everything => self.tell_everything(teller, server),
+                ToTell::Some(changes) if changes.is_empty() => return None,
+                ToTell::Some(changes) => {
+                    let mut report = pb::ChunkReportRequest { server, ..Default::default() };
+                    for (chunk, change) in &changes {
+                        let chunk = chunk.raw();
+                        match *change {
+                            Change::Here { version, in_doubt } => {
+                                let version = version.raw();
+                                report.chunks.push(pb::CopyStatus { chunk, version, in_doubt });
+                            }
+                            Change::Lost => report.lost.push(chunk),
+                        }
+                    }
+                    self.on_its_way = Some(ToTell::Some(changes));
+                    return Some(report);
+                }
+            }
+        }
+        self.on_its_way = Some(ToTell::Everything);
+        self.parts.pop_front()
+    }
+
+    /// Changes noted before are covered; those that come meanwhile follow.
+    fn tell_everything(&mut self, teller: &Teller, server: u32) {
+        teller.changes.clear();
+        let status = |copy: &crate::store::CopyInfo| pb::CopyStatus {
+            chunk: copy.chunk.raw(),
+            version: copy.version.raw(),
+            in_doubt: copy.in_doubt,
+        };
+        let part = |copies: &[crate::store::CopyInfo]| pb::ChunkReportRequest {
+            server,
+            full: true,
+            chunks: copies.iter().map(status).collect(),
+            ..Default::default()
+        };
+        let copies = teller.store.list();
+        tracing::info!(copies = copies.len(), "everything is reported to the leader");
+        self.parts = copies.chunks(REPORT_MAX).map(part).collect();
+        if self.parts.is_empty() {
+            self.parts.push_back(part(&[]));
+        }
+        if let Some(last) = self.parts.back_mut() {
+            last.last = true;
+        }
+    }
+
+    /// The master has answered a registration. An error ends the talk.
+    pub fn registered(
+        &mut self,
+        teller: &Teller,
+        reply: Result<pb::RegisterServerReply, CallError>,
+    ) -> Result<(), CallError> {
+        match reply {
+            Ok(reply) => {
+                if teller.number.swap(reply.server, Ordering::AcqRel) != reply.server {
+                    tracing::info!(server = reply.server, "registered");
+                }
+                self.registered = true;
+            }
+            // It hears all the same that the server lives, if that has a number.
+            Err(CallError::NotLeader { .. } | CallError::Unavailable { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.turn = Turn::Beat;
+        Ok(())
+    }
+
+    /// The master has answered a heartbeat.
+    pub fn beaten(&mut self, teller: &Teller, reply: &pb::HeartbeatReply) {
+        self.turn = if reply.leader { Turn::Report } else { Turn::Rest { leader: false } };
+        if reply.leader && reply.want_full_report {
+            self.tell_everything(teller, teller.number.load(Ordering::Acquire));
+        }
+    }
+
+    /// The leader has answered a report, or it is not known to have got it.
+    pub fn reported(&mut self, teller: &Teller, arrived: bool) {
+        if let Some(told) = self.on_its_way.take()
+            && !arrived
+        {
+            self.parts.clear();
+            teller.changes.put_back(told);
+        }
+    }
+
+    /// The next heartbeat is due, or something changed.
+    pub fn woken(&mut self) {
+        self.turn = Turn::Register;
+    }
+}
+
+fn disk_status(store: &Store) -> Vec<pb::DiskStatus> {
+    let status = store.disks().iter().map(|disk| {
+        let (total_bytes, _) = disk.space();
+        pb::DiskStatus {
+            path: disk.root().display().to_string(),
+            total_bytes,
+            free_bytes: disk.room(),
+            failed: disk.failed(),
+            chunks: disk.copies(),
+        }
+    });
+    status.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mooseng_types::{ChunkId, ChunkVersion, ClusterId};
+
+    use super::*;
+
+    fn teller() -> Teller {
+        let changes = Arc::<Changes>::default();
+        let store = Store::open(Vec::new(), ClusterId::from_bytes([1; 16]), 0, Arc::clone(&changes)).unwrap();
+        Teller {
+            store: Arc::new(store),
+            changes,
+            uuid: [1; 16],
+            name: "s".into(),
+            address: "s:1".into(),
+            number: AtomicU32::new(0),
+        }
+    }
+
+    fn report(say: Say) -> pb::ChunkReportRequest {
+        match say {
+            Say::Report(report) => report,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_a_leader_hears_reports_and_what_did_not_arrive_is_told_again() {
+        let teller = teller();
+        let mut talk = Talk::default();
+        assert!(matches!(talk.next(&teller), Say::Register(_)));
+        talk.registered(&teller, Err(CallError::NotLeader { leader: None })).unwrap();
+        assert!(matches!(talk.next(&teller), Say::Wait { for_changes: false }), "it has no number yet");
+        talk.woken();
+        assert!(matches!(talk.next(&teller), Say::Register(_)));
+        talk.registered(&teller, Ok(pb::RegisterServerReply { server: 4 })).unwrap();
+        assert!(matches!(talk.next(&teller), Say::Beat(beat) if beat.server == 4));
+
+        let here = Change::Here { version: ChunkVersion::from_raw(3), in_doubt: true };
+        teller.changes.note(ChunkId::from_raw(9), here);
+        talk.beaten(&teller, &pb::HeartbeatReply::default());
+        assert!(matches!(talk.next(&teller), Say::Wait { for_changes: false }));
+        talk.woken();
+        assert!(matches!(talk.next(&teller), Say::Beat(_)));
+        talk.beaten(&teller, &pb::HeartbeatReply { leader: true, ..Default::default() });
+        for arrived in [false, true] {
+            let report = report(talk.next(&teller));
+            assert_eq!(report.chunks, [pb::CopyStatus { chunk: 9, version: 3, in_doubt: true }]);
+            talk.reported(&teller, arrived);
+        }
+        assert!(matches!(talk.next(&teller), Say::Wait { for_changes: true }));
+
+        talk.beaten(
+            &teller,
+            &pb::HeartbeatReply { leader: true, want_full_report: true, ..Default::default() },
+        );
+        for _ in 0..2 {
+            let full = report(talk.next(&teller));
+            assert!(full.full && full.last);
+            talk.reported(&teller, false);
+        }
+    }
+}
