@@ -297,8 +297,11 @@ fn log_entries() -> Vec<(&'static str, Vec<u8>)> {
         index: ChunkIndex::from_raw(0),
         candidates: vec![ServerId::from_raw(1), ServerId::from_raw(2)],
         failed: vec![],
+        up: vec![ServerId::from_raw(1)],
+        nothing_written: true,
     };
-    let inline = Command::WriteInline { inode: InodeId::from_raw(5), offset: 0, data: "text".into() };
+    let inline =
+        Command::WriteInline { inode: InodeId::from_raw(5), offset: 0, append: true, data: "text".into() };
     let granted = Grant {
         chunk: ChunkId::from_raw(7),
         base_version: ChunkVersion::from_raw(1),
@@ -307,6 +310,7 @@ fn log_entries() -> Vec<(&'static str, Vec<u8>)> {
         valid_length: 100,
         inline: Some("text".into()),
         fresh: true,
+        attr: attr(),
     };
     let answer = |response: Response| input(&[1], &response.encode());
     vec![

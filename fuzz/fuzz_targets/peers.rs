@@ -2,8 +2,7 @@
 //! states, snapshots with their rows; and what an administrator asks for. Any sequence of them, with disks that answer
 //! late, leaves it alive, and it never goes back to an older entry.
 //!
-//! Left out is what ends the process on purpose: messages that contradict its own log (`raft/admit.rs`), and committed
-//! entries that cannot be read.
+//! Left out are snapshots that contradict what is committed.
 #![no_main]
 
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use mooseng_env::Entropy;
 use mooseng_master::config::Peer;
 use mooseng_master::core::{ConnId, CoreConfig, Effect, MasterCore, Now};
-use mooseng_master::raft::{Change, HardState, LogEntry, Recovered};
+use mooseng_master::raft::{HardState, Recovered};
 use mooseng_meta::{Batch, Command, Entry, Member, Membership, MemoryStore, MetaState, MetaStore};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
@@ -22,9 +21,7 @@ use mooseng_protocol::token::TokenKey;
 use mooseng_types::{ClusterId, MasterId, TimeNs};
 use prost::Message;
 
-const MSG_APPEND: u32 = 3;
 const MSG_SNAPSHOT: u32 = 7;
-const MSG_HEARTBEAT: u32 = 8;
 const OWN: MasterId = MasterId::new(1, 0);
 const COMPACT: usize = 12;
 const STEPS_MAX: usize = 200;
@@ -178,15 +175,11 @@ impl World {
         }
     }
 
-    /// Whether the message ends the process on purpose, now or once what it says is committed.
-    fn ends_it(&self, message: &pb::RaftMessage) -> bool {
+    /// Whether the message speaks of a snapshot that is not of this log.
+    fn contradicts(&self, message: &pb::RaftMessage) -> bool {
         let node = self.core.node();
         let other = |index, term| index <= node.commit_index() && node.term_of(index) != Some(term);
         match message.kind {
-            MSG_HEARTBEAT => message.commit > self.last_index(),
-            MSG_APPEND => {
-                message.entries.iter().any(|entry| other(entry.index, entry.term) || !is_readable(entry))
-            }
             MSG_SNAPSHOT => message.snapshot.as_ref().is_some_and(|snapshot| {
                 let known = node.term_of(snapshot.index).is_some_and(|term| term != 0);
                 known && other(snapshot.index, snapshot.term)
@@ -195,21 +188,12 @@ impl World {
         }
     }
 
-    fn last_index(&self) -> u64 {
-        let node = self.core.node();
-        let mut last = node.commit_index();
-        while node.term_of(last + 1).is_some_and(|term| term != 0) {
-            last += 1;
-        }
-        last
-    }
-
     /// Messages of a peer, but for those that would end the process.
     fn hear(&mut self, mut messages: pb::RaftMessages) {
         let all = std::mem::take(&mut messages.messages);
         let mut first = pb::RaftMessages { messages: Vec::new(), ..messages };
         for message in all {
-            if !self.ends_it(&message) {
+            if !self.contradicts(&message) {
                 let so_far = std::mem::take(&mut first);
                 self.core.peer_messages(self.now(), pb::RaftMessages { messages: vec![message], ..so_far });
             }
@@ -230,7 +214,7 @@ impl World {
             learners: (1..=5).filter(|id| learners >> (id - 1) & 1 == 1).collect(),
         });
         message.entries.clear();
-        if self.ends_it(&message) {
+        if self.contradicts(&message) {
             return;
         }
         let (index, voters) = (index + u64::from(flags & 64 != 0), voters ^ u8::from(flags & 16 != 0) << 2);
@@ -252,16 +236,6 @@ impl World {
             _ => self.ask(&pb::ClusterStatusRequest::default()),
         }
     }
-}
-
-/// Whether a master of this release reads the entry once it is committed.
-fn is_readable(entry: &pb::RaftEntry) -> bool {
-    let data = entry.data.clone();
-    if entry.kind == 0 {
-        return data.is_empty() || Entry::decode(&data).is_ok();
-    }
-    let logged = LogEntry { term: entry.term, index: entry.index, kind: 1, data };
-    Change::of_entry(&logged).is_some_and(|(_, context)| pb::GroupMember::decode(context).is_ok())
 }
 
 /// A message of small numbers; 255 stands for a huge one.

@@ -3,8 +3,7 @@
 //!
 //! Changes of the group are among what gets committed, and snapshots arrive and are asked for.
 //!
-//! Left out are messages that contradict the core's own log in a way that only a lost log or a second leader explains:
-//! on those it stops on purpose (`raft/admit.rs`).
+//! Left out are snapshots that contradict what is committed: their rows come on a way of their own.
 #![no_main]
 
 use std::sync::Arc;
@@ -17,9 +16,7 @@ use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use prost::Message;
 
-const MSG_APPEND: u32 = 3;
 const MSG_SNAPSHOT: u32 = 7;
-const MSG_HEARTBEAT: u32 = 8;
 /// Bytes of commands that are kept for whoever lags.
 const KEEP_BYTES: usize = 16;
 /// Bytes of a message of small numbers.
@@ -60,28 +57,15 @@ impl World {
         Self { node, now: Duration::ZERO, committed: Vec::new(), waiting: Vec::new(), receivers: Vec::new() }
     }
 
-    /// Whether the message says that something is committed which this log does not have.
+    /// Whether the message speaks of a snapshot that is not of this log.
     fn contradicts(&self, message: &pb::RaftMessage) -> bool {
-        let last = self.last_index();
         match message.kind {
-            MSG_HEARTBEAT => message.commit > last,
-            MSG_APPEND => message.entries.iter().any(|entry| {
-                entry.index <= self.node.commit_index() && self.node.term_of(entry.index) != Some(entry.term)
-            }),
             MSG_SNAPSHOT => message.snapshot.as_ref().is_some_and(|snapshot| {
                 snapshot.index <= self.node.commit_index()
                     && self.node.term_of(snapshot.index).is_some_and(|term| term != snapshot.term)
             }),
             _ => false,
         }
-    }
-
-    fn last_index(&self) -> u64 {
-        let mut last = self.node.commit_index();
-        while self.node.term_of(last + 1).is_some_and(|term| term != 0) {
-            last += 1;
-        }
-        last
     }
 
     fn drain(&mut self) {

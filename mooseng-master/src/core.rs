@@ -35,6 +35,7 @@ use mooseng_types::{ClusterId, MasterId, TimeNs};
 use prost::Message;
 
 pub use self::effect::Effect;
+pub use self::group::Greeting;
 
 use crate::config::Peer;
 use crate::digests::Digests;
@@ -254,7 +255,14 @@ impl MasterCore {
         self.hear_digest(&messages);
         self.node.told_all_have(messages.all_have);
         for message in messages.messages {
-            self.node.step(now.mono, message);
+            if message.entries.iter().all(apply::is_readable) {
+                self.node.step(now.mono, message);
+            } else {
+                tracing::warn!(
+                    from = message.from,
+                    "dropped entries that cannot be read; run the same release on all masters"
+                );
+            }
         }
     }
 

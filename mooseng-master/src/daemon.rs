@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;
 
 use crate::config::Config;
-use crate::server::Server;
+use crate::server::{Ended, Server};
 use crate::service::grpc;
 
 /// A MooseNG master.
@@ -56,8 +56,15 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 }
 
 fn serve(config: &Config) -> anyhow::Result<()> {
-    let signals = Signals::new([SIGTERM, SIGINT])?;
     let _lock = claim(&config.data)?;
+    while serve_once(config)? == Ended::LostLog {
+        tracing::warn!("starting again as a new master");
+    }
+    Ok(())
+}
+
+fn serve_once(config: &Config) -> anyhow::Result<Ended> {
+    let signals = Signals::new([SIGTERM, SIGINT])?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let threads = Arc::new(Threads::default());
     let server = Server::open(config, clock, &threads)?;

@@ -5,6 +5,7 @@
 //! DATA/log/             the Raft log
 //! DATA/store*           the namespace's rows
 //! DATA/out-of-service   why this master must not be started again, if so
+//! DATA/lost-log         why this master must begin anew at the next start, if so
 //! DATA/damaged-N/       what an earlier life has left behind, for people to look at
 //! ```
 
@@ -27,6 +28,7 @@ use crate::store::{FjallStore, StorePlace};
 /// Bytes of a log segment: some seconds of full load.
 const SEGMENT_BYTES: u64 = 16 << 20;
 const OUT_OF_SERVICE: &str = "out-of-service";
+const LOST_LOG: &str = "lost-log";
 const CLUSTER_ID: &str = "cluster.id";
 const ASIDE: &str = "damaged-";
 
@@ -46,6 +48,13 @@ pub(crate) struct Opened {
 pub(crate) fn open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
     let data = &config.data;
     refuse_if_out_of_service(data)?;
+    if data
+        .join(LOST_LOG)
+        .try_exists()
+        .with_context(|| format!("look for {LOST_LOG} in {}", data.display()))?
+    {
+        begin_anew(data).context("set a log aside that lacks what was acknowledged")?;
+    }
     match try_open(config, entropy) {
         Err(error) if config.peers.len() > 1 && is_damage(&error) => {
             let aside = set_aside(data).context("set a damaged log and its store aside")?;
@@ -159,6 +168,21 @@ pub(crate) fn take_out_of_service(data: &Path, why: &str) -> io::Result<()> {
     FsDisk.write_whole(&data.join(OUT_OF_SERVICE), why.as_bytes())
 }
 
+/// Notes that this master's log lacks what it had acknowledged, so that the next start begins anew.
+pub(crate) fn note_lost_log(data: &Path, why: &str) -> io::Result<()> {
+    FsDisk.write_whole(&data.join(LOST_LOG), why.as_bytes())
+}
+
+/// Makes the directory a new master's. The note goes last: until then every start does this again.
+fn begin_anew(data: &Path) -> io::Result<()> {
+    if data.join(CLUSTER_ID).try_exists()? || data.join("log").try_exists()? {
+        let aside = set_aside(data)?;
+        tracing::warn!(aside = %aside.display(), "what this master had is set aside; it asks the others for all");
+    }
+    std::fs::remove_file(data.join(LOST_LOG))?;
+    FsDisk.sync_dir(data)
+}
+
 fn has_set_aside(data: &Path) -> io::Result<bool> {
     let mut names = FsDisk.list(data)?.into_iter();
     Ok(names.any(|path| path.file_name().and_then(|it| it.to_str()).is_some_and(|it| it.starts_with(ASIDE))))
@@ -176,7 +200,7 @@ fn set_aside(data: &Path) -> io::Result<PathBuf> {
     };
     // First whose it is, and the log last: if this is interrupted, the log is another member's at the next start, and what
     // is still here is set aside too.
-    std::fs::rename(data.join(CLUSTER_ID), aside.join(CLUSTER_ID))?;
+    rename_if_there(&data.join(CLUSTER_ID), &aside.join(CLUSTER_ID))?;
     FsDisk.sync_dir(data)?;
     for entry in std::fs::read_dir(data)? {
         let path = entry?.path();
@@ -186,8 +210,16 @@ fn set_aside(data: &Path) -> io::Result<PathBuf> {
         }
     }
     FsDisk.sync_dir(data)?;
-    std::fs::rename(data.join("log"), aside.join("log"))?;
+    rename_if_there(&data.join("log"), &aside.join("log"))?;
     FsDisk.sync_dir(&aside)?;
     FsDisk.sync_dir(data)?;
     Ok(aside)
+}
+
+/// An interrupted attempt may have moved it already.
+fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }

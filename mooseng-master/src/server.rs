@@ -41,7 +41,7 @@ use self::peers::Peers;
 use self::snapshots::{Incoming, Snapshots, put_in_place};
 use crate::config::Config;
 use crate::core::{ConnId, Effect, MasterCore, Now, reply_frame};
-use crate::open::{Opened, open, take_out_of_service};
+use crate::open::{Opened, note_lost_log, open, take_out_of_service};
 use crate::raft::Persist;
 use crate::raft::log::{LogWriter, Work};
 use crate::store::StorePlace;
@@ -89,6 +89,16 @@ pub struct Server {
     next_facade: u64,
     last_tick: Duration,
     scratch: Vec<u8>,
+    ended: Ended,
+}
+
+/// How a master's work has come to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It lacks what it had acknowledged. Opened again it is another master, which asks to be let in.
+    LostLog,
 }
 
 impl std::fmt::Debug for Server {
@@ -140,8 +150,7 @@ impl Server {
             cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
             protocol_version: PROTOCOL_VERSION,
             name: config.name.clone(),
-            epoch: 0,
-            leader_address: String::new(),
+            ..Default::default()
         };
         Ok(Self {
             core,
@@ -166,6 +175,7 @@ impl Server {
             next_facade: FACADE_FIRST,
             last_tick: now,
             scratch: vec![0; SCRATCH],
+            ended: Ended::Stopped,
         })
     }
 
@@ -181,7 +191,7 @@ impl Server {
     }
 
     /// Serves until told to stop; then lets another master lead, and writes to the store what is not there yet.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<Ended> {
         let mut events = Events::with_capacity(1024);
         while !self.inbox.stopping() {
             self.turn(&mut events)?;
@@ -196,9 +206,12 @@ impl Server {
                 self.turn(&mut events)?;
             }
         }
-        let now = self.now();
-        self.core.flush(now.mono);
-        self.perform()
+        if self.ended == Ended::Stopped {
+            let now = self.now();
+            self.core.flush(now.mono);
+            self.perform()?;
+        }
+        Ok(self.ended)
         // Dropping the ways to the writer and the flusher ends these threads once their work is done.
     }
 
@@ -214,6 +227,7 @@ impl Server {
             _ => {}
         }
         let now = self.now();
+        self.peers.set_own(self.core.epoch(), self.core.node().last_index());
         for event in events.iter() {
             match event.token() {
                 LISTENER => self.accept(),
@@ -237,9 +251,8 @@ impl Server {
             self.serve(now, token);
         }
         self.take_inbox(now);
-        self.peers.set_epoch(self.core.epoch());
-        for epoch in self.peers.take_epochs() {
-            self.core.greeted(epoch);
+        for greeting in self.peers.take_greetings() {
+            self.core.greeted(&greeting);
         }
         for peer in self.peers.turn(now.mono, self.poll.registry()) {
             self.core.peer_lost(now, peer);
@@ -329,15 +342,11 @@ impl Server {
             Ok(hello) if frame.header.kind == pb::Hello::KIND => hello,
             _ => return connection.fail("the first frame is no hello"),
         };
-        match greet(&hello, &self.hello) {
-            Ok(()) => {
+        match greet(&hello, &self.hello).and_then(|()| self.core.admit(&hello)) {
+            Ok(acknowledged) => {
                 connection.greet(&hello);
-                // Those who serve the group know which making of it is the present one; a client only asks for it.
-                if matches!(hello.role(), pb::Role::Master | pb::Role::Chunkserver) {
-                    self.core.greeted(hello.epoch);
-                }
                 let (leader_address, epoch) = (self.leader_address(), self.core.epoch());
-                let reply = pb::HelloReply { leader_address, epoch, ..self.hello.clone() };
+                let reply = pb::HelloReply { leader_address, epoch, acknowledged, ..self.hello.clone() };
                 self.send(token, &reply_frame(frame.header, Ok(&reply.encode_to_vec())));
             }
             Err(error) => {
@@ -395,6 +404,11 @@ impl Server {
                 Effect::SendSnapshot(to, message) => self.send_snapshot(to, message),
                 Effect::Link(masters) => self.peers.relink(&masters, self.poll.registry()),
                 Effect::LeftBehind(why) => take_out_of_service(&self.data, &why)?,
+                Effect::LostLog(why) => {
+                    note_lost_log(&self.data, &why)?;
+                    self.ended = Ended::LostLog;
+                    self.inbox.stop();
+                }
                 Effect::OutOfService(why) => {
                     take_out_of_service(&self.data, &why)?;
                     return Err(io::Error::other(why));

@@ -188,8 +188,8 @@ impl Client {
             let private = &mut self.oracle.borrow_mut().private[self.life];
             (private.model, private.pending) = (model.clone(), None);
         }
-        if self.call.truncate(model.inode(node), 0).await?.is_ok() {
-            drop(model.apply(&Op::Truncate { node, size: 0 }));
+        let cut = self.call.truncate(model.inode(node), 0).await?;
+        if cut.is_ok() && model.apply(&Op::Truncate { node, size: 0 }).is_ok() {
             self.oracle.borrow_mut().private[self.life].model = model;
         }
         Ok(())

@@ -1,15 +1,27 @@
 //! A committed entry reaches the state, and whoever waits for it gets the answer.
 
 use mooseng_meta::{Command, Entry, Response};
+use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_types::FsError;
 
+use super::group::read_change;
 use super::{MasterCore, Now, Waiter};
 use crate::raft::LogEntry;
 use crate::service;
 
 /// The kind of an entry that carries a command; the others change the group.
 const COMMAND: u8 = 0;
+
+/// Whether an entry of another master can be applied: a committed one that cannot ends the process.
+pub(super) fn is_readable(entry: &pb::RaftEntry) -> bool {
+    let Ok(kind) = u8::try_from(entry.kind) else { return false };
+    let logged = LogEntry { term: entry.term, index: entry.index, kind, data: entry.data.clone() };
+    match kind {
+        COMMAND => entry.data.is_empty() || Entry::decode(&entry.data).is_ok(),
+        _ => read_change(&logged).is_some(),
+    }
+}
 
 impl MasterCore {
     pub(super) fn apply(&mut self, now: Now, logged: &LogEntry) {

@@ -35,6 +35,8 @@ pub enum Effect {
     Link(BTreeMap<MasterId, String>),
     /// This master's state is not what the others have: it must not serve any more, nor be started again as it is.
     OutOfService(String),
+    /// This master's log lacks what it had acknowledged: it must begin anew, as one that has lost its disk.
+    LostLog(String),
     /// The group goes on without this master: it must not be started again as it is.
     LeftBehind(String),
     /// To every client connected: this master leads now.

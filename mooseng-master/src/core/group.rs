@@ -14,6 +14,7 @@ use std::time::Duration;
 use mooseng_meta::{Member, Membership, MetaState};
 use mooseng_protocol::limits::TEXT_MAX;
 use mooseng_protocol::pb;
+use mooseng_protocol::status::CallError;
 use mooseng_types::MasterId;
 use prost::Message as _;
 
@@ -42,6 +43,21 @@ pub(crate) struct Knock {
     heard: Duration,
 }
 
+/// What another master has said when this one called it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Greeting {
+    /// Its configured number.
+    pub number: u64,
+    /// Where it was called.
+    pub address: String,
+    /// Which making of the group it is in.
+    pub epoch: u64,
+    /// What this master has acknowledged to it, if it leads.
+    pub acknowledged: pb::Acknowledged,
+    /// The last entry of this master's log when it called.
+    pub had: u64,
+}
+
 /// What this master knows of the group beside what the group has agreed on.
 #[derive(Debug, Default)]
 pub(crate) struct Door {
@@ -55,6 +71,8 @@ pub(crate) struct Door {
     said_lost: bool,
     /// Those who were taken out of the group while this master was in it, by number: they are to hear of it.
     left: BTreeMap<u64, (MasterId, String)>,
+    /// A later making of the group that was spoken of last.
+    doubted_epoch: u64,
     /// The group goes on without this master, and never lets this life of it in again.
     pub(crate) removed: bool,
 }
@@ -232,30 +250,83 @@ impl MasterCore {
         }
         let there = view.members.iter().any(|member| member.id == self.config.id.raw());
         let later = view.epoch == self.group.epoch && view.index > self.state.applied_index();
-        if view.epoch > self.group.epoch || (later && !there) {
-            self.leave_for_good(view.epoch);
+        match () {
+            () if view.epoch > self.group.epoch => self.doubt_epoch(view.epoch),
+            () if later && !there => self.leave_for_good(view.epoch),
+            () => {}
         }
     }
 
-    /// Whether messages are of the same making of the group. Those of an earlier one are told of this one; of a later one
-    /// there is nothing to say but that this master is left behind.
+    /// Whether whoever says hello may go on; to a master, what it has acknowledged to this one. A chunkserver or a client
+    /// that has seen a later making of the group wants nothing of this one.
+    pub(crate) fn admit(&mut self, hello: &pb::Hello) -> Result<Option<pb::Acknowledged>, CallError> {
+        let later = !self.is_outside() && hello.epoch > self.group.epoch;
+        if later {
+            self.doubt_epoch(hello.epoch);
+        }
+        if hello.role() != pb::Role::Master {
+            let (epoch, own) = (hello.epoch, self.group.epoch);
+            let message = format!("this master's group has epoch {own}, not {epoch}");
+            return if later { Err(CallError::Rejected { message }) } else { Ok(None) };
+        }
+        let index = self.node.matched(MasterId::from_raw(hello.node_id));
+        let leads = self.node.role() == Role::Leader;
+        Ok(leads.then(|| pb::Acknowledged { index, term: self.node.term() }))
+    }
+
+    /// Somebody speaks of a later making of the group. Anybody could; a master of it says so itself when it is greeted.
+    pub(crate) fn doubt_epoch(&mut self, epoch: u64) {
+        if std::mem::replace(&mut self.door.doubted_epoch, epoch) != epoch {
+            tracing::warn!(
+                epoch,
+                own = self.group.epoch,
+                "somebody speaks of a later making of the group, of which no master that this one knows has told"
+            );
+        }
+    }
+
+    /// Whether messages are of the same making of the group. Those of an earlier one are told of this one; those of a later
+    /// one count for nothing here.
     pub(super) fn is_of_this_epoch(&mut self, messages: &pb::RaftMessages) -> bool {
         let (own, theirs) = (self.group.epoch, messages.epoch);
         if own == 0 || theirs == 0 || own == theirs {
             return true;
         }
         match messages.messages.first() {
-            _ if theirs > own => self.leave_for_good(theirs),
+            _ if theirs > own => self.doubt_epoch(theirs),
             Some(message) => self.send_view(MasterId::from_raw(message.from)),
             None => {}
         }
         false
     }
 
-    /// Another master has greeted this one, and said which making of the group it is in.
-    pub fn greeted(&mut self, epoch: u64) {
-        if !self.is_outside() && epoch > self.group.epoch {
-            self.leave_for_good(epoch);
+    /// Another master that this one has called has answered. What it says counts if it is where the group or the
+    /// configuration knows a master to be: anybody may call here and claim anything.
+    pub fn greeted(&mut self, said: &Greeting) {
+        let at = |number: u64, address: &str| (number, address) == (said.number, said.address.as_str());
+        let known = self.group.members.iter().any(|member| at(member.id.number(), &member.address))
+            || self.config.peers.iter().any(|peer| at(peer.id, &peer.address));
+        if self.is_outside() || !known {
+            return;
+        }
+        if said.epoch > self.group.epoch {
+            return self.leave_for_good(said.epoch);
+        }
+        let pb::Acknowledged { index, term } = said.acknowledged;
+        if said.epoch == self.group.epoch && term >= self.node.term() && index > said.had {
+            self.lose_log(index, said.had);
+        }
+    }
+
+    /// The leader has heard from this master that it has more of the log than it has. To go on would be to vote, and to
+    /// count for a majority, without what was promised.
+    fn lose_log(&mut self, acknowledged: u64, had: u64) {
+        if !std::mem::replace(&mut self.door.removed, true) {
+            let why = format!(
+                "this master had acknowledged the log up to entry {acknowledged}, and its log ends at {had}: its data directory is of an earlier time, perhaps restored from a backup. It forgets what it has and comes back as a new master"
+            );
+            tracing::error!("{why}");
+            self.effects.push(Effect::LostLog(why));
         }
     }
 
@@ -356,9 +427,7 @@ impl MasterCore {
 
     /// A committed change of the group takes effect.
     pub(super) fn apply_change(&mut self, logged: &LogEntry) {
-        let decoded = Change::of_entry(logged)
-            .and_then(|(change, context)| Some((change, pb::GroupMember::decode(context).ok()?)));
-        let Some((change, told)) = decoded else {
+        let Some((change, told)) = read_change(logged) else {
             tracing::error!(
                 index = logged.index,
                 "a committed change of the group cannot be read; run the same release on all masters"
@@ -409,6 +478,12 @@ impl MasterCore {
     pub(super) fn awaits_successor(&self, now: Now) -> bool {
         self.node.is_handing_over() || (self.node.leader().is_none() && now.mono < self.successor_until)
     }
+}
+
+/// The change in an entry, and what it says of the member.
+pub(super) fn read_change(logged: &LogEntry) -> Option<(Change, pb::GroupMember)> {
+    let (change, context) = Change::of_entry(logged)?;
+    Some((change, pb::GroupMember::decode(context).ok()?))
 }
 
 fn learner(knock: &Knock, wants_vote: bool) -> Member {
@@ -475,6 +550,75 @@ mod tests {
         let id = MasterId::new(number, 7).raw();
         let (name, address) = (format!("m{number}"), format!("m{number}:1"));
         core.hear_knock(NOW.mono, pb::JoinRequest { id, name, address, lost_group });
+    }
+
+    #[test]
+    fn only_a_master_where_one_is_known_to_be_tells_of_a_later_group_or_a_lost_log() {
+        let member = |number: u16| Member {
+            id: MasterId::new(number, 0),
+            name: format!("m{number}"),
+            address: format!("m{number}:1"),
+            voter: true,
+            wants_vote: true,
+        };
+        let in_group = || {
+            let mut it = core(config(3), Recovered::default());
+            it.group = Membership { epoch: 1, members: (1..=3).map(member).collect() };
+            it
+        };
+        let stranger = Greeting {
+            number: 2,
+            address: "elsewhere:1".into(),
+            epoch: 9,
+            acknowledged: pb::Acknowledged { index: 50, term: 9 },
+            had: 40,
+        };
+        let mut it = in_group();
+        it.greeted(&stranger);
+        it.doubt_epoch(99);
+        let messages = pb::RaftMessages { epoch: 99, ..Default::default() };
+        it.peer_messages(NOW, messages);
+        let view = pb::GroupView { epoch: 99, index: u64::MAX, members: Vec::new() };
+        it.hear_view(&view);
+        assert!(!it.door.removed);
+        let known = Greeting { address: "m2:1".into(), ..stranger };
+        it.greeted(&Greeting {
+            epoch: 1,
+            acknowledged: pb::Acknowledged { index: 40, term: 9 },
+            ..known.clone()
+        });
+        assert!(!it.door.removed, "it has what it had acknowledged");
+        let lost = |it: &mut MasterCore| it.take_effects().iter().any(|it| matches!(it, Effect::LostLog(_)));
+        it.greeted(&Greeting { epoch: 1, ..known.clone() });
+        assert!(it.door.removed && lost(&mut it));
+        let mut it = in_group();
+        it.greeted(&known);
+        assert!(it.door.removed && !lost(&mut it));
+    }
+
+    #[test]
+    fn entries_that_nobody_could_apply_do_not_get_into_the_log() {
+        let members = (1..=3).map(MasterId::from_raw);
+        let member =
+            |id| Member { id, name: String::new(), address: String::new(), voter: true, wants_vote: true };
+        let hard_state = HardState { term: 1, vote: 0, commit: 0 };
+        let mut it = core(config(3), Recovered { hard_state, ..Recovered::default() });
+        it.group = Membership { epoch: 1, members: members.map(member).collect() };
+        let mut append = |kind: u32, data: &'static [u8]| {
+            let entry = pb::RaftEntry { kind, term: 1, index: 1, data: data.into(), ..Default::default() };
+            let message = pb::RaftMessage {
+                kind: 3,
+                to: 1,
+                from: 2,
+                term: 1,
+                entries: vec![entry],
+                ..Default::default()
+            };
+            it.peer_messages(NOW, pb::RaftMessages { messages: vec![message], ..Default::default() });
+            it.node.last_index()
+        };
+        assert_eq!((append(0, b"nonsense"), append(1, b""), append(1, b"nonsense")), (0, 0, 0));
+        assert_eq!(append(0, b""), 1);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Which messages of a peer reach the consensus core.
 //!
 //! The core trusts its peers: a message that no correct peer sends may make it index past a list or overflow a counter,
-//! which ends the process. What makes no sense in itself is refused here. What contradicts *this* log (a commit index
-//! beyond its end, another entry in a committed place) still ends the process, on purpose: then a log was lost or two
-//! leaders were elected, and a voter that carried on could lose what was acknowledged.
+//! which ends the process. What makes no sense in itself is refused here, and so is what contradicts *this* log, such as
+//! a commit index beyond its end. That a stranger may say; or this log was lost in part, which is found out elsewhere, by
+//! asking the leader (`core/group.rs`), because nobody may end a master by a message.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +12,10 @@ use raft::eraftpb::{EntryType, Message, MessageType};
 
 /// Terms and indexes are counted up one by one, so none comes near this; beyond it, sums of them could overflow.
 const COUNTER_MAX: u64 = 1 << 62;
+
+/// So many elections nobody has missed. (A group that is made anew goes on 2^32 terms later, which only a master without
+/// a log hears of.) A stranger that could name any term would use them up.
+const TERM_LEAP_MAX: u64 = 1 << 31;
 
 /// Says what is wrong with a message to `own`. Whoever sends it need not be a member as far as this log knows: it may
 /// lack the entry that made the sender one, and the core counts members' answers only.
@@ -35,6 +39,21 @@ pub(super) fn check(message: &Message, own: u64) -> Result<(), BadMessage> {
             }
         }
         _ => Err(BadMessage { field: "kind" }),
+    }
+}
+
+/// Says how a message contradicts a log that ends at `last`, of a master in `term`.
+pub(super) fn check_against(message: &Message, term: u64, last: u64) -> Result<(), BadMessage> {
+    let bad = |field| Err(BadMessage { field });
+    if last > 0 && message.term > term.saturating_add(TERM_LEAP_MAX) {
+        return bad("term");
+    }
+    match message.msg_type {
+        // A leader names no more than what the receiver has acknowledged to it in this term.
+        MessageType::MsgHeartbeat if message.term >= term && message.commit > last => bad("commit"),
+        // Nobody acknowledges what the leader does not have.
+        MessageType::MsgAppendResponse if message.term == term && message.index > last => bad("index"),
+        _ => Ok(()),
     }
 }
 
@@ -74,6 +93,10 @@ fn check_counters(message: &Message, own: u64) -> Result<(), BadMessage> {
         message.reject_hint,
         message.request_snapshot,
     ];
+    // Nobody here asks for a snapshot by a message: the leader sees who needs one.
+    if message.request_snapshot != 0 {
+        return bad("request_snapshot");
+    }
     if message.term == 0 || counters.iter().any(|counter| *counter > COUNTER_MAX) {
         return bad("counter");
     }
@@ -155,6 +178,34 @@ mod tests {
         for kind in [MessageType::MsgSnapshot, MessageType::MsgReadIndex, MessageType::MsgPropose] {
             refuse(pb::RaftMessage { kind: kind as u32, ..good.clone() }, "kind");
         }
+    }
+
+    #[test]
+    fn what_contradicts_this_log_is_refused() {
+        let verdict = |kind: MessageType, message: pb::RaftMessage| {
+            let message = pb::RaftMessage { kind: kind as u32, to: 1, from: 2, ..message };
+            check_against(&from_wire(message).unwrap(), 5, 100)
+        };
+        let of = |term| pb::RaftMessage { term, ..Default::default() };
+        let (beat, answer) = (MessageType::MsgHeartbeat, MessageType::MsgAppendResponse);
+        assert_eq!(verdict(beat, pb::RaftMessage { commit: 100, ..of(5) }), Ok(()));
+        let commit = Err(BadMessage { field: "commit" });
+        assert_eq!(verdict(beat, pb::RaftMessage { commit: 101, ..of(5) }), commit);
+        assert_eq!(verdict(beat, pb::RaftMessage { commit: u64::MAX, ..of(9) }), commit);
+        assert_eq!(
+            verdict(beat, pb::RaftMessage { commit: 101, ..of(4) }),
+            Ok(()),
+            "it is told of the later term"
+        );
+        assert_eq!(verdict(answer, pb::RaftMessage { index: 100, ..of(5) }), Ok(()));
+        assert_eq!(
+            verdict(answer, pb::RaftMessage { index: 101, ..of(5) }),
+            Err(BadMessage { field: "index" })
+        );
+        let term = Err(BadMessage { field: "term" });
+        assert_eq!(verdict(MessageType::MsgRequestVote, of(5 + TERM_LEAP_MAX)), Ok(()));
+        assert_eq!(verdict(MessageType::MsgRequestVote, of(6 + TERM_LEAP_MAX)), term);
+        assert_eq!(verdict(MessageType::MsgAppend, of(COUNTER_MAX)), term);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mooseng_env::Entropy;
+use mooseng_protocol::convert::BadMessage;
 use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use raft::eraftpb::{self, MessageType};
@@ -144,6 +145,8 @@ pub struct Node {
     /// The output that carried a snapshot, and that snapshot's index: applied as soon as it is durable.
     installing: Option<(u64, u64)>,
     told_all_have: u64,
+    /// Of whom, in which term, a message was refused last: that is said once.
+    refused: (u64, u64),
     /// Messages that wait for the output with this number to be durable.
     after_persist: VecDeque<(u64, Vec<eraftpb::Message>)>,
 }
@@ -215,6 +218,7 @@ impl Node {
             term_submitted: (term, 0),
             installing: None,
             told_all_have: 0,
+            refused: (0, 0),
             after_persist: VecDeque::new(),
         }
     }
@@ -253,8 +257,10 @@ impl Node {
             // For an earlier life of this master, as long as the group has that one.
             return;
         }
-        if let Err(error) = admit::check(&message, self.raw.raft.id) {
-            tracing::warn!(%error, from = message.from, "dropped a message that no peer sends");
+        let checked = admit::check(&message, self.raw.raft.id)
+            .and_then(|()| admit::check_against(&message, self.term(), self.last_index()));
+        if let Err(error) = checked {
+            self.refuse(&message, error);
             return;
         }
         match message.msg_type {
@@ -272,6 +278,13 @@ impl Node {
             _ => {}
         }
         self.step_checked(now, message);
+    }
+
+    fn refuse(&mut self, message: &eraftpb::Message, error: BadMessage) {
+        let whose = (message.from, message.term);
+        if std::mem::replace(&mut self.refused, whose) != whose {
+            tracing::warn!(%error, from = message.from, term = message.term, "dropped a message that no peer sends");
+        }
     }
 
     /// Whether this master may stand for election now.
@@ -435,6 +448,12 @@ impl Node {
     #[must_use]
     pub fn commit_index(&self) -> u64 {
         self.raw.raft.raft_log.committed
+    }
+
+    /// The last entry of the log, on disk or on its way there.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
     }
 
     /// The term of an entry still kept, or of the last one purged.

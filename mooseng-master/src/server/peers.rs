@@ -21,6 +21,7 @@ use prost::Message;
 use rustix::net::sockopt;
 
 use crate::config::Config;
+use crate::core::Greeting;
 
 /// Tokens of peers begin here, far above those of accepted connections.
 const FIRST_TOKEN: usize = 1 << 48;
@@ -59,8 +60,10 @@ struct Link {
     try_again: Duration,
     lost: bool,
     complained: bool,
-    /// What the peer has said in its greeting.
-    epoch: Option<u64>,
+    /// The last entry of this master's log when it said hello.
+    had: u64,
+    /// What the peer has said to that.
+    greeting: Option<Greeting>,
 }
 
 #[derive(Debug)]
@@ -68,12 +71,14 @@ pub(super) struct Peers {
     /// By configured number: a new life of a master has the address of the old one.
     links: BTreeMap<u64, Link>,
     hello: pb::Hello,
+    /// The last entry of this master's log.
+    last: u64,
     next_token: usize,
 }
 
 impl Peers {
     pub(super) fn new(hello: pb::Hello) -> Self {
-        Self { links: BTreeMap::new(), hello, next_token: FIRST_TOKEN }
+        Self { links: BTreeMap::new(), hello, last: 0, next_token: FIRST_TOKEN }
     }
 
     /// These masters are to be reached from now on, and no others.
@@ -103,7 +108,7 @@ impl Peers {
     pub(super) fn event(&mut self, event: &Event, registry: &Registry) {
         let Some(link) = self.links.values_mut().find(|link| link.token == event.token()) else { return };
         if event.is_writable() {
-            link.writable(&self.hello);
+            link.writable(&self.hello, self.last);
         }
         if event.is_readable() {
             link.readable();
@@ -132,14 +137,15 @@ impl Peers {
         lost
     }
 
-    /// What this master says when it greets a peer.
-    pub(super) fn set_epoch(&mut self, epoch: u64) {
+    /// What is true of this master when it greets a peer: the making of the group, and the last entry of its log.
+    pub(super) fn set_own(&mut self, epoch: u64, last: u64) {
         self.hello.epoch = epoch;
+        self.last = last;
     }
 
-    /// The epochs that peers have greeted this master with since the last call.
-    pub(super) fn take_epochs(&mut self) -> Vec<u64> {
-        self.links.values_mut().filter_map(|link| link.epoch.take()).collect()
+    /// What peers have answered to this master's greeting since the last call.
+    pub(super) fn take_greetings(&mut self) -> Vec<Greeting> {
+        self.links.values_mut().filter_map(|link| link.greeting.take()).collect()
     }
 
     /// Queues messages for a peer.
@@ -179,7 +185,8 @@ impl Link {
             try_again: Duration::ZERO,
             lost: false,
             complained: false,
-            epoch: None,
+            had: 0,
+            greeting: None,
         }
     }
 
@@ -207,7 +214,7 @@ impl Link {
         }
     }
 
-    fn writable(&mut self, hello: &pb::Hello) {
+    fn writable(&mut self, hello: &pb::Hello, last: u64) {
         let Some(socket) = &self.socket else { return };
         if !self.connected {
             let ready = socket
@@ -217,6 +224,7 @@ impl Link {
             match ready {
                 Ok(_) => {
                     self.connected = true;
+                    self.had = last;
                     // A missed option costs latency only.
                     drop(socket.set_nodelay(true));
                     let header = Header { kind: pb::Hello::KIND, request: 1, ..Header::default() };
@@ -267,7 +275,13 @@ impl Link {
             Ok(None) => {}
             Ok(Some(reply)) if reply.header.flags & FLAG_ERROR == 0 => {
                 self.complained = false;
-                self.epoch = pb::HelloReply::decode(reply.body).ok().map(|reply| reply.epoch);
+                self.greeting = pb::HelloReply::decode(reply.body).ok().map(|reply| Greeting {
+                    number: self.id.number(),
+                    address: self.address.clone(),
+                    epoch: reply.epoch,
+                    acknowledged: reply.acknowledged.unwrap_or_default(),
+                    had: self.had,
+                });
                 tracing::info!(peer = %self.id, "connected to a master");
             }
             Ok(Some(reply)) => {

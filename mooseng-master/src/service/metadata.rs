@@ -1,7 +1,7 @@
 //! The namespace's requests.
 
 use bytes::Bytes;
-use mooseng_meta::{Command, CommittedChunk, RenameMode, SessionRow, XattrMode};
+use mooseng_meta::{Command, CommittedChunk, RenameMode, Request, SessionRow, XattrMode};
 use mooseng_protocol::convert::{id16, kind as kind_of, mode};
 use mooseng_protocol::limits::{
     CLIENT_NAME_MAX, COMMIT_MAX, FAILED_MAX, INDEXES_MAX, LISTING_MAX, LOCATE_MAX, OPEN_MAX, RELEASE_MAX,
@@ -154,13 +154,18 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
     };
     let request = request(meta.as_ref())?;
     core.sessions.heard(request.id.session, now.mono);
-    // The state would refuse it for good. Its sender is only ahead of itself.
-    let acked = core.state.acked_below(request.id.session).unwrap_or(0).max(request.acked_below);
-    if request.id.seq.saturating_sub(acked) >= UNACKED_MAX {
-        let message = format!("{} answers of the session wait to be acknowledged", UNACKED_MAX);
-        return Err(CallError::Unavailable { message });
-    }
+    must_acknowledge(core, request)?;
     Ok(Answer::Propose(Some(request), Box::new(command), context))
+}
+
+/// A request too far ahead of what its session has acknowledged has to wait. The state would refuse it for good.
+fn must_acknowledge(core: &MasterCore, Request { id, acked_below }: Request) -> Result<(), CallError> {
+    let acked = core.state.acked_below(id.session).unwrap_or(0).max(acked_below);
+    if id.seq.saturating_sub(acked) < UNACKED_MAX {
+        return Ok(());
+    }
+    let message = format!("{UNACKED_MAX} answers of the session wait to be acknowledged");
+    Err(CallError::Unavailable { message })
 }
 
 type Change = (Option<pb::RequestMeta>, Command, Context);

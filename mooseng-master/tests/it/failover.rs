@@ -152,6 +152,8 @@ fn a_mount_that_is_back_ends_the_session_it_left_behind() {
     client.call(&mkdir(first, 2, "b")).unwrap();
     client = world.client();
     client.call(&open(3, true)).unwrap();
+    // A live mount of the same name would have time to say so.
+    client.wait_for("they end", |status| status.sessions == 1);
     for (session, seq) in [(first, 3), (stranger, 1)] {
         let error = client.call(&mkdir(session, seq, "c")).unwrap_err();
         assert!(matches!(error, CallError::Refused(FsError::SessionExpired)), "{error}");

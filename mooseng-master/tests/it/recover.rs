@@ -1,5 +1,6 @@
 //! A majority is lost for good, and the group is made anew from the master that is left.
 
+use std::path::Path;
 use std::time::Duration;
 
 use mooseng_env::{Clock as _, SystemClock};
@@ -121,4 +122,92 @@ fn masters_left_behind_that_reach_nobody_serve_the_old_group_until_they_hear() {
     let now = status(&world, 3);
     assert_eq!((now.epoch, now.masters.len()), (2, 1));
     assert_eq!(names(&mut world.client()).len(), 20);
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_master_with_an_old_image_of_its_directory_comes_back_as_a_new_one() {
+    let mut world = World::new(3);
+    let mut client = world.client();
+    let all_have_everything = |status: &pb::ClusterStatusReply| {
+        let commit = status.masters.iter().map(|master| master.commit_index).max().unwrap();
+        status.masters.len() == 3 && status.masters.iter().all(|it| it.voter && it.applied_index >= commit)
+    };
+    client.wait_for("all have everything", all_have_everything);
+    let session = open_session(&mut client, 1);
+    client.call(&mkdir(session, 1, "before")).unwrap();
+    let victim = if client.leader() == 3 { 2 } else { 3 };
+    let image = tempfile::tempdir().unwrap();
+    world.stop(victim);
+    copy_tree(&world.data(victim), image.path());
+    world.start(victim);
+    for seq in 2..=50 {
+        client.call(&mkdir(session, seq, &format!("d{seq:02}"))).unwrap();
+    }
+    client.wait_for("all have everything", all_have_everything);
+    world.stop(victim);
+    world.wipe(victim);
+    copy_tree(image.path(), &world.data(victim));
+    world.start(victim);
+    world.loses_its_log(victim);
+    assert!(world.data(victim).join("lost-log").exists());
+    world.start(victim);
+    client.wait_for("it is a voter again", |status| all_have_everything(status) && status.joining.is_empty());
+    assert!(world.data(victim).join("damaged-1").exists() && !world.data(victim).join("lost-log").exists());
+    assert_eq!(names(&mut client).len(), 50);
+    assert_eq!(client.call(&pb::CheckRequest {}).unwrap().violations, [""; 0]);
+}
+
+#[test]
+fn what_a_stranger_says_puts_no_master_out_of_service() {
+    let world = World::new(3);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    for id in 1..=3 {
+        let claim = |role: pb::Role| pb::Hello { role: role.into(), epoch: 99, node_id: 9, ..hello() };
+        for role in [pb::Role::Chunkserver, pb::Role::Client, pb::Role::Admin] {
+            let refused =
+                FrameStream::connect(&world.address(id), &claim(role), SECOND).map(drop).unwrap_err();
+            assert!(refused.to_string().contains("epoch"), "{refused}");
+        }
+        let (mut stranger, _) =
+            FrameStream::connect(&world.address(id), &claim(pb::Role::Master), SECOND).unwrap();
+        for from in 1..=4 {
+            // A heartbeat of a leader that has committed what nobody has.
+            let beat = pb::RaftMessage {
+                kind: 8,
+                to: id,
+                from,
+                term: 1 << 20,
+                commit: 1 << 60,
+                ..Default::default()
+            };
+            let view = pb::GroupView { epoch: 99, index: 1 << 60, members: Vec::new() };
+            for epoch in [0, 1, 99] {
+                let group = Some(view.clone());
+                let said =
+                    pb::RaftMessages { messages: vec![beat.clone()], group, epoch, ..Default::default() };
+                stranger.send_one_way(&said).unwrap();
+            }
+        }
+    }
+    for seq in 1..=20 {
+        client.call(&mkdir(session, seq, &format!("d{seq:02}"))).unwrap();
+    }
+    client.wait_for("all serve", |status| {
+        status.masters.iter().all(|it| it.role == "leader" || it.role == "follower")
+    });
+    assert!((1..=3).all(|id| own_role(&world, id) != "removed"));
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mooseng_env::{Clock, SystemClock, Threads};
 use mooseng_master::config::{Config, Peer};
-use mooseng_master::server::{Inbox, Server};
+use mooseng_master::server::{Ended, Inbox, Server};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 struct Running {
     inbox: Arc<Inbox>,
-    thread: JoinHandle<std::io::Result<()>>,
+    thread: JoinHandle<std::io::Result<Ended>>,
 }
 
 pub(crate) struct World {
@@ -107,6 +107,12 @@ impl World {
         let running = self.running.remove(&id).unwrap();
         running.inbox.stop();
         running.thread.join().unwrap().unwrap();
+    }
+
+    /// Waits until a master finds that its log lacks what it had acknowledged.
+    pub(crate) fn loses_its_log(&mut self, id: u64) {
+        let running = self.running.remove(&id).unwrap();
+        assert_eq!(running.thread.join().unwrap().unwrap(), Ended::LostLog);
     }
 
     /// Waits until a master ends by itself; returns why.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_chunkserver::Request;
-use mooseng_client::ClientError;
 use mooseng_client::chunk::{ChunkRef, Commit, Fault, Grant, Granted, Located, Opened, Placement};
 use mooseng_client::file::{
     Action, Event, LocateJob, PartAnswer, PartRead, PartStep, Prepare, Source, Span, Wish,
@@ -315,12 +314,4 @@ fn placements(servers: Vec<pb::ServerAddress>) -> Vec<Placement> {
         address: server.address,
     };
     servers.into_iter().map(placement).collect()
-}
-
-/// The refusal behind an error; anything else ends the life of the client that meets it.
-pub(super) fn refusal(error: &ClientError) -> Option<mooseng_types::FsError> {
-    match error {
-        ClientError::Refused(refusal) => Some(*refusal),
-        _ => None,
-    }
 }

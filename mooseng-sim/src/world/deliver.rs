@@ -67,6 +67,7 @@ impl World {
                 // The client here finds a new leader by asking, and every address is known.
                 Effect::Announce(_)
                 | Effect::LeftBehind(_)
+                | Effect::LostLog(_)
                 | Effect::Link(_)
                 | Effect::Persist(_)
                 | Effect::Purge { .. }

@@ -237,6 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn a_forged_commit_index_ends_nothing() {
+        let mut node = node(3);
+        for commit in [1, 1 << 40, 1 << 62] {
+            node.step(NOW, pb::RaftMessage { commit, ..from(1, MessageType::MsgHeartbeat, 1) });
+            settle(&mut node);
+        }
+        assert_eq!(node.commit_index(), 0);
+        let entry = pb::RaftEntry { term: 1, index: 1, ..Default::default() };
+        let append =
+            pb::RaftMessage { entries: vec![entry], commit: 1, ..from(1, MessageType::MsgAppend, 1) };
+        node.step(NOW, append);
+        settle(&mut node);
+        assert_eq!((node.commit_index(), node.leader()), (1, Some(MasterId::from_raw(1))));
+        node.step(NOW, from(1, MessageType::MsgHeartbeat, 1 << 62));
+        assert_eq!(node.term(), 1, "no stranger uses up the terms");
+    }
+
+    #[test]
     fn a_leader_that_turns_out_to_be_removed_leads_no_more() {
         let mut node = about_to_be_removed();
         stand(&mut node);

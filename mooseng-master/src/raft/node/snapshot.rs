@@ -17,6 +17,7 @@ impl Node {
     pub fn snapshot_received(&mut self, now: Duration, message: pb::RaftMessage) {
         let message = from_wire(message).and_then(|message| {
             admit::check_snapshot(&message, self.raw.raft.id)?;
+            admit::check_against(&message, self.term(), self.last_index())?;
             Ok(message)
         });
         match message {

@@ -235,6 +235,11 @@ pub(crate) fn responses() -> impl Strategy<Value = Response> {
     ]
 }
 
+fn sample_grant(session: SessionId, inode: InodeId, index: ChunkIndex, server: ServerId) -> Command {
+    let (candidates, failed, up) = (vec![server], vec![], vec![server]);
+    Command::GrantWrite { session, inode, index, candidates, failed, up, nothing_written: true, renew: false }
+}
+
 /// One entry for each command.
 pub(crate) fn sample_entries() -> Vec<Entry> {
     let (inode, parent) = (InodeId::from_raw(300), InodeId::ROOT);
@@ -281,16 +286,7 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
         Command::SetAttr { inode, change, session: Some(session) },
         Command::SetXattr { inode, name: bytes("user.a"), value: bytes("value"), mode: XattrMode::Replace },
         Command::RemoveXattr { inode, name: bytes("user.a") },
-        Command::GrantWrite {
-            session,
-            inode,
-            index,
-            candidates: vec![server],
-            failed: vec![],
-            up: vec![server],
-            nothing_written: true,
-            renew: false,
-        },
+        sample_grant(session, inode, index, server),
         Command::CommitWrite {
             session,
             inode,
