@@ -71,17 +71,20 @@ pub(crate) fn run(target: &Target, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::load_or_make(&data, &wanted)?;
     layout.write_configs(&data, &mount)?;
     let mut parts = Parts::new(&data, &layout)?;
+    system::clear_dead_mount(&mount)?;
     let started = start(&mut parts, &layout, &mount, &mut signals);
     let done = match started {
         Ok(true) => {
             announce(&data, &mount, &layout);
-            watch(&mut parts, args.respawn, &mut signals)
+            watch(&mut parts, &mount, args.respawn, &mut signals)
         }
         Ok(false) => Ok(()),
         Err(error) => Err(error),
     };
     let stopped = parts.stop();
-    done.and(stopped).map(|()| ExitCode::SUCCESS)
+    // A mount that died, or had to be killed, has left its mount point behind.
+    let cleared = system::clear_dead_mount(&mount);
+    done.and(stopped).and(cleared).map(|()| ExitCode::SUCCESS)
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
@@ -116,7 +119,7 @@ fn start(parts: &mut Parts, layout: &Layout, mount: &Path, signals: &mut Signals
         }
         clock.sleep(LOOK_EVERY);
     }
-    std::fs::create_dir_all(mount).or_else(|error| system::dead_mount(mount, error))?;
+    std::fs::create_dir_all(mount).with_context(|| format!("make {}", mount.display()))?;
     parts.start_mount()?;
     while !system::is_mounted(mount)? {
         ensure!(clock.monotonic() < START_MAX, "the mount did not come up in a minute; see {}", parts.logs());
@@ -172,7 +175,7 @@ fn announce(data: &Path, mount: &Path, layout: &Layout) {
 }
 
 /// Waits for the order to stop, and tells of every part that dies meanwhile.
-fn watch(parts: &mut Parts, respawn: bool, signals: &mut Signals) -> anyhow::Result<()> {
+fn watch(parts: &mut Parts, mount: &Path, respawn: bool, signals: &mut Signals) -> anyhow::Result<()> {
     loop {
         for signal in signals.wait() {
             if signal != SIGCHLD {
@@ -182,6 +185,7 @@ fn watch(parts: &mut Parts, respawn: bool, signals: &mut Signals) -> anyhow::Res
             for name in parts.reap()? {
                 if respawn {
                     output::note(&format!("{name} has died and is started again; see {}", parts.logs()));
+                    system::clear_dead_mount(mount)?;
                     parts.start(&name)?;
                 } else {
                     output::note(&format!("{name} has died; see {}", parts.logs()));

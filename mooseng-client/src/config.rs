@@ -15,6 +15,23 @@ pub enum FsyncMode {
     Memory,
 }
 
+/// What the kernel is told about a mount. Without them devices on it do nothing and programs get no rights of their
+/// owner's (`nodev`, `nosuid`, see `mount(8)`), which is what a file system that others can write to should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountFlag {
+    /// Device files are devices.
+    Dev,
+    /// Set-user-id and set-group-id bits count.
+    Suid,
+    /// Nothing is changed: as [`ClientConfig::read_only`].
+    Ro,
+    /// No program on it is run.
+    NoExec,
+    /// Reading changes no access time.
+    NoAtime,
+}
+
 /// The settings of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -45,6 +62,8 @@ pub struct ClientConfig {
     pub allow_other: bool,
     /// Refuses every change.
     pub read_only: bool,
+    /// What the kernel is told about the mount.
+    pub options: Vec<MountFlag>,
     /// Logs as JSON.
     pub json_logs: bool,
     /// What there can be only one of at a time, such as a mount point of a machine: when it connects, the session that
@@ -69,6 +88,7 @@ impl Default for ClientConfig {
             retry_ms: 60_000,
             allow_other: false,
             read_only: false,
+            options: vec![MountFlag::NoAtime],
             json_logs: false,
             instance: String::new(),
         }
@@ -105,10 +125,11 @@ const THREADS_MAX: usize = 64;
 impl ClientConfig {
     /// Reads and checks a TOML text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             line: error.span().map_or(1, |span| text[..span.start].lines().count().max(1)),
             problem: error.message().replace('\n', " "),
         })?;
+        config.read_only |= config.options.contains(&MountFlag::Ro);
         config.check()?;
         Ok(config)
     }
@@ -155,6 +176,14 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_is_read_only_by_either_word() {
+        for text in ["options = [\"ro\"]", "read_only = true"] {
+            assert!(ClientConfig::parse(text).unwrap().read_only, "{text}");
+        }
+        assert!(!ClientConfig::parse("options = [\"suid\", \"noexec\"]").unwrap().read_only);
+    }
+
+    #[test]
     fn nonsense_is_named() {
         for (text, says) in [
             ("mastres = []", "mastres"),
@@ -164,6 +193,7 @@ mod tests {
             ("cluster_id = \"xyz\"", "cluster_id"),
             ("write_buffer_bytes = 1", "write_buffer_bytes"),
             ("fsync = \"never\"", "never"),
+            ("options = [\"exec\"]", "exec"),
         ] {
             let error = ClientConfig::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");

@@ -17,7 +17,7 @@ use mooseng_env::{Threads, daemon};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::client::Client;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, MountFlag};
 use crate::fuse::FuseFs;
 
 /// How long to wait for the kernel to let go after an unmount: programs may still have files open.
@@ -167,15 +167,7 @@ fn start_session(
     let config = client.config();
     let root = rustix::process::geteuid().is_root();
     let mut options = fuser::Config::default();
-    options.mount_options = vec![
-        MountOption::FSName("mooseng".into()),
-        MountOption::Subtype("mooseng".into()),
-        MountOption::DefaultPermissions,
-        MountOption::NoAtime,
-    ];
-    if config.read_only {
-        options.mount_options.push(MountOption::RO);
-    }
+    options.mount_options = mount_options(config);
     options.acl = if root || config.allow_other { SessionACL::All } else { SessionACL::Owner };
     options.n_threads = Some(config.threads);
     options.clone_fd = true;
@@ -202,9 +194,43 @@ fn start_session(
     Ok(unmounter)
 }
 
+fn mount_options(config: &ClientConfig) -> Vec<MountOption> {
+    let mut options = vec![
+        MountOption::FSName("mooseng".into()),
+        MountOption::Subtype("mooseng".into()),
+        MountOption::DefaultPermissions,
+    ];
+    if config.read_only {
+        options.push(MountOption::RO);
+    }
+    let flag = |flag: &MountFlag| match flag {
+        MountFlag::Dev => Some(MountOption::Dev),
+        MountFlag::Suid => Some(MountOption::Suid),
+        MountFlag::NoExec => Some(MountOption::NoExec),
+        MountFlag::NoAtime => Some(MountOption::NoAtime),
+        // Said above already.
+        MountFlag::Ro => None,
+    };
+    options.extend(config.options.iter().filter_map(flag));
+    options
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_and_set_user_id_count_only_where_they_are_asked_for() {
+        let options = |text: &str| mount_options(&ClientConfig::parse(text).unwrap());
+        let usual = options("");
+        assert!(usual.contains(&MountOption::NoAtime) && !usual.contains(&MountOption::RO));
+        assert!(!usual.contains(&MountOption::Dev) && !usual.contains(&MountOption::Suid));
+        let all = options("options = [\"dev\", \"suid\", \"ro\", \"noexec\"]");
+        for option in [MountOption::Dev, MountOption::Suid, MountOption::RO, MountOption::NoExec] {
+            assert!(all.contains(&option), "{option:?}");
+        }
+        assert!(!all.contains(&MountOption::NoAtime));
+    }
 
     fn code(args: &[&str]) -> ExitCode {
         run(args.iter().map(OsString::from))

@@ -22,11 +22,15 @@ use clap::{Args, ValueEnum};
 
 use self::report::Report;
 use self::target::{Plain, Target};
-use self::usage::Snapshot;
+use self::usage::{Memory, Snapshot};
 use crate::wait;
 
 /// A VM that gives free memory back to its host pays for the first touch of each page: as much as the largest phase needs.
 const TOUCH_BYTES: usize = 2560 << 20;
+
+/// From the end of the load until it is looked what memory each process still has: longer than leases, copies that are
+/// being written and idle connections are kept.
+const IDLE: Duration = Duration::from_secs(15);
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
@@ -188,11 +192,15 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     let mut report =
         Report::new(targets.iter().map(|target| (target.name().to_owned(), target.durability())).collect());
     let measured = rounds(args, &mut targets, &mut report);
+    if measured.is_ok() {
+        wait::let_run(IDLE)?;
+    }
     for target in &targets {
         let pids = target.pids();
         report.memory(target.name(), usage::rss_mib(&pids.servers), usage::rss_mib(&pids.clients));
         let all: Vec<u32> = pids.servers.iter().chain(&pids.clients).copied().collect();
-        report.peaks(target.name(), usage::peaks_mib(&all));
+        report.peaks(target.name(), usage::each_mib(&all, Memory::Most));
+        report.idle(target.name(), usage::each_mib(&all, Memory::Now));
     }
     report.print();
     write_json(args, &report)?;

@@ -50,7 +50,10 @@ impl Cluster {
     /// Starts all processes again, after `stop` or `kill_all`.
     pub(crate) fn launch(&mut self) -> Result<()> {
         let o = &self.options;
-        fs::create_dir_all(&o.mount)?;
+        // On a dead mount nothing can be made, and nothing needs to be.
+        if !mounts::is_mounted(&o.mount) {
+            fs::create_dir_all(&o.mount)?;
+        }
         let log_path = self.beside("up.log");
         let log = File::create(&log_path).context("create the log of `up`")?;
         let mut up = Command::new(&o.binary);
@@ -128,8 +131,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// `kill -9` of everything at once, `up` first so that it restarts nothing, and the dead mount is taken away.
+    /// `kill -9` of everything at once, and the dead mount is taken away.
     pub(crate) fn kill_all(&mut self) {
+        self.crash();
+        mounts::unmount(&self.options.mount);
+    }
+
+    /// `kill -9` of everything at once, `up` first so that it restarts nothing. Leaves a dead mount behind.
+    pub(crate) fn crash(&mut self) {
         let pids = self.pids();
         if let Some(up) = &self.up {
             shell::signal(up.id(), Signal::KILL);
@@ -139,7 +148,6 @@ impl Cluster {
         }
         self.reap();
         wait::quietly(STOP_LIMIT, || pids.values().all(|pid| !shell::is_alive(*pid)));
-        mounts::unmount(&self.options.mount);
     }
 
     /// An orderly stop: SIGTERM to `up`; an error when something is left after the limit.
@@ -212,6 +220,11 @@ impl Cluster {
             words.push_str(&format!("--- {}\n{}\n", path.display(), last.join("\n")));
         }
         words
+    }
+
+    /// What `up` has said since it was last started.
+    pub(crate) fn said(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.beside("up.log"))?)
     }
 
     fn beside(&self, what: &str) -> PathBuf {

@@ -2,6 +2,7 @@
 
 mod bad_start;
 mod cuts;
+mod dead_mount;
 mod failover;
 mod fsx;
 mod full_disk;
@@ -119,7 +120,7 @@ const fn on_demand(
     Suite { name, limit, run, by_default: false }
 }
 
-pub(crate) const SUITES: [Suite; 11] = [
+pub(crate) const SUITES: [Suite; 12] = [
     suite("smoke", |_| minutes(8), smoke::run),
     suite("kill_all", |context| minutes(2 + kill_all::rounds(context)), kill_all::run),
     suite("kill_chunkserver", |_| minutes(5), kill_chunkserver::run),
@@ -129,6 +130,7 @@ pub(crate) const SUITES: [Suite; 11] = [
     suite("membership", |_| minutes(5), membership::run),
     suite("fsx", |_| minutes(8), fsx::run),
     suite("failover", failover::limit, failover::run),
+    suite("dead_mount", |_| minutes(4), dead_mount::run),
     on_demand("two_mounts", |context| minutes(5 + 2 * two_mounts::rounds(context)), two_mounts::run),
     on_demand("cuts", |context| minutes(3 + 4 * cuts::rounds(context)), cuts::run),
 ];

@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use rustix::mount::{UnmountFlags, unmount};
 
 use crate::output;
 
@@ -58,7 +59,13 @@ fn in_path(program: &str) -> bool {
 
 /// Whether a MooseNG mount is live at `mount`.
 pub(crate) fn is_mounted(mount: &Path) -> anyhow::Result<bool> {
-    let mount = fs::canonicalize(mount).unwrap_or_else(|_| mount.to_owned());
+    // A dead mount cannot be looked at itself, only what is above it.
+    let above = mount.parent().and_then(|above| fs::canonicalize(above).ok());
+    let mount = match (above, mount.file_name()) {
+        (Some(above), Some(name)) => above.join(name),
+        _ => mount.to_owned(),
+    };
+    let mount = fs::canonicalize(&mount).unwrap_or(mount);
     let table = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
     Ok(table.lines().any(|line| is_ours(line, &mount)))
 }
@@ -72,13 +79,26 @@ fn is_ours(line: &str, mount: &Path) -> bool {
     point && line.split_once(" - ").is_some_and(|(_, rest)| ours(rest))
 }
 
-/// A mount point that cannot be made because a dead mount lies on it is left to the mount, which knows how to mend that.
-pub(crate) fn dead_mount(mount: &Path, error: io::Error) -> anyhow::Result<()> {
-    let code = error.raw_os_error();
-    if code == Some(libc::ENOTCONN) || (code == Some(libc::EEXIST) && is_mounted(mount)?) {
+/// Takes away the mount of ours whose process is gone, and says so; everything else is left as it is.
+pub(crate) fn clear_dead_mount(mount: &Path) -> anyhow::Result<()> {
+    let is_dead = fs::metadata(mount).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
+    if !is_dead || !is_mounted(mount)? {
         return Ok(());
     }
-    Err(error).with_context(|| format!("make the mount point {}", mount.display()))
+    let shown = mount.display();
+    detach(mount).with_context(|| format!("{shown} is a dead mount: run  fusermount3 -u -z {shown}"))?;
+    output::note(&format!("{shown}: a mount whose process is gone was taken away"));
+    Ok(())
+}
+
+/// Lazily, because programs may still have files open there.
+fn detach(mount: &Path) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(unmount(mount, UnmountFlags::DETACH)?);
+    }
+    let status = Command::new("fusermount3").args(["-u", "-z"]).arg(mount).stdin(Stdio::null()).status()?;
+    ensure!(status.success(), "fusermount3: {status}");
+    Ok(())
 }
 
 #[cfg(test)]

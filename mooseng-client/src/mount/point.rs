@@ -3,10 +3,9 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use rustix::fs::{major, minor};
 use rustix::mount::{UnmountFlags, unmount};
 
 /// What the kernel reads ahead of programs, in KiB: its own default for FUSE is an eighth of our largest request.
@@ -72,19 +71,45 @@ pub(super) fn explain(path: &Path, error: &io::Error, asks_for_others: bool) -> 
 
 /// Lets the kernel read further ahead; only root may, and a mount works without.
 pub(super) fn raise_read_ahead(path: &Path) {
-    let raised = fs::metadata(path).and_then(|metadata| {
-        let device = metadata.dev();
-        let knob = format!("/sys/class/bdi/{}:{}/read_ahead_kb", major(device), minor(device));
-        fs::write(knob, READ_AHEAD_KB)
-    });
-    if let Err(error) = raised {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let Some(device) = device(&table, &resolved(path)) else {
+        tracing::debug!("the mount is not in the kernel's table");
+        return;
+    };
+    let knob = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    if let Err(error) = fs::write(knob, READ_AHEAD_KB) {
         tracing::debug!(%error, "the kernel's reading ahead stays as it is");
     }
+}
+
+/// The path as the kernel has it, without a look at the mount itself.
+fn resolved(path: &Path) -> PathBuf {
+    let above = path.parent().and_then(|above| fs::canonicalize(above).ok());
+    match (above, path.file_name()) {
+        (Some(above), Some(name)) => above.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// The number of the device that is mounted at `path`, "major:minor", from the kernel's table (`proc(5)`). Not by `stat`:
+/// that is a request to this very process, and if it were killed meanwhile it could neither answer nor end.
+fn device<'a>(table: &'a str, path: &Path) -> Option<&'a str> {
+    let path = path.to_str()?.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
+    // The last one lies on top.
+    let line = table.lines().rfind(|line| line.split(' ').nth(4) == Some(&path))?;
+    line.split(' ').nth(2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_of_a_mount_is_known_without_asking_it() {
+        let table = "36 35 0:51 / /mnt/a\\040b rw - fuse x rw\n37 35 0:52 / /mnt/a\\040b rw - fuse x rw\n";
+        assert_eq!(device(table, Path::new("/mnt/a b")), Some("0:52"));
+        assert_eq!(device(table, Path::new("/mnt/a")), None);
+    }
 
     #[test]
     fn what_is_wrong_with_a_mount_point_is_said_with_what_to_do() {

@@ -251,7 +251,7 @@ fn arrivals(masters: &Masters) -> Vec<String> {
 }
 
 fn peaks(masters: &Masters, when: &str) {
-    let peaks = usage::peaks_mib(&masters.pids());
+    let peaks = usage::each_mib(&masters.pids(), usage::Memory::Most);
     let words: Vec<String> = peaks.iter().map(|(name, mib)| format!("{name} {mib:.0} MiB")).collect();
     println!("peak memory {when}: {}", words.join(", "));
 }

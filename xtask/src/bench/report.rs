@@ -35,6 +35,7 @@ pub(crate) struct Report {
     samples: BTreeMap<(String, String), Series>,
     memory: BTreeMap<String, (f64, f64)>,
     peaks: BTreeMap<String, Vec<(String, f64)>>,
+    idle: BTreeMap<String, Vec<(String, f64)>>,
 }
 
 impl Report {
@@ -45,6 +46,7 @@ impl Report {
             samples: BTreeMap::new(),
             memory: BTreeMap::new(),
             peaks: BTreeMap::new(),
+            idle: BTreeMap::new(),
         }
     }
 
@@ -76,6 +78,11 @@ impl Report {
         self.peaks.insert(target.to_owned(), peaks);
     }
 
+    /// What each process of a target keeps when it has been idle for a while.
+    pub(crate) fn idle(&mut self, target: &str, idle: Vec<(String, f64)>) {
+        self.idle.insert(target.to_owned(), idle);
+    }
+
     pub(crate) fn print(&self) {
         println!();
         for (name, durability) in &self.targets {
@@ -95,9 +102,12 @@ impl Report {
         for (name, (servers, clients)) in &self.memory {
             println!("{name}: resident memory at the end: servers {servers:.0} MiB, client {clients:.0} MiB");
         }
-        for (name, peaks) in &self.peaks {
-            let each: Vec<String> = peaks.iter().map(|(part, mib)| format!("{part} {mib:.0}")).collect();
-            println!("{name}: most resident memory of each process, MiB: {}", each.join(", "));
+        for (what, figures) in [("most resident", &self.peaks), ("idle resident", &self.idle)] {
+            for (name, figures) in figures {
+                let each: Vec<String> =
+                    figures.iter().map(|(part, mib)| format!("{part} {mib:.0}")).collect();
+                println!("{name}: {what} memory of each process, MiB: {}", each.join(", "));
+            }
         }
     }
 
@@ -140,7 +150,14 @@ impl Report {
                     .memory
                     .get(name)
                     .map(|(servers, clients)| json!({"servers_mib": servers, "clients_mib": clients}));
-                json!({"name": name, "durability": durability, "memory": memory})
+                let each = |figures: &BTreeMap<String, Vec<(String, f64)>>| {
+                    let parts = figures.get(name).into_iter().flatten();
+                    parts.map(|(part, mib)| (part.clone(), json!(mib))).collect::<serde_json::Map<_, _>>()
+                };
+                json!({
+                    "name": name, "durability": durability, "memory": memory,
+                    "most_mib": each(&self.peaks), "idle_mib": each(&self.idle),
+                })
             })
             .collect();
         let figures: Vec<Value> = self.order.iter().map(|figure| self.figure_json(figure)).collect();

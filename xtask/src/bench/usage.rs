@@ -83,18 +83,31 @@ pub(crate) fn rss_mib(pids: &[u32]) -> f64 {
         / 1024.0
 }
 
-/// The most memory that each process ever had resident, in MiB, by its name: of ours the part's, else the program's.
-pub(crate) fn peaks_mib(pids: &[u32]) -> Vec<(String, f64)> {
-    let peak = |pid: &u32| {
+/// A figure of a process's memory, as `/proc/PID/status` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// The most it ever had resident.
+    Most,
+    /// What it has resident now.
+    Now,
+}
+
+/// The memory of each process in MiB, by its name: of ours the part's, else the program's.
+pub(crate) fn each_mib(pids: &[u32], memory: Memory) -> Vec<(String, f64)> {
+    let field = match memory {
+        Memory::Most => "VmHWM:",
+        Memory::Now => "VmRSS:",
+    };
+    let one = |pid: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
         let config = command.split('\0').find_map(|word| word.strip_suffix("/config.toml"));
         let part = config.and_then(|path| path.rsplit('/').next());
         let program = status.lines().next().and_then(|line| line.strip_prefix("Name:"));
         let name = part.or(program.map(str::trim)).unwrap_or("?").to_owned();
-        Some((name, field_kib(&status, "VmHWM:") / 1024.0))
+        Some((name, field_kib(&status, field) / 1024.0))
     };
-    pids.iter().filter_map(peak).collect()
+    pids.iter().filter_map(one).collect()
 }
 
 fn rss_kib(status: &str) -> f64 {
@@ -121,7 +134,7 @@ mod tests {
     fn memory_is_read() {
         assert_eq!(rss_kib("Name:\tx\nVmRSS:\t  2048 kB\nThreads:\t1\n"), 2048.0);
         assert!(rss_mib(&[std::process::id()]) > 0.5);
-        let peaks = peaks_mib(&[std::process::id()]);
+        let peaks = each_mib(&[std::process::id()], Memory::Most);
         assert!(peaks[0].1 >= rss_mib(&[std::process::id()]) / 2.0 && !peaks[0].0.is_empty(), "{peaks:?}");
     }
 }

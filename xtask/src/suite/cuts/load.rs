@@ -303,10 +303,12 @@ impl Worker {
 
     fn close(&mut self, known: &mut Known) {
         let Some((file, _)) = known.open.take() else { return };
+        // Before the call: a cut in its midst may take what the call has just put there.
+        let cuts = self.shared.heavy_cuts.load(Ordering::SeqCst);
         // Nobody else has it: callers have let go of theirs.
         let closed = Arc::into_inner(file).map_or_else(|| Err(io::Error::other("in use")), syscall::close);
         let done = self.told(known, "close", closed).is_some();
-        known.promise.closed(done, self.shared.heavy_cuts.load(Ordering::SeqCst));
+        known.promise.closed(done, cuts);
     }
 
     fn rename(&mut self, known: &mut Known) {
