@@ -31,9 +31,11 @@ impl Client {
         self.writable()?;
         let mut tries = 0;
         loop {
-            let number = self.opens().number();
+            let number = self.opens().begin_create();
             let asked = self.next_stamp();
-            match self.masters.create(parent, name, node, Some(number)) {
+            let created = self.masters.create(parent, name, node, Some(number));
+            self.opens().end_create(number, created.as_ref().ok().map(|attr| attr.inode));
+            match created {
                 Ok(attr) => return Ok((attr, self.opened_by_create(attr, asked))),
                 Err(error) if !error.is(FsError::Exists) || exclusive => return Err(error),
                 Err(_) => {}
@@ -49,7 +51,6 @@ impl Client {
     }
 
     fn opened_by_create(&self, attr: Attr, asked: u64) -> Arc<OpenFile> {
-        self.opens().created(attr.inode);
         let inode = self.hold(attr.inode);
         let mut core = inode.enter(self);
         core.file.learn(attr, asked, self.next_stamp());

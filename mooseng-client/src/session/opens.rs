@@ -35,6 +35,8 @@ pub struct OpenFiles {
     open: BTreeMap<InodeId, Entry>,
     /// Those among them that no program has open.
     idle: BTreeSet<InodeId>,
+    /// Creates under way: which files they open is not known yet.
+    creating: BTreeSet<u64>,
     /// Releases that were told since the last list was begun: it may have passed them.
     released_since: bool,
 }
@@ -47,8 +49,23 @@ impl OpenFiles {
         self.number()
     }
 
-    /// A number for an open whose inode is not known yet: a create.
-    pub fn number(&mut self) -> u64 {
+    /// A create that opens its file begins; returns its number.
+    pub fn begin_create(&mut self) -> u64 {
+        let number = self.number();
+        self.creating.insert(number);
+        number
+    }
+
+    /// A create has come to an end; `inode` is what it has made and opened.
+    pub fn end_create(&mut self, number: u64, inode: Option<InodeId>) {
+        self.creating.remove(&number);
+        if let Some(inode) = inode {
+            self.open.entry(inode).or_default().handles += 1;
+            self.look(inode);
+        }
+    }
+
+    fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
@@ -58,12 +75,6 @@ impl OpenFiles {
         let entry = self.open.entry(inode).or_default();
         entry.opening = entry.opening.saturating_sub(1);
         entry.handles += u32::from(open);
-        self.look(inode);
-    }
-
-    /// A file was created and is open.
-    pub fn created(&mut self, inode: InodeId) {
-        self.open.entry(inode).or_default().handles += 1;
         self.look(inode);
     }
 
@@ -119,7 +130,8 @@ impl OpenFiles {
     /// Everything that is open, for a new leader.
     pub fn list(&mut self) -> OpenList {
         self.released_since = false;
-        OpenList { as_of: self.last, inodes: self.open.keys().copied().collect() }
+        let as_of = self.creating.first().map_or(self.last, |first| first - 1);
+        OpenList { as_of, inodes: self.open.keys().copied().collect() }
     }
 
     /// Whether the last list that was told is still right. A release that passed it may have been undone by it.
@@ -151,6 +163,17 @@ mod tests {
         assert!(release > number && closed == [inode(5)]);
         assert!(!files.list_holds(), "the list may have passed the release");
         assert!(files.list().inodes.is_empty() && files.list_holds());
+    }
+
+    #[test]
+    fn a_list_says_nothing_of_a_create_that_is_under_way() {
+        let mut files = OpenFiles::default();
+        files.begin(inode(5));
+        let number = files.begin_create();
+        files.begin(inode(6));
+        assert!(files.list().as_of < number);
+        files.end_create(number, Some(inode(7)));
+        assert!(files.is_open(inode(7)) && files.list().as_of > number);
     }
 
     /// What the masters do with the numbers.

@@ -320,8 +320,10 @@ impl State {
             }
             pb::ReleaseLeaseRequest::KIND => {
                 let request: pb::ReleaseLeaseRequest = ask(frame);
+                let session = request.meta.map(|meta| meta.session);
                 for index in &request.indexes {
-                    if let Some(chunk) = self.node(request.inode)?.chunks.get_mut(index) {
+                    let chunk = self.node(request.inode)?.chunks.get_mut(index);
+                    if let Some(chunk) = chunk.filter(|chunk| chunk.lease == session) {
                         chunk.lease = None;
                     }
                 }
