@@ -233,6 +233,9 @@ pub struct File {
     changing: bool,
     /// The length is being changed: nothing new begins.
     resizing: bool,
+    /// Attributes told while a change of ours was under way that may be the cause of what is new in them, with when they
+    /// were asked for and told.
+    unexplained: Option<(Attr, u64, u64)>,
     appends: u64,
     /// Where the masters have placed appends whose callers do not know it yet.
     placed: BTreeMap<u64, u64>,
@@ -259,6 +262,7 @@ impl File {
             losses: Losses::default(),
             changing: false,
             resizing: false,
+            unexplained: None,
             appends: 0,
             placed: BTreeMap::new(),
             commit_width: mooseng_protocol::limits::COMMIT_MAX,
@@ -300,6 +304,13 @@ impl File {
     #[must_use]
     pub fn holds_anything(&self) -> bool {
         !self.is_clean() || !self.leases.is_empty()
+    }
+
+    /// Whether a change of the content is on its way to the masters: until it is answered, what they tell of the content may
+    /// be this change or somebody else's.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.changing
     }
 
     /// Whether nothing is had or asked for of this chunk.

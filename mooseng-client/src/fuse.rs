@@ -96,6 +96,11 @@ impl FuseFs {
         Self { client, files: Handles::new(), dirs: Handles::new(), attr_timeout, entry_timeout, kernel }
     }
 
+    /// For answers that have one time for name and attributes.
+    fn both_timeout(&self) -> Duration {
+        self.attr_timeout.min(self.entry_timeout)
+    }
+
     /// What makes the kernel forget, for whoever has mounted this.
     pub(crate) fn kernel(&self) -> Arc<Kernel> {
         Arc::clone(&self.kernel)
@@ -357,7 +362,7 @@ impl Filesystem for FuseFs {
     ) {
         match self.create_file(parent, name, &node(req, FileKind::File, mode), flags) {
             Ok((attr, handle)) => reply.created(
-                &self.attr_timeout,
+                &self.both_timeout(),
                 &self.tell(&attr),
                 Generation(attr.generation),
                 handle,
@@ -479,7 +484,7 @@ impl Filesystem for FuseFs {
             let Some(attr) = &entry.attr else { return false };
             let name = OsStr::from_bytes(entry.name);
             let generation = Generation(attr.generation);
-            reply.add(entry.ino, entry.cookie, name, &self.attr_timeout, &self.tell(attr), generation)
+            reply.add(entry.ino, entry.cookie, name, &self.both_timeout(), &self.tell(attr), generation)
         });
         match listed {
             Ok(()) => reply.ok(),

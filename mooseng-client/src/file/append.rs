@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_types::{ChunkIndex, FILE_SIZE_MAX, FsError, INLINE_MAX, TimeNs};
+use mooseng_types::geometry::chunk_extents;
+use mooseng_types::{FILE_SIZE_MAX, FsError, INLINE_MAX, TimeNs};
 
 use super::buffer::Piece;
 use super::flush::gave_up;
@@ -39,6 +40,19 @@ impl Append {
     #[must_use]
     pub fn new(file: &File, data: Bytes, mtime: TimeNs, now: Duration) -> Self {
         Self { data, mtime, until: now + file.rules.patience, before: None, asked: None }
+    }
+
+    /// Brings the leases of all chunks that the bytes are going to lie in: with the first one nobody else can append, and
+    /// without the second nobody knows what lies there. A grant tells the length as of then; if that is news, it may be
+    /// other chunks' turn.
+    fn bring_leases(file: &mut File, (from, to): (u64, u64), now: Duration) -> Brought {
+        for index in chunk_extents(from, to - from).map(|extent| extent.index) {
+            match file.bring_lease(index, false, now) {
+                Brought::Ready => {}
+                other => return other,
+            }
+        }
+        Brought::Ready
     }
 
     fn next_small(&mut self, file: &mut File, now: Duration) -> Step<Appended> {
@@ -79,11 +93,7 @@ impl Operation for Append {
         let Some(end) = file.size.checked_add(length).filter(|end| *end <= FILE_SIZE_MAX) else {
             return Step::Done(Err(FsError::FileTooLarge.into()));
         };
-        let Some(index) = ChunkIndex::of_offset(end - length) else {
-            return Step::Done(Err(FsError::FileTooLarge.into()));
-        };
-        match file.bring_lease(index, false, now) {
-            // The grant told the length as of then; if that was news, this may be another chunk's turn.
+        match Self::bring_leases(file, (end - length, end), now) {
             Brought::Ready => {
                 let (offset, data, mtime) = (file.size, self.data.clone(), self.mtime);
                 let full = file.take_in(offset, &data, mtime, true);

@@ -118,11 +118,13 @@ impl Content {
     /// Takes in attributes that were told after `asked`. `mine`: they answer a change that was made here. Returns whether
     /// they count.
     pub(super) fn learn(&mut self, attr: Attr, asked: u64, told: u64, mine: bool) -> bool {
-        let older = self.attr.is_some_and(|known| attr.content_version < known.content_version);
-        if older || (self.told > asked && !mine) {
+        let known = self.attr.map(|known| known.content_version);
+        let newer = known.is_none_or(|known| attr.content_version > known);
+        let older = known.is_some_and(|known| attr.content_version < known);
+        if older || (!newer && !mine && self.told > asked) {
             return false;
         }
-        let expected = self.attr.map(|known| known.content_version);
+        let expected = known;
         let (known, same) = match expected {
             None => (false, false),
             Some(version) => {

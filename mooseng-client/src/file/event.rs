@@ -54,12 +54,32 @@ impl File {
                 self.synced(&job, result, at.now);
                 Ok(())
             }
-            Event::WroteInline(job, result) => self.wrote_inline(&job, result, at),
-            Event::Committed(job, result) => self.committed(&job, result, at),
-            Event::Released(keys, result) => self.released(&keys, result),
+            Event::WroteInline(job, result) => {
+                let outcome = self.wrote_inline(&job, result, at);
+                self.changed(outcome)
+            }
+            Event::Committed(job, result) => {
+                let outcome = self.committed(&job, result, at);
+                self.changed(outcome)
+            }
+            Event::Released(keys, result) => {
+                let outcome = self.released(&keys, result);
+                self.changed(outcome)
+            }
             Event::Located(job, result) => self.located(&job, result, at),
-            Event::SizeSet(result) => self.size_set(result, at),
+            Event::SizeSet(result) => {
+                let outcome = self.size_set(result, at);
+                self.changed(outcome)
+            }
         }
+    }
+
+    /// A change of ours has been answered: what was told meanwhile and is still news is somebody else's doing.
+    fn changed(&mut self, outcome: Result<(), ClientError>) -> Result<(), ClientError> {
+        if let Some((attr, asked, told)) = self.unexplained.take() {
+            self.take_attr(attr, asked, told, false);
+        }
+        outcome
     }
 
     fn granted(
@@ -321,6 +341,11 @@ impl File {
     }
 
     fn take_attr(&mut self, attr: Attr, asked: u64, told: u64, mine: bool) -> bool {
+        let next = self.content.attr().map(|known| known.content_version.wrapping_add(1));
+        if self.changing && !mine && next == Some(attr.content_version) {
+            self.unexplained = Some((attr, asked, told));
+            return false;
+        }
         if !self.content.learn(attr, asked, told, mine) {
             return false;
         }

@@ -175,6 +175,32 @@ fn what_another_client_wrote_to_another_chunk_is_seen_after_an_own_commit() {
 }
 
 #[test]
+fn attributes_told_while_an_own_commit_is_answered_are_no_foreign_change() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(MIB, 1));
+    let mut flush = Flush::new(&a, false, cluster.now);
+    loop {
+        match flush.next(&mut a, cluster.now) {
+            Step::Do(action) => {
+                let event = cluster.carry_out(1, action);
+                // A `stat` that is answered between the commit and the answer to it.
+                a.learn(cluster.attr(), 50, 51);
+                a.happened(event, At { now: cluster.now, asked: 49, told: 52 }).unwrap();
+            }
+            Step::Wait(until) => cluster.now = until.unwrap(),
+            Step::Done(result) => break result.unwrap(),
+        }
+    }
+    assert!(!a.take_foreign_change());
+    assert_eq!(a.seen().unwrap().content_version, cluster.content_version);
+    cluster.content_version += 1;
+    a.learn(cluster.attr(), 60, 61);
+    assert!(a.take_foreign_change());
+}
+
+#[test]
 fn a_file_with_thousands_of_dirty_chunks_is_committed_in_parts() {
     let mut cluster = Cluster::new(2);
     let mut a = file();
@@ -302,6 +328,21 @@ fn appends_of_two_clients_never_overwrite_each_other() {
     let mut reader = file();
     cluster.open(&mut reader);
     assert_eq!(cluster.read(9, &mut reader, 0, 12_000).unwrap(), expected);
+}
+
+#[test]
+fn an_append_over_a_chunk_border_is_whole() {
+    let mut cluster = Cluster::new(2);
+    cluster.size = CHUNK_SIZE - 100;
+    let mut a = file();
+    cluster.open(&mut a);
+    let mut mark = a.begin_told();
+    let data = pattern(8192, 7);
+    let append = Append::new(&a, data.clone().into(), TimeNs::from_raw(3), cluster.now);
+    cluster.run(1, &mut a, append).unwrap();
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    assert!(told(&mut a, &mut mark).is_none());
+    assert_eq!(cluster.read(1, &mut a, CHUNK_SIZE - 100, 8192).unwrap(), data);
 }
 
 #[test]

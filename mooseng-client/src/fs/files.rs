@@ -16,6 +16,8 @@ use crate::{ClientError, Result};
 
 /// Times that a create and a lookup may miss each other while others create and remove the name.
 const CREATE_TRIES: u32 = 8;
+/// How long an open waits for the answer to a change before it looks again.
+const CHANGE_WAIT: Duration = Duration::from_millis(100);
 /// How long a writer waits for room before it helps to make some.
 const ROOM_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -73,6 +75,11 @@ impl Client {
         let attr = opened.attr;
         let mut core = held.enter(self);
         core.file.learn_opened(opened, asked, self.next_stamp());
+        // What is new may be a change of ours that is being answered, or somebody else's that this open has to show.
+        let until = self.clock.monotonic() + self.patience();
+        while core.file.is_changing() && self.clock.monotonic() < until {
+            core.wait(CHANGE_WAIT);
+        }
         let foreign = core.file.take_foreign_change();
         let unchanged = core.file.opened(self.remembered(inode));
         let seen = core.file.seen().unwrap_or(attr);
