@@ -25,6 +25,7 @@ mod flush;
 mod give_back;
 mod lease;
 pub(crate) mod losses;
+mod open;
 pub(crate) mod part;
 mod read;
 mod steps;
@@ -51,6 +52,7 @@ pub use flush::{Flush, SendFull};
 pub use give_back::GiveBack;
 pub use lease::{Prepare, Wish};
 pub use losses::{Occasion, Told};
+pub use open::Explained;
 pub use part::{PartAnswer, PartRead, PartStep};
 pub use read::{Plan, ReadStep, Source, Span};
 pub use truncate::Truncate;
@@ -304,13 +306,6 @@ impl File {
     #[must_use]
     pub fn holds_anything(&self) -> bool {
         !self.is_clean() || !self.leases.is_empty()
-    }
-
-    /// Whether a change of the content is on its way to the masters: until it is answered, what they tell of the content may
-    /// be this change or somebody else's.
-    #[must_use]
-    pub fn is_changing(&self) -> bool {
-        self.changing
     }
 
     /// Whether nothing is had or asked for of this chunk.

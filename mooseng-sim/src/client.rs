@@ -83,8 +83,12 @@ pub(crate) async fn run(
     let program = async move {
         let Expired = client.live().await;
     };
-    let parts: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>> =
-        vec![Box::pin(program), Box::pin(process.clone().keep_session()), Box::pin(process.tidy())];
+    let parts: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>> = vec![
+        Box::pin(program),
+        Box::pin(process.clone().keep_session()),
+        Box::pin(process.clone().serve_recalls()),
+        Box::pin(process.tidy()),
+    ];
     Together::new(parts).await;
 }
 

@@ -11,13 +11,11 @@ use crate::client::Client;
 use crate::edge::budget::Permit;
 use crate::edge::inode::{Inode, OpenFile};
 use crate::file::buffer::PIECE_SIZE;
-use crate::file::{Append, Flush, Occasion};
+use crate::file::{Append, Explained, Flush, Occasion};
 use crate::{ClientError, Result};
 
 /// Times that a create and a lookup may miss each other while others create and remove the name.
 const CREATE_TRIES: u32 = 8;
-/// How long an open waits for the answer to a change before it looks again.
-const CHANGE_WAIT: Duration = Duration::from_millis(100);
 /// How long a writer waits for room before it helps to make some.
 const ROOM_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -75,11 +73,13 @@ impl Client {
         let attr = opened.attr;
         let mut core = held.enter(self);
         core.file.learn_opened(opened, asked, self.next_stamp());
-        // What is new may be a change of ours that is being answered, or somebody else's that this open has to show.
-        let until = self.clock.monotonic() + self.patience();
-        while core.file.is_changing() && self.clock.monotonic() < until {
-            core.wait(CHANGE_WAIT);
+        let explained = Explained::new(&core.file, self.clock.monotonic());
+        drop(core);
+        if let Err(error) = self.run(&held, explained) {
+            self.opens().closed(inode);
+            return Err(error);
         }
+        let mut core = held.enter(self);
         let foreign = core.file.take_foreign_change();
         let unchanged = core.file.opened(self.remembered(inode));
         let seen = core.file.seen().unwrap_or(attr);

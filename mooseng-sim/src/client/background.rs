@@ -90,9 +90,9 @@ impl Process {
         }
     }
 
-    /// Gives back what is recalled, now and then what is idle, and closes what no program has open.
-    pub(super) async fn tidy(self) {
-        let mut until_idle = self.port.rng(|rng| rng.ms(300, 2500));
+    /// Gives back what is recalled, for ever. Apart from the rest: another client waits for it, and must not wait for
+    /// what this one waits for.
+    pub(super) async fn serve_recalls(self) {
         loop {
             self.port.sleep(LOOK).await;
             while let Some((kind, body)) = self.port.next_push() {
@@ -103,6 +103,14 @@ impl Process {
                     self.recalled(InodeId::from_raw(recall.inode), index).await;
                 }
             }
+        }
+    }
+
+    /// Gives back now and then what is idle, and closes what no program has open.
+    pub(super) async fn tidy(self) {
+        let mut until_idle = self.port.rng(|rng| rng.ms(300, 2500));
+        loop {
+            self.port.sleep(LOOK).await;
             // An error is told to the programs that have written.
             drop(self.tell_closed().await);
             until_idle = until_idle.saturating_sub(LOOK);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mooseng_client::ClientError;
-use mooseng_client::file::{At, Event, File, Operation, ReadStep, Rules, Step, Told};
+use mooseng_client::file::{At, Event, Explained, File, Operation, ReadStep, Rules, Step, Told};
 use mooseng_client::session::{Belief, Kind, Next, OpenFiles, RequestIds, Retry};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
@@ -249,8 +249,13 @@ impl Process {
         let attr = mooseng_protocol::convert::attr(opened.attr)?;
         let told = self.stamp();
         let opened = mooseng_client::chunk::Opened { attr, inline: opened.inline };
-        Ok(self.with(inode, |file| {
+        let now = self.port.now();
+        let explained = self.with(inode, |file| {
             file.learn_opened(opened, asked, told);
+            Explained::new(file, now)
+        });
+        self.run(inode, explained).await?;
+        Ok(self.with(inode, |file| {
             file.opened(None);
             file.begin_told()
         }))
