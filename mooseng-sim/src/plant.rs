@@ -32,11 +32,16 @@ pub enum Plant {
     /// The group changes by a list that a master goes by from its next start on: of five, the last two are left out at
     /// once. Whoever has not started again goes by the group of before.
     ReplaceAtOnce,
+    /// A client does not tell the chunkservers that it counts on bytes that no sync has covered: a copy that has lost them
+    /// takes part as if nothing had happened.
+    CountOnNothing,
+    /// A client takes a sync for done without asking the chunkservers.
+    SkipSync,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
@@ -50,6 +55,8 @@ impl Plant {
         Self::StaleSnapshot,
         Self::SnapshotWithoutAnswers,
         Self::ReplaceAtOnce,
+        Self::CountOnNothing,
+        Self::SkipSync,
     ];
 
     /// Its name on the command line.
@@ -69,6 +76,8 @@ impl Plant {
             Self::StaleSnapshot => "stale-snapshot",
             Self::SnapshotWithoutAnswers => "snapshot-without-answers",
             Self::ReplaceAtOnce => "replace-at-once",
+            Self::CountOnNothing => "count-on-nothing",
+            Self::SkipSync => "skip-sync",
         }
     }
 }

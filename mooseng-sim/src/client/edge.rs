@@ -13,6 +13,7 @@ use mooseng_protocol::{checksum, convert, pb};
 use mooseng_types::{Attr, ChunkCause, ChunkId, ChunkIndex, ChunkVersion, InodeId, ServerId, TimeNs};
 
 use super::process::{Process, Result};
+use crate::plant::Plant;
 use crate::task::ChunkRequest;
 
 /// How long a chain has; a hop has less, see the world's.
@@ -43,6 +44,7 @@ impl Process {
                 let done = self.write_chain(&job.grant, 0, &[], (job.durable, job.continues)).await;
                 Event::Synced(job, done)
             }
+            Action::Sync(job) if self.plant == Some(Plant::SkipSync) => Event::Synced(job, Ok(())),
             Action::Sync(job) => {
                 let chunk = &job.grant.chunk;
                 let request = Request::Sync(pb::SyncChunkRequest {
@@ -188,6 +190,7 @@ impl Process {
         (sync, continues): (bool, bool),
     ) -> std::result::Result<(), Fault> {
         let chunk = &grant.chunk;
+        let continues = continues && self.plant != Some(Plant::CountOnNothing);
         let request = Request::Write(pb::WriteChunkRequest {
             token: chunk.token.clone(),
             chunk: chunk.chunk.raw(),
@@ -287,7 +290,7 @@ impl Process {
             offset: u32::try_from(range.0).unwrap_or(u32::MAX),
             length: u32::try_from(range.1).unwrap_or(u32::MAX),
             verify: false,
-            intact: source.intact,
+            intact: source.intact && self.plant != Some(Plant::CountOnNothing),
         });
         match self.port.ask_server(&placement.address, ChunkRequest::new(request), READ_TIMEOUT).await {
             Ok(Some(piece)) => PartAnswer::verified(

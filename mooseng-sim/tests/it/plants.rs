@@ -81,6 +81,16 @@ fn a_snapshot_without_the_answers_is_found() {
 }
 
 #[test]
+fn a_client_that_counts_on_lost_bytes_is_found() {
+    is_found(Plant::CountOnNothing);
+}
+
+#[test]
+fn a_client_that_does_not_sync_is_found() {
+    is_found(Plant::SkipSync);
+}
+
+#[test]
 fn a_group_that_is_replaced_at_once_is_found() {
     is_found_by(Plant::ReplaceAtOnce, &["election_safety", "leader_completeness"]);
 }

@@ -17,10 +17,11 @@ use rustix::fs::Advice;
 use super::shutdown::{LastWords, shut_down};
 use crate::cluster::Options;
 use crate::random::Random;
-use crate::{mounts, shell};
+use crate::{mounts, shell, wait};
 
 const DISK_BYTES: u64 = 768 << 20;
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+const UNMOUNTED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Disks {
     images: PathBuf,
@@ -75,6 +76,8 @@ impl Disks {
         let point = self.point(number);
         shut_down(&point, last_words).with_context(|| format!("shut {} down", point.display()))?;
         mounts::unmount(&point);
+        // On a busy machine the kernel takes its time to let go of what the dead server had open.
+        wait::quietly(UNMOUNTED_WITHIN, || !mounts::is_mounted(&point));
         self.mount(number).with_context(|| format!("mount disk {number} again"))
     }
 
