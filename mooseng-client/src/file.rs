@@ -338,8 +338,8 @@ impl File {
     }
 
     /// The last error of writing in the background and how many there were, once a second at most.
-    pub fn to_log(&mut self, now: Duration) -> Option<(&ClientError, u64)> {
-        self.losses.to_log(now)
+    pub fn take_log(&mut self, now: Duration) -> Option<(&ClientError, u64)> {
+        self.losses.take_log(now)
     }
 
     /// Takes in a write. Tells whether a full piece waits to be sent now.

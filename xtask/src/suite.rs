@@ -131,7 +131,7 @@ pub(crate) const SUITES: [Suite; 12] = [
     suite("fsx", |_| minutes(8), fsx::run),
     suite("failover", failover::limit, failover::run),
     suite("dead_mount", |_| minutes(4), dead_mount::run),
-    on_demand("two_mounts", |context| minutes(5 + 2 * two_mounts::rounds(context)), two_mounts::run),
+    suite("two_mounts", |context| minutes(5 + 2 * two_mounts::rounds(context)), two_mounts::run),
     on_demand("cuts", |context| minutes(3 + 4 * cuts::rounds(context)), cuts::run),
 ];
 

@@ -69,7 +69,7 @@ impl Core {
     fn settle(&mut self, now: Duration) {
         self.permit.keep(self.file.buffered());
         let id = self.file.id();
-        if let Some((error, count)) = self.file.to_log(now) {
+        if let Some((error, count)) = self.file.take_log(now) {
             tracing::error!(inode = %id, %error, count, "written data was lost");
         }
     }

@@ -72,7 +72,7 @@ impl Losses {
     }
 
     /// The last error and how many there were since they were logged last, if it is time.
-    pub(crate) fn to_log(&mut self, now: Duration) -> Option<(&ClientError, u64)> {
+    pub(crate) fn take_log(&mut self, now: Duration) -> Option<(&ClientError, u64)> {
         let new = self.count - self.logged;
         if new == 0 || self.logged_at.is_some_and(|at| now.saturating_sub(at) < LOG_EVERY) {
             return None;
@@ -117,7 +117,7 @@ mod tests {
         let mut logged = Vec::new();
         for ms in 0..2500 {
             losses.note(Loss::NoAnswer);
-            logged.extend(losses.to_log(Duration::from_millis(ms)).map(|(_, count)| count));
+            logged.extend(losses.take_log(Duration::from_millis(ms)).map(|(_, count)| count));
         }
         assert_eq!(logged, [1, 1000, 1000]);
     }

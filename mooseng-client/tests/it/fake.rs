@@ -304,20 +304,7 @@ impl State {
             pb::LocateRequest::KIND => self.locate(&ask(frame)),
             pb::GrantWriteRequest::KIND => self.grant(&ask(frame)),
             pb::CommitWriteRequest::KIND => self.commit(&ask(frame)),
-            pb::WriteInlineRequest::KIND => {
-                let request: pb::WriteInlineRequest = ask(frame);
-                let node = self.node(request.inode)?;
-                let offset = if request.append { node.attr.size as usize } else { request.offset as usize };
-                let end = offset + request.data.len();
-                if !node.chunks.is_empty() || end as u64 > INLINE_MAX {
-                    return Err(FsError::Invalid.into());
-                }
-                let content = node.inline.get_or_insert_default();
-                content.resize(content.len().max(end), 0);
-                content[offset..end].copy_from_slice(&request.data);
-                node.attr.size = content.len() as u64;
-                self.changed(request.inode)
-            }
+            pb::WriteInlineRequest::KIND => self.write_inline(&ask(frame)),
             pb::ReleaseLeaseRequest::KIND => {
                 let request: pb::ReleaseLeaseRequest = ask(frame);
                 let session = request.meta.map(|meta| meta.session);
@@ -332,6 +319,20 @@ impl State {
             pb::ReleaseRequest::KIND | pb::CloseSessionRequest::KIND => reply(&pb::Empty {}),
             _ => Err(FsError::NotSupported.into()),
         }
+    }
+
+    fn write_inline(&mut self, request: &pb::WriteInlineRequest) -> Answer {
+        let node = self.node(request.inode)?;
+        let offset = if request.append { node.attr.size as usize } else { request.offset as usize };
+        let end = offset + request.data.len();
+        if !node.chunks.is_empty() || end as u64 > INLINE_MAX {
+            return Err(FsError::Invalid.into());
+        }
+        let content = node.inline.get_or_insert_default();
+        content.resize(content.len().max(end), 0);
+        content[offset..end].copy_from_slice(&request.data);
+        node.attr.size = content.len() as u64;
+        self.changed(request.inode)
     }
 
     fn create(&mut self, request: pb::CreateRequest) -> Answer {
