@@ -299,6 +299,7 @@ fn log_entries() -> Vec<(&'static str, Vec<u8>)> {
         failed: vec![],
         up: vec![ServerId::from_raw(1)],
         nothing_written: true,
+        renew: false,
     };
     let inline =
         Command::WriteInline { inode: InodeId::from_raw(5), offset: 0, append: true, data: "text".into() };
