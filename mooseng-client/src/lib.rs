@@ -1,7 +1,7 @@
 //! The MooseNG client: a file system library, and its FUSE mount.
 //!
 //! [`Client`] is the file system without FUSE: tests and gateways use it as the mount does. What decides is in two pure
-//! cores, which the simulator drives too: [`file`] (what is known of a file and what happens next) and [`session`] (who
+//! cores, which the simulator drives too: [`file`](mod@file) (what is known of a file and what happens next) and [`session`] (who
 //! leads, what a failed request means, what is open). [`chunk`] is their vocabulary. Above them `fs` has the operations as
 //! programs ask for them, beside them `edge` carries out what the cores ask for, and `fuse` and `mount` are the kernel's
 //! side. No arrow runs upward.
