@@ -7,6 +7,7 @@ pub(crate) mod data_cache;
 pub(crate) mod inode;
 pub(crate) mod keeper;
 pub(crate) mod masters;
+pub mod messages;
 pub(crate) mod operate;
 pub(crate) mod reader;
 pub(crate) mod wire;

@@ -23,6 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use client::Client;
 pub use config::{ClientConfig, ConfigError, FsyncMode};
 pub use edge::inode::OpenFile;
+pub use edge::messages;
 pub use error::{ClientError, Loss, Unreadable};
 pub use fs::{Caller, DirEntry, DirPage, FsStats, NewNode, RenameMode, XattrMode};
 pub use mount::run;

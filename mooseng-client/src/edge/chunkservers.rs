@@ -12,9 +12,9 @@ use mooseng_env::Clock;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{checksum, pb};
 use mooseng_types::{ChunkCause, ClusterId};
 
+use super::messages::{self, WriteHow};
 use super::wire;
 use crate::chunk::{Fault, Grant, Placement};
 use crate::file::{PartAnswer, Source};
@@ -32,15 +32,6 @@ const PENALTY: Duration = Duration::from_secs(2);
 const IDLE_MAX: usize = 32;
 /// Servers remembered; more addresses than any cluster has, in case they keep changing.
 const SERVERS_MAX: usize = 4096;
-
-/// How a chain is to write.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct WriteHow {
-    /// Durable on every copy before the answer.
-    pub(crate) sync: bool,
-    /// A copy that may have lost what was confirmed under an earlier version is to say so.
-    pub(crate) continues: bool,
-}
 
 #[derive(Debug, Default)]
 struct Server {
@@ -64,44 +55,19 @@ impl ChunkClient {
 
     /// Writes `data` at `offset` of a chunk on every server of the chain.
     pub(crate) fn write(&self, grant: &Grant, offset: u64, data: &[u8], how: WriteHow) -> Result<(), Fault> {
-        let chunk = &grant.chunk;
-        let request = pb::WriteChunkRequest {
-            token: chunk.token.clone(),
-            chunk: chunk.chunk.raw(),
-            version: chunk.version.raw(),
-            offset: u32::try_from(offset).unwrap_or(u32::MAX),
-            checksums: checksum::of_range(chunk.chunk, offset, data),
-            chain: behind_first(&grant.servers),
-            sync: how.sync,
-            continues: how.continues,
-        };
+        let request = messages::write_chunk(grant, offset, data, how);
         let timeout = if how.sync { SYNC_TIMEOUT } else { WRITE_TIMEOUT };
         self.chain_call(grant, &request, data, timeout)
     }
 
     /// Makes a chunk durable on every server of the chain.
     pub(crate) fn sync(&self, grant: &Grant) -> Result<(), Fault> {
-        let chunk = &grant.chunk;
-        let request = pb::SyncChunkRequest {
-            token: chunk.token.clone(),
-            chunk: chunk.chunk.raw(),
-            version: chunk.version.raw(),
-            chain: behind_first(&grant.servers),
-        };
-        self.chain_call(grant, &request, &[], SYNC_TIMEOUT)
+        self.chain_call(grant, &messages::sync_chunk(grant), &[], SYNC_TIMEOUT)
     }
 
     /// Cuts or extends a chunk to exactly `length` on every server of the chain.
     pub(crate) fn truncate(&self, grant: &Grant, length: u64) -> Result<(), Fault> {
-        let chunk = &grant.chunk;
-        let request = pb::TruncateChunkRequest {
-            token: chunk.token.clone(),
-            chunk: chunk.chunk.raw(),
-            version: chunk.version.raw(),
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            chain: behind_first(&grant.servers),
-        };
-        self.chain_call(grant, &request, &[], WRITE_TIMEOUT)
+        self.chain_call(grant, &messages::truncate_chunk(grant, length), &[], WRITE_TIMEOUT)
     }
 
     /// Reads up to `length` bytes (at most 1 MiB) at `offset` of a chunk from one of the source's servers, and verifies
@@ -132,15 +98,7 @@ impl ChunkClient {
         verify: bool,
     ) -> PartAnswer {
         let chunk = &source.chunk;
-        let request = pb::ReadChunkRequest {
-            token: chunk.token.clone(),
-            chunk: chunk.chunk.raw(),
-            version: chunk.version.raw(),
-            offset: u32::try_from(range.0).unwrap_or(u32::MAX),
-            length: u32::try_from(range.1).unwrap_or(u32::MAX),
-            verify,
-            intact: source.intact,
-        };
+        let request = messages::read_chunk(source, range, verify);
         let answer = self.with_stream(&placement.address, |stream| {
             let reply = wire::call(stream, &request, &[], READ_TIMEOUT, || false)?;
             let mut payload = vec![0; stream.reader().payload_left()];
@@ -243,9 +201,4 @@ impl ChunkClient {
         let hello = wire::hello(self.cluster, &self.name, 0, 0);
         Ok(FrameStream::connect(address, &hello, CONNECT_TIMEOUT)?.0)
     }
-}
-
-fn behind_first(chain: &[Placement]) -> Vec<pb::ServerAddress> {
-    let address = |at: &Placement| pb::ServerAddress { server: at.server.raw(), address: at.address.clone() };
-    chain.iter().skip(1).map(address).collect()
 }

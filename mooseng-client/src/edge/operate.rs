@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mooseng_types::InodeId;
 
-use super::chunkservers::WriteHow;
 use super::inode::{Entered, Inode};
+use super::messages::WriteHow;
 use crate::Result;
 use crate::client::Client;
 use crate::file::{Action, At, Event, Flush, GiveBack, Operation, Prepare, SendFull, Step, SyncJob};
@@ -87,8 +87,7 @@ impl Client {
             }
             Action::Sync(job) => self.carry_out_sync(job),
             Action::WriteInline(job) => {
-                let (offset, append) = (job.piece.offset, job.append.is_some());
-                let done = self.masters.write_inline(inode, offset, &job.piece.data, append);
+                let done = self.masters.write_inline(inode, &job);
                 Event::WroteInline(job, done)
             }
             Action::Commit(job) => {

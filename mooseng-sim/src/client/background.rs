@@ -128,7 +128,7 @@ impl Process {
             let give_back = self.with(inode, |file| GiveBack::new(file, Some(index), now));
             drop(self.run(inode, give_back).await);
         } else {
-            drop(self.release_leases(inode, &[index.raw()]).await);
+            drop(self.release_leases(inode, &[index]).await);
         }
     }
 

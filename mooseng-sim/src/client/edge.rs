@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_chunkserver::Request;
-use mooseng_client::chunk::{ChunkRef, Commit, Fault, Grant, Granted, Located, Opened, Placement};
+use mooseng_client::chunk::{Fault, Grant, Granted, Located, Opened};
 use mooseng_client::file::{
     Action, Event, LocateJob, PartAnswer, PartRead, PartStep, Prepare, Source, Span, Wish,
 };
+use mooseng_client::messages::{self, WriteHow};
 use mooseng_client::session::Kind;
-use mooseng_protocol::{checksum, convert, pb};
-use mooseng_types::{Attr, ChunkCause, ChunkId, ChunkIndex, ChunkVersion, InodeId, ServerId, TimeNs};
+use mooseng_protocol::{convert, pb};
+use mooseng_types::{Attr, ChunkCause, ChunkIndex, InodeId};
 
 use super::process::{Process, Result};
 use crate::plant::Plant;
@@ -30,52 +31,42 @@ impl Process {
             }
             Action::Prepare(key, grant, step) => {
                 let done = match &step {
-                    Prepare::Cut(length) => self.cut(&grant, *length).await,
-                    Prepare::Fill(content) => self.write_chain(&grant, 0, content, (false, false)).await,
+                    Prepare::Cut(length) => {
+                        let cut = messages::truncate_chunk(&grant, *length);
+                        self.chain(&grant, Request::Truncate(cut), &[]).await
+                    }
+                    Prepare::Fill(content) => self.write_chain(&grant, 0, content, WriteHow::default()).await,
                 };
                 Event::Prepared(key, grant, done)
             }
             Action::Write(job) => {
-                let how = (false, job.continues);
+                let how = WriteHow { sync: false, continues: job.continues };
                 let done = self.write_chain(&job.grant, job.offset_in_chunk(), &job.piece.data, how).await;
                 Event::Wrote(job, done)
             }
             Action::Adopt(job) => {
-                let done = self.write_chain(&job.grant, 0, &[], (job.durable, job.continues)).await;
+                let how = WriteHow { sync: job.durable, continues: job.continues };
+                let done = self.write_chain(&job.grant, 0, &[], how).await;
                 Event::Synced(job, done)
             }
             Action::Sync(job) if self.plant == Some(Plant::SkipSync) => Event::Synced(job, Ok(())),
             Action::Sync(job) => {
-                let chunk = &job.grant.chunk;
-                let request = Request::Sync(pb::SyncChunkRequest {
-                    token: chunk.token.clone(),
-                    chunk: chunk.chunk.raw(),
-                    version: chunk.version.raw(),
-                    chain: behind_first(&job.grant),
-                });
+                let request = Request::Sync(messages::sync_chunk(&job.grant));
                 let done = self.chain(&job.grant, request, &[]).await;
                 Event::Synced(job, done)
             }
             Action::WriteInline(job) => {
-                let append = job.append.is_some();
-                let offset = if append { 0 } else { u32::try_from(job.piece.offset).unwrap_or(u32::MAX) };
-                let data = job.piece.data.clone();
-                let done = self.for_attr("write a small file", |meta| pb::WriteInlineRequest {
-                    meta: Some(meta),
-                    inode: inode.raw(),
-                    offset,
-                    data: data.clone(),
-                    append,
-                });
-                let done = done.await;
+                let request = |meta| messages::write_inline(meta, inode, &job);
+                let done = self.for_attr("write a small file", request).await;
                 Event::WroteInline(job, done)
             }
             Action::Commit(job) => {
-                let done = self.commit(inode, &job.commit).await;
+                let request = |meta| messages::commit(meta, inode, &job.commit);
+                let done = self.for_attr("commit a write", request).await;
                 Event::Committed(job, done)
             }
             Action::ReleaseLeases(keys) => {
-                let indexes: Vec<u32> = keys.iter().map(|key| key.index.raw()).collect();
+                let indexes: Vec<_> = keys.iter().map(|key| key.index).collect();
                 let done = self.release_leases(inode, &indexes).await;
                 Event::Released(keys, done)
             }
@@ -102,84 +93,18 @@ impl Process {
     }
 
     async fn grant(&self, inode: InodeId, index: ChunkIndex, wish: &Wish) -> Result<Granted> {
-        let failed_servers: Vec<u32> = wish.failed.iter().map(|server| server.raw()).collect();
-        let reply = self
-            .change(Kind::Bound, "grant a write lease", |meta| pb::GrantWriteRequest {
-                meta: Some(meta),
-                inode: inode.raw(),
-                index: index.raw(),
-                failed_servers: failed_servers.clone(),
-                nothing_written: wish.nothing_written,
-                renew: wish.renew,
-            })
-            .await?;
-        let chunk = ChunkRef {
-            chunk: ChunkId::from_raw(reply.chunk),
-            version: ChunkVersion::from_raw(reply.version),
-            token: reply.token,
-        };
-        Ok(Granted {
-            grant: Grant { chunk, servers: placements(reply.servers) },
-            valid_length: reply.valid_length.into(),
-            inline: reply.inline,
-            fresh: reply.fresh,
-            attr: reply.attr.map(Attr::try_from).transpose()?,
-        })
+        let request = |meta| messages::grant(meta, inode, index, wish);
+        Ok(messages::granted(self.change(Kind::Bound, "grant a write lease", request).await?)?)
     }
 
-    async fn commit(&self, inode: InodeId, commit: &Commit) -> Result<Attr> {
-        let chunks: Vec<_> = commit
-            .chunks
-            .iter()
-            .map(|chunk| pb::CommittedChunk {
-                index: chunk.index.raw(),
-                chunk: chunk.chunk.raw(),
-                version: chunk.version.raw(),
-                release: commit.release,
-            })
-            .collect();
-        self.for_attr("commit a write", |meta| pb::CommitWriteRequest {
-            meta: Some(meta),
-            inode: inode.raw(),
-            size_at_least: commit.size_at_least,
-            chunks: chunks.clone(),
-            mtime_ns: commit.mtime.map(TimeNs::raw),
-        })
-        .await
-    }
-
-    pub(super) async fn release_leases(&self, inode: InodeId, indexes: &[u32]) -> Result<()> {
-        self.change(Kind::Bound, "release a lease", |meta| pb::ReleaseLeaseRequest {
-            meta: Some(meta),
-            inode: inode.raw(),
-            indexes: indexes.to_vec(),
-        })
-        .await
-        .map(drop)
+    pub(super) async fn release_leases(&self, inode: InodeId, indexes: &[ChunkIndex]) -> Result<()> {
+        let request = |meta| messages::release_leases(meta, inode, indexes);
+        self.change(Kind::Bound, "release a lease", request).await.map(drop)
     }
 
     async fn locate(&self, inode: InodeId, job: &LocateJob) -> Result<(Opened, Vec<Located>)> {
-        let reply = self
-            .query("locate", |session| pb::LocateRequest {
-                session,
-                inode: inode.raw(),
-                first_index: job.first.raw(),
-                count: job.count,
-            })
-            .await?;
-        let located = |chunk: pb::ChunkLocation| Located {
-            index: ChunkIndex::from_raw(chunk.index),
-            chunk: ChunkRef {
-                chunk: ChunkId::from_raw(chunk.chunk),
-                version: ChunkVersion::from_raw(chunk.version),
-                token: chunk.token,
-            },
-            valid_length: chunk.valid_length.into(),
-            servers: placements(chunk.servers),
-            differs: chunk.differs,
-        };
-        let opened = Opened { attr: convert::attr(reply.attr)?, inline: reply.inline };
-        Ok((opened, reply.chunks.into_iter().map(located).collect()))
+        let reply = self.query("locate", |session| messages::locate(session, inode, job)).await?;
+        Ok(messages::located(reply)?)
     }
 
     async fn write_chain(
@@ -187,33 +112,11 @@ impl Process {
         grant: &Grant,
         offset: u64,
         data: &[u8],
-        (sync, continues): (bool, bool),
+        how: WriteHow,
     ) -> std::result::Result<(), Fault> {
-        let chunk = &grant.chunk;
-        let continues = continues && self.plant != Some(Plant::CountOnNothing);
-        let request = Request::Write(pb::WriteChunkRequest {
-            token: chunk.token.clone(),
-            chunk: chunk.chunk.raw(),
-            version: chunk.version.raw(),
-            offset: u32::try_from(offset).unwrap_or(u32::MAX),
-            checksums: checksum::of_range(chunk.chunk, offset, data),
-            chain: behind_first(grant),
-            sync,
-            continues,
-        });
-        self.chain(grant, request, data).await
-    }
-
-    async fn cut(&self, grant: &Grant, length: u64) -> std::result::Result<(), Fault> {
-        let chunk = &grant.chunk;
-        let request = Request::Truncate(pb::TruncateChunkRequest {
-            token: chunk.token.clone(),
-            chunk: chunk.chunk.raw(),
-            version: chunk.version.raw(),
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            chain: behind_first(grant),
-        });
-        self.chain(grant, request, &[]).await
+        let continues = how.continues && self.plant != Some(Plant::CountOnNothing);
+        let request = messages::write_chunk(grant, offset, data, WriteHow { continues, ..how });
+        self.chain(grant, Request::Write(request), data).await
     }
 
     async fn chain(&self, grant: &Grant, what: Request, data: &[u8]) -> std::result::Result<(), Fault> {
@@ -283,15 +186,9 @@ impl Process {
 
     async fn read_copy(&self, source: &Source, place: usize, range: (u64, u64)) -> PartAnswer {
         let Some(placement) = source.servers.get(place) else { return PartAnswer::Fault(ChunkCause::NoCopy) };
-        let request = Request::Read(pb::ReadChunkRequest {
-            token: source.chunk.token.clone(),
-            chunk: source.chunk.chunk.raw(),
-            version: source.chunk.version.raw(),
-            offset: u32::try_from(range.0).unwrap_or(u32::MAX),
-            length: u32::try_from(range.1).unwrap_or(u32::MAX),
-            verify: false,
-            intact: source.intact && self.plant != Some(Plant::CountOnNothing),
-        });
+        let mut request = messages::read_chunk(source, range, false);
+        request.intact &= self.plant != Some(Plant::CountOnNothing);
+        let request = Request::Read(request);
         match self.port.ask_server(&placement.address, ChunkRequest::new(request), READ_TIMEOUT).await {
             Ok(Some(piece)) => PartAnswer::verified(
                 source.chunk.chunk,
@@ -304,17 +201,4 @@ impl Process {
             Err(error) => PartAnswer::Fault(Fault::of(&error).cause),
         }
     }
-}
-
-fn behind_first(grant: &Grant) -> Vec<pb::ServerAddress> {
-    let address = |at: &Placement| pb::ServerAddress { server: at.server.raw(), address: at.address.clone() };
-    grant.servers.iter().skip(1).map(address).collect()
-}
-
-fn placements(servers: Vec<pb::ServerAddress>) -> Vec<Placement> {
-    let placement = |server: pb::ServerAddress| Placement {
-        server: ServerId::from_raw(server.server),
-        address: server.address,
-    };
-    servers.into_iter().map(placement).collect()
 }

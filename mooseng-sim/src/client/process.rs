@@ -246,9 +246,8 @@ impl Process {
             self.query("open", |session| pb::OpenRequest { session, inode: inode.raw(), number }).await;
         self.memory().opens.end(inode, opened.is_ok());
         let opened = opened?;
-        let attr = mooseng_protocol::convert::attr(opened.attr)?;
+        let opened = mooseng_client::messages::opened(opened)?;
         let told = self.stamp();
-        let opened = mooseng_client::chunk::Opened { attr, inline: opened.inline };
         let now = self.port.now();
         let explained = self.with(inode, |file| {
             file.learn_opened(opened, asked, told);
