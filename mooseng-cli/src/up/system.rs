@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::output;
@@ -81,8 +82,8 @@ fn is_ours(line: &str, mount: &Path) -> bool {
 
 /// Takes away the mount of ours whose process is gone, and says so; everything else is left as it is.
 pub(crate) fn clear_dead_mount(mount: &Path) -> anyhow::Result<()> {
-    let is_dead = fs::metadata(mount).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
-    if !is_dead || !is_mounted(mount)? {
+    // Not stat(2): the kernel answers that from its cache for a second after the process has died.
+    if !is_mounted(mount)? || rustix::fs::statfs(mount).err() != Some(Errno::NOTCONN) {
         return Ok(());
     }
     let shown = mount.display();

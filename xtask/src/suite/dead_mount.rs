@@ -28,6 +28,8 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     cluster.stop().context("with a dead mount")?;
 
     cluster.launch()?;
+    // The kernel now holds the attributes of the dead mount's root, and `up` must not be misled by them.
+    fs::metadata(cluster.mount_point())?;
     cluster.crash();
     ensure!(mounts::is_mounted(cluster.mount_point()), "a crash was to leave a dead mount behind");
     cluster.launch().context("on a dead mount")?;
