@@ -12,6 +12,7 @@ mod contract;
 mod file;
 mod file_writeback;
 mod memory;
+mod pages;
 
 use std::fmt::Debug;
 use std::io;

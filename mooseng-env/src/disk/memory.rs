@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::pages::Pages;
 use super::{Disk, DiskFile, OpenMode};
 
 const SECTOR: usize = 512;
@@ -34,8 +35,8 @@ type FileId = u64;
 
 #[derive(Debug, Clone, Default)]
 struct Content {
-    now: Vec<u8>,
-    durable: Vec<u8>,
+    now: Pages,
+    durable: Pages,
 }
 
 impl MemoryDisk {
@@ -65,14 +66,9 @@ impl MemoryDisk {
         for content in state.files.values_mut() {
             let mut left = content.durable.clone();
             if content.now.len() != left.len() && survives() {
-                left.resize(content.now.len(), 0);
+                left.resize(content.now.len());
             }
-            for (old, new) in left.chunks_mut(SECTOR).zip(content.now.chunks(SECTOR)) {
-                let shared = old.len().min(new.len());
-                if old[..shared] != new[..shared] && survives() {
-                    old[..shared].copy_from_slice(&new[..shared]);
-                }
-            }
+            left.take_sectors(&content.now, SECTOR, &mut survives);
             content.now.clone_from(&left);
             content.durable = left;
         }
@@ -217,23 +213,13 @@ fn index(offset: u64) -> io::Result<usize> {
 impl DiskFile for MemoryFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let start = index(offset)?;
-        self.with(|content| {
-            let rest = content.now.get(start..).unwrap_or_default();
-            let count = rest.len().min(into.len());
-            into[..count].copy_from_slice(&rest[..count]);
-            count
-        })
+        self.with(|content| content.now.read(start, into))
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let start = index(offset)?;
         self.reserve(offset + bytes.len() as u64)?;
-        self.with(|content| {
-            if content.now.len() < start + bytes.len() {
-                content.now.resize(start + bytes.len(), 0);
-            }
-            content.now[start..start + bytes.len()].copy_from_slice(bytes);
-        })
+        self.with(|content| content.now.write(start, bytes))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -246,7 +232,7 @@ impl DiskFile for MemoryFile {
     fn set_len(&self, length: u64) -> io::Result<()> {
         let length_now = index(length)?;
         self.reserve(length)?;
-        self.with(|content| content.now.resize(length_now, 0))
+        self.with(|content| content.now.resize(length_now))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -258,7 +244,7 @@ impl DiskFile for MemoryFile {
         self.reserve(offset + length)?;
         self.with(|content| {
             if content.now.len() < end {
-                content.now.resize(end, 0);
+                content.now.resize(end);
             }
         })
     }
