@@ -51,6 +51,11 @@ impl Sessions {
         self.sessions = sessions.into_iter().map(|id| (id, Session::new(now, false))).collect();
     }
 
+    /// A session that an earlier leader opened has come to light: it has its whole time to tell what it has open.
+    pub fn known(&mut self, id: SessionId, now: Duration) {
+        self.sessions.entry(id).or_insert(Session::new(now, false));
+    }
+
     /// A session was opened: nothing is open in it.
     pub fn opened(&mut self, id: SessionId, now: Duration) {
         self.sessions.entry(id).or_insert(Session::new(now, true)).heard = now;

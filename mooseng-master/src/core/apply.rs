@@ -38,6 +38,10 @@ impl MasterCore {
         };
         self.node.applied(logged.index);
         self.digests.note(logged.index, self.state.digest());
+        let mine = self.waiting.get(&logged.index).is_some_and(|(term, _)| *term == logged.term);
+        if let (false, Some(_), Response::Session(session)) = (mine, self.led_term, &response) {
+            self.sessions.known(*session, now.mono);
+        }
         let Some((term, waiter)) = self.waiting.remove(&logged.index) else { return };
         let Waiter::Client { conn, header, context } = waiter else { return };
         if term != logged.term {
@@ -89,9 +93,9 @@ impl MasterCore {
 mod tests {
     use std::time::Duration;
 
-    use mooseng_types::{ChunkId, ServerId, TimeNs};
+    use mooseng_types::{ChunkId, InodeId, ServerId, TimeNs};
 
-    use super::super::testing::{NOW, config, core};
+    use super::super::testing::{Leader, NOW, config, core};
     use super::*;
     use crate::raft::{HardState, Recovered};
 
@@ -110,5 +114,23 @@ mod tests {
         assert_eq!(server, ServerId::from_raw(1));
         let known = core.registry.addresses(ChunkId::from_raw(1), &[server], Duration::ZERO);
         assert_eq!(known, [(server, "s:1".to_owned())]);
+    }
+
+    #[test]
+    fn a_session_that_an_earlier_leader_opened_last_has_its_files_kept_by_the_next_one() {
+        let command = Command::OpenSession { client: [1; 16], name: "mount".to_owned() };
+        let entry = Entry { stamp: TimeNs::from_raw(0), request: None, command };
+        let logged = LogEntry { term: 1, index: 1, kind: 0, data: entry.encode().into() };
+        // Not known to be committed: it is applied when this master leads already.
+        let hard_state = HardState { term: 1, vote: 0, commit: 0 };
+        let recovered = Recovered { hard_state, purged: (0, 0), entries: vec![logged] };
+        let mut leader = Leader::with(core(config(1), recovered));
+        let session = 1;
+        let meta = Some(pb::RequestMeta { session, seq: 1, acked_below: 1 });
+        let create = pb::CreateRequest { meta, parent: 1, name: "f".into(), kind: 8, ..Default::default() };
+        let file = leader.ask(1, &create).unwrap().attr.unwrap().inode;
+        leader.ask(1, &pb::OpenRequest { session, inode: file, number: 1 }).unwrap();
+        assert!(leader.core.sessions.is_open(InodeId::from_raw(file)));
+        assert!(!leader.core.sessions.all_confirmed(), "it may have more open than this master knows");
     }
 }

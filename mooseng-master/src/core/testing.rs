@@ -55,7 +55,11 @@ pub(super) struct Leader {
 
 impl Leader {
     pub(super) fn new() -> Self {
-        let core = core(config(1), Recovered::default());
+        Self::with(core(config(1), Recovered::default()))
+    }
+
+    /// The same with a log that it has from before.
+    pub(super) fn with(core: MasterCore) -> Self {
         let mut leader = Self { core, now: NOW, pushed: Vec::new() };
         while leader.core.must_serve_reads(leader.now).is_err() {
             leader.pass(MasterCore::next_tick());
