@@ -59,6 +59,14 @@ pub(super) struct Found {
     pub(super) header: Header,
 }
 
+/// The files of a copy that was put together out of sight.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) chunk: ChunkId,
+    pub(super) data: PathBuf,
+    pub(super) meta: PathBuf,
+}
+
 impl ChunkDisk {
     /// A disk of which nothing is known yet.
     pub(super) fn new(
@@ -97,6 +105,7 @@ impl ChunkDisk {
             self.disk.create_dir_all(&self.root.join(name))?;
         }
         self.disk.sync_dir(&self.root)?;
+        self.finish_placing()?;
         for left in self.disk.list(&self.root.join(INCOMING))? {
             self.disk.remove(&left)?;
         }
@@ -237,6 +246,23 @@ impl ChunkDisk {
         self.root.join(INCOMING).join(format!("{:016x}.{number}.{extension}", chunk.raw()))
     }
 
+    /// Makes the names of fetched copies durable.
+    pub(super) fn sync_incoming(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.root.join(INCOMING))
+    }
+
+    /// Fetched copies that had their sidecar when the process stopped.
+    pub(super) fn incoming_sidecars(&self) -> io::Result<Vec<Fetched>> {
+        let fetched = |meta: &PathBuf| {
+            let mut parts = meta.file_name()?.to_str()?.split('.');
+            let chunk = u64::from_str_radix(parts.next()?, 16).ok().map(ChunkId::from_raw)?;
+            let number = parts.next()?.parse().ok()?;
+            let data = self.incoming_path(chunk, number, "data");
+            (parts.next()? == "meta").then(|| Fetched { chunk, data, meta: meta.clone() })
+        };
+        Ok(self.disk.list(&self.root.join(INCOMING))?.iter().filter_map(fetched).collect())
+    }
+
     /// A number for a fetch.
     pub(super) fn next_incoming(&self) -> u64 {
         self.incoming.fetch_add(1, Ordering::Relaxed)
@@ -353,9 +379,17 @@ impl ChunkDisk {
     }
 
     /// Whether a data file without a sidecar to believe is what is left of the making of a copy: bytes come into it only
-    /// when both are durable.
+    /// when both are durable. A sidecar that was written once and is damaged now says nothing of the kind: the bytes may have
+    /// gone with the power.
     fn never_written(&self, chunk: ChunkId) -> io::Result<bool> {
-        self.disk.open(&self.data_path(chunk), OpenMode::Read)?.is_empty()
+        let mut sector = [0; HEADER_SIZE];
+        match self.disk.open(&self.meta_path(chunk), OpenMode::Read) {
+            Ok(meta) => drop(meta.read_at(&mut sector, 0)?),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(_) => {}
+        }
+        Ok(sector == [0; HEADER_SIZE]
+            && self.disk.open(&self.data_path(chunk), OpenMode::Read)?.is_empty()?)
     }
 
     fn remove_unmade(&self, chunk: ChunkId) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! A copy fetched from another server: put together out of sight, then given its place in one step.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use mooseng_env::{DiskFile, disk::OpenMode};
@@ -7,6 +9,7 @@ use mooseng_protocol::checksum;
 use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkVersion};
 
 use super::chunk::{Chunk, Phase, blocks};
+use super::disk::ChunkDisk;
 use super::error::StoreError;
 use super::sidecar::{SIDECAR_SIZE, TABLE_OFFSET, encode_table};
 use crate::changes::Change;
@@ -113,12 +116,13 @@ impl Incoming {
         self.chunk.disk.trouble_out_of_sight(self.chunk.id(), source)
     }
 
-    /// The old sidecar goes first: a crash between the steps leaves data without a sidecar, never the sidecar of one copy
-    /// beside the data of another.
+    /// The old sidecar goes first: a crash between the steps leaves no sidecar beside the data, never that of one copy
+    /// beside the data of another. What is left to do then, the next start does ([`ChunkDisk::finish_placing`]).
     fn place(&self) -> Result<(), StoreError> {
         let (chunk, disk) = (&self.chunk, &self.chunk.disk);
         let (data, meta) = (disk.data_path(chunk.id()), disk.meta_path(chunk.id()));
         let directory = disk.directory(chunk.id());
+        disk.sync_incoming().map_err(|source| chunk.disk_fails(source))?;
         disk.remove_if_there(&meta).map_err(chunk.io())?;
         disk.disk.sync_dir(&directory).map_err(|source| chunk.disk_fails(source))?;
         disk.disk.rename(&disk.incoming_path(chunk.id(), self.number, "data"), &data).map_err(chunk.io())?;
@@ -134,6 +138,36 @@ impl Drop for Incoming {
             // Gone already if the copy was published; what is left otherwise, the next start removes.
             drop(self.chunk.disk.remove_if_there(&path));
         }
+    }
+}
+
+impl ChunkDisk {
+    /// Gives fetched copies their place that a crash has kept from it: they are whole, and the sidecar of the copy that they
+    /// replace is gone already.
+    pub(super) fn finish_placing(&self) -> io::Result<()> {
+        for fetched in self.incoming_sidecars()? {
+            let Ok(file) = self.disk.open(&fetched.meta, OpenMode::Read) else { continue };
+            let Ok(header) = self.read_header(fetched.chunk, &*file)? else { continue };
+            let length = |path: &Path| match self.disk.open(path, OpenMode::Read) {
+                Ok(file) => file.len().map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            };
+            let (data, meta) = (self.data_path(fetched.chunk), self.meta_path(fetched.chunk));
+            if length(&meta)?.is_some() {
+                continue;
+            }
+            let whole = Some(u64::from(header.length));
+            match length(&fetched.data)? {
+                found if found.is_some() && found == whole => self.disk.rename(&fetched.data, &data)?,
+                None if length(&data)? == whole => {}
+                _ => continue,
+            }
+            self.disk.rename(&fetched.meta, &meta)?;
+            self.disk.sync_dir(&self.directory(fetched.chunk))?;
+            tracing::info!(chunk = %fetched.chunk, disk = %self.root().display(), "a fetched copy gets its place");
+        }
+        Ok(())
     }
 }
 

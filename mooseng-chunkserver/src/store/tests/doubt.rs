@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mooseng_env::disk::OpenMode;
 use mooseng_protocol::checksum;
 
 use super::{ROOT, check_whole, get, here, id, memory, open, pattern, put, put_after, token, version};
@@ -131,4 +132,34 @@ fn a_copy_in_doubt_is_replaced_by_a_fetched_one_of_the_same_version_unless_it_wa
     let (store, _) = open(&disk, Path::new(ROOT));
     assert!(!store.list()[0].in_doubt);
     assert_eq!(get(&store.find(id(1)).unwrap(), 0, 9).unwrap(), b"good!");
+}
+
+#[test]
+fn a_fetched_copy_that_a_crash_kept_from_its_place_gets_it_at_the_next_start() {
+    let bytes = pattern(100_000, 5);
+    let (data, meta) =
+        (format!("{ROOT}/2a/000000000000002a.data"), format!("{ROOT}/2a/000000000000002a.meta"));
+    let aside = |path: &str| path.replace("/2a/", "/incoming/").replace("2a.", "2a.0.");
+    for data_has_its_place in [true, false] {
+        let (memory, disk, store, _) = memory(u64::MAX);
+        let chunk = store.find_or_place(id(0x2a)).unwrap();
+        let mut incoming = Incoming::begin(Arc::clone(&chunk)).unwrap();
+        incoming.append(&bytes, &checksum::of_range(id(0x2a), 0, &bytes)).unwrap();
+        incoming.publish(version(3), false).unwrap();
+        drop((chunk, store));
+        disk.rename(Path::new(&meta), Path::new(&aside(&meta))).unwrap();
+        if !data_has_its_place {
+            disk.rename(Path::new(&data), Path::new(&aside(&data))).unwrap();
+            let old = disk.open(Path::new(&data), OpenMode::CreateNew).unwrap();
+            old.write_all_at(b"in doubt", 0).unwrap();
+        }
+        let (store, _) = open(&disk, Path::new(ROOT));
+        assert_eq!(store.list().len(), 1, "data in its place: {data_has_its_place}");
+        assert_eq!(get(&store.find(id(0x2a)).unwrap(), 0, 100_000).unwrap(), bytes);
+        drop(store);
+        memory.power_cut(|| false);
+        let (store, _) = open(&disk, Path::new(ROOT));
+        assert_eq!(store.list()[0].version, version(3), "for good");
+        assert!(disk.list(&Path::new(ROOT).join("incoming")).unwrap().is_empty());
+    }
 }

@@ -161,3 +161,17 @@ fn a_write_that_fails_half_way_blesses_nothing_around_it() {
     assert!(matches!(get(&chunk, BLOCK_SIZE, 100), Err(StoreError::Broken { .. })), "the rot is found");
     assert_eq!(changes.take(9), ToTell::Some(vec![(id(0x2a), Change::Lost)]));
 }
+
+#[test]
+fn a_copy_that_lost_all_its_bytes_with_the_power_and_then_its_sidecar_is_not_made_again() {
+    let (power, disk, store, _) = memory(u64::MAX);
+    let create = token(id(0x2a), 1, 1, true);
+    put(&store.find_or_place(id(0x2a)).unwrap(), &create, 0, b"confirmed, not synced").unwrap();
+    drop(store);
+    power.power_cut(|| false);
+    drop(open(&disk, Path::new(ROOT)));
+    flip(&*disk, Path::new(&format!("{ROOT}/2a/000000000000002a.meta")), 59);
+    let (store, _) = open(&disk, Path::new(ROOT));
+    let made = put(&store.find_or_place(id(0x2a)).unwrap(), &create, 0, b"more");
+    assert!(matches!(made, Err(StoreError::Broken { .. })), "{made:?}");
+}
