@@ -233,6 +233,8 @@ pub struct File {
     losses: Losses,
     /// A change of the content is on its way to the masters: a commit, an inline write, a new length. One at a time.
     changing: bool,
+    /// The change is a write into the metadata, which the masters refuse as long as anybody has a lease of chunk 0.
+    writing_inline: bool,
     /// The length is being changed: nothing new begins.
     resizing: bool,
     /// Attributes told while a change of ours was under way that may be the cause of what is new in them, with when they
@@ -263,6 +265,7 @@ impl File {
             leases_made: 0,
             losses: Losses::default(),
             changing: false,
+            writing_inline: false,
             resizing: false,
             unexplained: None,
             appends: 0,

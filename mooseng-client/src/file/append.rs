@@ -71,7 +71,7 @@ impl Append {
         if file.changing || file.resizing || !file.is_small() || !file.is_clean() {
             return Step::Wait(Some(self.until));
         }
-        file.changing = true;
+        (file.changing, file.writing_inline) = (true, true);
         file.appends += 1;
         self.asked = Some(file.appends);
         let piece = Piece::loose(file.size, self.data.clone());

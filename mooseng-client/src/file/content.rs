@@ -22,6 +22,17 @@ pub enum Layout {
     Inline(Bytes),
 }
 
+/// What a look at the masters has told of one chunk.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// It reads as zeros.
+    Hole,
+    /// These copies have it.
+    Copies(Arc<Located>),
+    /// The metadata has it.
+    Here(Bytes),
+}
+
 /// What is known of the content.
 #[derive(Debug)]
 pub(super) struct Content {
@@ -29,8 +40,7 @@ pub(super) struct Content {
     /// When the attributes were told, by the client's count of such tellings.
     told: u64,
     layout: Layout,
-    /// `None` for a hole.
-    located: BTreeMap<ChunkIndex, Option<Arc<Located>>>,
+    located: BTreeMap<ChunkIndex, Place>,
     /// Rises whenever what was located may be wrong.
     places: u64,
     cache_key: u64,
@@ -83,7 +93,7 @@ impl Content {
         self.layout = layout;
     }
 
-    pub(super) fn located(&self, index: ChunkIndex) -> Option<&Option<Arc<Located>>> {
+    pub(super) fn located(&self, index: ChunkIndex) -> Option<&Place> {
         self.located.get(&index)
     }
 
@@ -102,16 +112,25 @@ impl Content {
         self.places += 1;
     }
 
-    /// Takes in where chunks are.
-    pub(super) fn locate(&mut self, first: ChunkIndex, count: u32, chunks: Vec<Located>) {
+    /// Takes in where chunks are. `inline` is what the metadata has of chunk 0.
+    pub(super) fn locate(
+        &mut self,
+        first: ChunkIndex,
+        count: u32,
+        chunks: Vec<Located>,
+        inline: Option<Bytes>,
+    ) {
         if self.located.len() >= LOCATED_MAX {
             self.located.clear();
         }
         for number in first.raw()..first.raw().saturating_add(count) {
-            self.located.insert(ChunkIndex::from_raw(number), None);
+            self.located.insert(ChunkIndex::from_raw(number), Place::Hole);
+        }
+        if let Some(content) = inline {
+            self.located.insert(ChunkIndex::from_raw(0), Place::Here(content));
         }
         for chunk in chunks {
-            self.located.insert(chunk.index, Some(Arc::new(chunk)));
+            self.located.insert(chunk.index, Place::Copies(Arc::new(chunk)));
         }
     }
 

@@ -124,6 +124,10 @@ impl File {
         };
         if self.buffer.discard_chunk(key.index, false) {
             self.losses.note(loss);
+            // The bytes of other chunks are no part of the refusal: a flush goes on with them.
+            if matches!(error, ClientError::Refused(_)) && !at_stake {
+                return Ok(());
+            }
         }
         Err(error.clone())
     }
@@ -147,6 +151,10 @@ impl File {
             Err(fault) => match lease.failed(&job.grant, fault, now) {
                 Verdict::Again => self.buffer.put_back(&job.piece),
                 Verdict::Full => self.lose_piece(&job.piece, Loss::Unwritable(fault.cause)),
+                Verdict::Hopeless => {
+                    self.lose_piece(&job.piece, Loss::Unwritable(fault.cause));
+                    self.lose_all(job.lease, fault.cause);
+                }
             },
         }
     }
@@ -172,7 +180,7 @@ impl File {
         result: Result<Attr, ClientError>,
         at: At,
     ) -> Result<(), ClientError> {
-        self.changing = false;
+        (self.changing, self.writing_inline) = (false, false);
         match result {
             Ok(attr) => {
                 let length = job.piece.data.len() as u64;
@@ -193,6 +201,7 @@ impl File {
             // The masters see it otherwise: a chunk is its place.
             Err(ClientError::Refused(FsError::Invalid | FsError::NotSupported | FsError::FileTooLarge)) => {
                 self.content.set_layout(Layout::Chunks);
+                self.content.forget_places();
                 self.buffer.put_back(&job.piece);
                 Ok(())
             }
@@ -297,8 +306,9 @@ impl File {
         if job.asked != self.content.places() {
             return Ok(());
         }
+        let inline = opened.inline.clone();
         self.learn_opened(opened, at.asked, at.told);
-        self.content.locate(job.first, job.count, chunks);
+        self.content.locate(job.first, job.count, chunks, inline);
         Ok(())
     }
 

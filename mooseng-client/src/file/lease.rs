@@ -17,7 +17,8 @@ use crate::chunk::{Fault, Grant, Granted};
 /// The first wait after a fault; it doubles up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 const PAUSE_LONGEST: Duration = Duration::from_millis(400);
-/// How long a server that is not reached, or is busy, may keep its copy in the chain: a restart takes less.
+/// How long a server that is not reached, or is busy, may keep its copy in the chain, and how long another copy is waited
+/// for when the only one is damaged or gone: a restart takes less.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// What makes the copies of a new lease ready.
@@ -96,6 +97,8 @@ pub(super) enum Verdict {
     Again,
     /// The disks are full: the bytes cannot be taken.
     Full,
+    /// No copy is left that could take anything.
+    Hopeless,
 }
 
 /// What a grant did to the lease.
@@ -117,6 +120,8 @@ pub(super) struct Lease {
     pub(super) grant: Option<Arc<Grant>>,
     prepare: VecDeque<Prepare>,
     prepared: bool,
+    /// The length that the copies were cut to, until a sync covers the cut.
+    cut: Option<u64>,
     fresh: bool,
     /// The small file's content, as long as the metadata has it too: the commit removes it there.
     fill: Option<Bytes>,
@@ -145,6 +150,7 @@ impl Lease {
             grant: None,
             prepare: VecDeque::new(),
             prepared: false,
+            cut: None,
             fresh: false,
             fill: None,
             adopted: None,
@@ -205,11 +211,12 @@ impl Lease {
         };
         self.fresh = fresh;
         self.fill = inline.filter(|content| !content.is_empty());
-        if !self.prepared {
+        // A copy that has stopped may have lost a cut that nothing was confirmed upon: it is made again.
+        if !self.prepared || self.confirmed == 0 {
+            self.prepared = false;
             self.prepare.clear();
-            if !fresh && valid_length < CHUNK_SIZE {
-                self.prepare.push_back(Prepare::Cut(valid_length));
-            }
+            self.cut = Some(valid_length).filter(|length| !fresh && *length < CHUNK_SIZE);
+            self.prepare.extend(self.cut.map(Prepare::Cut));
             self.prepare.extend(self.fill.clone().map(Prepare::Fill));
         }
         self.grant = Some(Arc::new(grant));
@@ -263,6 +270,9 @@ impl Lease {
         }
         self.adopted = Some(version);
         self.synced = self.synced.max(covers.unwrap_or(0));
+        if covers.is_some() {
+            self.cut = None;
+        }
         if !self.is_unsynced() {
             self.interrupted.clear();
         }
@@ -289,6 +299,11 @@ impl Lease {
             ChunkCause::Full if self.confirmed > 0 || self.adopted.is_some() || !self.fresh => {
                 self.trouble = Trouble::default();
                 return Verdict::Full;
+            }
+            ChunkCause::Damaged | ChunkCause::NoCopy
+                if grant.servers.len() == 1 && self.trouble.lasts(now) >= GRACE =>
+            {
+                return Verdict::Hopeless;
             }
             ChunkCause::Fenced | ChunkCause::TokenExpired | ChunkCause::TokenInvalid => {
                 self.phase = Phase::Wanted;
@@ -327,14 +342,15 @@ impl Lease {
             })
     }
 
-    /// What was not synced is given up, and told; the copies go on with what they have, and with the content that the
-    /// metadata still has.
+    /// What was not synced is given up, and told; the copies go on with what they have, cut anew if the cut is among what
+    /// they may have lost, and with the content that the metadata still has.
     pub(super) fn give_up_unsynced(&mut self) {
         self.synced = self.confirmed;
         self.interrupted.clear();
-        if let Some(fill) = self.fill.clone() {
+        self.prepare.extend(self.cut.map(Prepare::Cut));
+        self.prepare.extend(self.fill.clone().map(Prepare::Fill));
+        if !self.prepare.is_empty() {
             self.prepared = false;
-            self.prepare.push_back(Prepare::Fill(fill));
             self.phase = Phase::Preparing { running: false };
         }
     }

@@ -7,6 +7,7 @@ use mooseng_types::geometry::{CHUNK_SIZE, ChunkExtent, chunk_extents};
 use mooseng_types::{ChunkIndex, ServerId};
 
 use super::buffer::{self, Piece};
+use super::content::Place;
 use super::lease::Phase;
 use super::steps::Brought;
 use super::{Action, File, LocateJob};
@@ -107,7 +108,7 @@ impl File {
             return Ok(Span::Here(cut(content, extent.offset, extent.length)));
         }
         match self.content.located(extent.index) {
-            Some(Some(located)) => {
+            Some(Place::Copies(located)) => {
                 let source = Source {
                     chunk: located.chunk.clone(),
                     servers: located.servers.clone(),
@@ -117,7 +118,8 @@ impl File {
                 };
                 Ok(Span::Copies(extent, source))
             }
-            Some(None) => Ok(Span::Zeros(extent.length)),
+            Some(Place::Here(content)) => Ok(Span::Here(cut(content, extent.offset, extent.length))),
+            Some(Place::Hole) => Ok(Span::Zeros(extent.length)),
             None => Err(Brought::Do(Action::Locate(self.locate_job(extent.index)))),
         }
     }

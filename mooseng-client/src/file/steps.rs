@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mooseng_types::{CHUNK_SIZE, ChunkIndex, INLINE_MAX};
+use mooseng_types::{CHUNK_SIZE, ChunkCause, ChunkIndex, INLINE_MAX};
 
 use super::buffer::{Piece, Take};
 use super::lease::{Lease, Phase, Verdict};
@@ -33,7 +33,7 @@ pub(super) fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duratio
 impl File {
     /// Brings the lease of a chunk to where it can be used. `closing`: also one that is being given back.
     pub(super) fn bring_lease(&mut self, index: ChunkIndex, closing: bool, now: Duration) -> Brought {
-        if self.resizing {
+        if self.resizing || (self.writing_inline && index.raw() == 0) {
             return Brought::Wait(None);
         }
         let lease = self.lease_of(index);
@@ -251,7 +251,7 @@ impl File {
         }
         match self.buffer.take(Take::UpTo(mark), |_| true) {
             Some(piece) => {
-                self.changing = true;
+                (self.changing, self.writing_inline) = (true, true);
                 Brought::Do(Action::WriteInline(InlineJob { piece, append: None }))
             }
             None => Brought::Ready,
@@ -268,10 +268,20 @@ impl File {
     /// A chain has failed a request that is not a piece's.
     pub(super) fn chain_failed(&mut self, key: LeaseKey, grant: &Grant, fault: Fault, now: Duration) {
         let Some(lease) = self.lease(key) else { return };
-        if lease.failed(grant, fault, now) == Verdict::Full {
+        match lease.failed(grant, fault, now) {
+            Verdict::Again => {}
             // No byte of the file is at stake in it; whoever has some is told by its own write.
-            self.lose_chunk(key.index, Loss::Unwritable(fault.cause));
+            Verdict::Full => self.lose_chunk(key.index, Loss::Unwritable(fault.cause)),
+            Verdict::Hopeless => self.lose_all(key, fault.cause),
         }
+    }
+
+    /// No copy of a chunk can be written any more: what waits for it is lost, and what was confirmed and is not durable.
+    pub(super) fn lose_all(&mut self, key: LeaseKey, cause: ChunkCause) {
+        if self.lease(key).is_some_and(Lease::is_gone) {
+            self.losses.note(Loss::Unwritable(cause));
+        }
+        self.lose_chunk(key.index, Loss::Unwritable(cause));
     }
 
     /// Unsent bytes of a chunk cannot be taken.

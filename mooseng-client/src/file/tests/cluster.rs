@@ -32,6 +32,7 @@ pub(super) struct Row {
 pub(super) struct Copy {
     pub(super) version: u32,
     pub(super) interrupted: bool,
+    pub(super) damaged: bool,
     pub(super) bytes: Vec<u8>,
     synced: Vec<u8>,
 }
@@ -54,6 +55,8 @@ pub(super) struct Cluster {
     pub(super) servers: BTreeMap<u32, Server>,
     /// Names of the actions that were carried out.
     pub(super) log: Vec<&'static str>,
+    /// A chunk for which no server has room.
+    pub(super) no_room_for: Option<ChunkIndex>,
     /// Refusals of commits to come.
     pub(super) refuse_commits: u32,
     next_chunk: u64,
@@ -76,6 +79,7 @@ impl Cluster {
             rows: BTreeMap::new(),
             servers: (1..=servers).map(|number| (number, Server::default())).collect(),
             log: Vec::new(),
+            no_room_for: None,
             refuse_commits: 0,
             next_chunk: 100,
             stamp: 0,
@@ -295,7 +299,7 @@ impl Cluster {
         if !self.rows.contains_key(&index) {
             let servers: Vec<u32> =
                 self.servers.keys().copied().filter(|number| !failed.contains(number)).take(2).collect();
-            if servers.is_empty() {
+            if servers.is_empty() || self.no_room_for == Some(index) {
                 return Err(FsError::NoSpace.into());
             }
             self.next_chunk += 1;
@@ -346,6 +350,7 @@ impl Cluster {
             let cause = match () {
                 () if server.down => Some(ChunkCause::Unreachable),
                 () if server.full => Some(ChunkCause::Full),
+                () if known.damaged => Some(ChunkCause::Damaged),
                 () if known.version > version => Some(ChunkCause::Fenced),
                 () if known.interrupted && (continues || known.version == version) => {
                     Some(ChunkCause::Interrupted)
@@ -443,7 +448,8 @@ impl Cluster {
             differs: false,
         });
         let located = located.collect();
-        (Opened { attr: self.attr(), inline: self.inline.clone().map(Bytes::from) }, located)
+        let inline = self.inline.clone().filter(|_| first.raw() == 0).map(Bytes::from);
+        (Opened { attr: self.attr(), inline }, located)
     }
 }
 
