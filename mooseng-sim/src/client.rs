@@ -5,10 +5,12 @@ mod background;
 mod call;
 mod data;
 mod edge;
+mod journal;
 mod names;
 mod process;
 mod shared;
 mod slate;
+mod unlinked;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -94,9 +96,8 @@ pub(crate) async fn run(
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // What it wrote and nothing covers will never be.
         if let Ok(mut oracle) = self.oracle.try_borrow_mut() {
-            oracle.slates.life_ended(self.life, self.call.port.now());
+            oracle.life_ended(self.life, self.call.port.now());
         }
     }
 }
@@ -127,11 +128,14 @@ impl Client {
         // Some only look: they stay with a master as long as it answers.
         let looks = self.call.port.rng(|rng| rng.chance(350));
         loop {
-            let draw = self.call.port.rng(|rng| rng.below(if looks { 120 } else { 28 }));
+            let draw = self.call.port.rng(|rng| rng.below(if looks { 127 } else { 35 }));
             match draw {
-                60.. => self.shared_name(NameOp::Lookup).await?,
-                45..=59 => self.shared_file(true).await?,
-                28..=44 => self.shared_directory(true).await?,
+                67.. => self.shared_name(NameOp::Lookup).await?,
+                52..=66 => self.shared_file(true).await?,
+                35..=51 => self.shared_directory(true).await?,
+                32..=34 => self.slate().await?,
+                30..=31 => self.append().await?,
+                28..=29 => self.unlinked().await?,
                 24..=27 => self.shared_directory(false).await?,
                 21..=23 => self.shared_file(false).await?,
                 0..=3 => self.any_shared_name().await?,
@@ -163,15 +167,20 @@ impl Client {
         let mut model = self.model();
         let Some(op) = self.choose(&model) else { return Ok(()) };
         self.oracle.borrow_mut().private[self.life].pending = Some(op.clone());
+        self.call.port.note(|| format!("life {}: {op:?}", self.life));
         let answer = match &op {
             Op::Write { node, offset, data } => {
                 match self.call.write_synced(model.inode(*node), *offset, data).await? {
                     Written::Yes(attr) => Ok(Some(attr)),
-                    Written::Lost => return self.start_over(model, *node).await,
+                    Written::Lost => {
+                        self.call.port.note(|| format!("life {}: {op:?} is told lost", self.life));
+                        return self.start_over(model, *node).await;
+                    }
                 }
             }
             op => self.perform(&model, op).await?,
         };
+        self.call.port.note(|| format!("life {}: {op:?} is answered", self.life));
         let expected = model.apply(&op);
         if let (Ok(Some(attr)), Ok(Some(node))) = (&answer, &expected) {
             model.set_inode(*node, attr.inode);

@@ -20,6 +20,8 @@ pub(crate) struct MachineClock {
     offset: Duration,
     /// Of the wall clock only.
     wall_offset_ms: i64,
+    /// What of that somebody has set it to.
+    set_by_ms: i64,
 }
 
 impl MachineClock {
@@ -29,6 +31,7 @@ impl MachineClock {
             rate,
             offset: rng.ms(1, 1_000_000),
             wall_offset_ms: i64::try_from(rng.below(5000)).unwrap_or(0),
+            set_by_ms: 0,
         }
     }
 
@@ -42,6 +45,17 @@ impl MachineClock {
     /// The wall clock is set to another time, later or earlier; the monotonic one knows nothing of it.
     pub(crate) fn jump(&mut self, ms: i64) {
         self.wall_offset_ms += ms;
+        self.set_by_ms += ms;
+    }
+
+    /// Whether somebody has set the wall clock wrong.
+    pub(crate) fn is_set(&self) -> bool {
+        self.set_by_ms != 0
+    }
+
+    /// The wall clock shows again what it would show if nobody had touched it.
+    pub(crate) fn set_right(&mut self) {
+        self.wall_offset_ms -= std::mem::take(&mut self.set_by_ms);
     }
 
     /// What the machine's clocks show at `time` of the world.

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use mooseng_chunkserver::sidecar::{HEADER_SIZE, Header};
 use mooseng_env::disk::OpenMode;
 use mooseng_env::{Disk, DiskFile, MemoryDisk};
 
 use crate::entropy::Rng;
+use crate::server::ROOT;
 
+/// Where a chunkserver keeps copies that it has found damaged, below its root.
+const DAMAGED: &str = "damaged";
 /// The fuse holds.
 const HOLDS: i64 = i64::MAX;
 
@@ -59,6 +63,55 @@ impl FusedDisk {
 
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    fn sidecars(&self) -> Vec<PathBuf> {
+        let directories = self.memory.list(Path::new(ROOT)).unwrap_or_default();
+        let copies = directories.iter().filter(|path| !path.ends_with(DAMAGED));
+        let files = copies.flat_map(|directory| self.memory.list(directory).unwrap_or_default());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "meta")).collect()
+    }
+
+    fn header(&self, sidecar: &Path) -> Option<(Arc<dyn DiskFile>, Header)> {
+        let mut sector = [0; HEADER_SIZE];
+        let file = self.memory.open(sidecar, OpenMode::Write).ok()?;
+        file.read_at(&mut sector, 0).ok()?;
+        Some((file, Header::decode(&sector).ok()?))
+    }
+
+    /// Of a planted bug: every copy looks as if it was being written when its server stopped.
+    pub(crate) fn make_all_dirty(&self) {
+        for (file, header) in self.sidecars().iter().filter_map(|path| self.header(path)) {
+            let done = file.write_all_at(&Header { dirty: true, ..header }.encode(), 0);
+            done.and_then(|()| file.sync_data()).unwrap_or_default();
+        }
+    }
+
+    /// Of a planted bug: what tells of copies that were moved aside is gone.
+    pub(crate) fn forget_damage(&self) {
+        for path in self.memory.list(&Path::new(ROOT).join(DAMAGED)).unwrap_or_default() {
+            self.memory.remove(&path).unwrap_or_default();
+        }
+    }
+
+    /// A bit of a chunkserver's clean copy turns, in its data or its sidecar, for good. Says where; nowhere, if a copy drawn
+    /// is being written, or there is none.
+    pub(crate) fn rot(&self, rng: &mut Rng) -> Option<String> {
+        let sidecars = self.sidecars();
+        let sidecar = rng.pick(&sidecars)?;
+        let (_, header) = self.header(sidecar).filter(|(_, header)| !header.dirty)?;
+        let in_data = rng.chance(500) && header.length > 0;
+        let (path, at) = if in_data {
+            (sidecar.with_extension("data"), rng.below(header.length.into()))
+        } else {
+            (sidecar.clone(), rng.below(HEADER_SIZE as u64))
+        };
+        let file = self.memory.open(&path, OpenMode::Write).ok()?;
+        let mut byte = [0];
+        file.read_at(&mut byte, at).ok()?;
+        file.write_all_at(&[byte[0] ^ (1 << rng.below(8))], at).ok()?;
+        file.sync_data().ok()?;
+        Some(format!("{} at {at}", path.display()))
     }
 
     fn pass(&self) -> io::Result<()> {

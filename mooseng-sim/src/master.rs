@@ -162,7 +162,7 @@ impl Master {
             copies: 2,
             heartbeat: Duration::from_millis(50),
             election: ELECTION,
-            session_timeout: Duration::from_secs(5),
+            session_timeout: Duration::from_millis(2500),
             log_keep_bytes: 3 << 10,
             lost_group: false,
         }

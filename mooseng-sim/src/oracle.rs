@@ -3,11 +3,15 @@
 //! operation leaves two possible worlds: with it and without.
 
 mod history;
+mod journal;
 mod model;
 mod shared;
 mod slates;
 
+use std::time::Duration;
+
 pub(crate) use history::History;
+pub(crate) use journal::{Journal, RECORD};
 pub(crate) use model::{Model, NodeId, Op};
 pub(crate) use shared::{Attributes, DirAnswer, DirOp, Directory, FILE_MODE, File, FileOp, Name, NameOp};
 pub(crate) use slates::{CELL, CELLS, Made, SLATES, Slates};
@@ -37,6 +41,10 @@ pub struct Oracle {
     pub(crate) file: History<File>,
     /// Writes of the files that all clients write.
     pub(crate) slates: Slates,
+    /// What all clients append to.
+    pub(crate) journal: Journal,
+    /// The address of a server on whose disk bits have rotted: copies there may be damaged, and say so.
+    pub(crate) damaged: Option<String>,
     /// Operations answered, in all.
     pub(crate) answered: u64,
     /// By client: operations answered.
@@ -58,6 +66,18 @@ impl Oracle {
     pub(crate) fn histories(&self) -> Vec<String> {
         let names = self.names.iter().flat_map(History::problems);
         names.chain(self.directory.problems()).chain(self.file.problems()).collect()
+    }
+
+    /// A server has lost power.
+    pub(crate) fn power_was_lost(&mut self, now: Duration) {
+        self.slates.power_was_lost(now);
+        self.journal.power_was_lost(now);
+    }
+
+    /// A client has died, or its session has ended: what it wrote and nothing covers will never be.
+    pub(crate) fn life_ended(&mut self, life: usize, now: Duration) {
+        self.slates.life_ended(life, now);
+        self.journal.made(life, now, now, Made::Lost);
     }
 
     /// A promise is broken.

@@ -20,7 +20,8 @@ pub enum Plant {
     SlowClock,
     /// A restarted master votes at once, while the leader from before may count on its silence.
     VoteAtOnce,
-    /// A restarted master finds that it has applied less than its store has, and the requests' numbers are gone: what is
+    /// A restarted master finds that it has applied less than its store has, and the requests' numbers are gone: what
+    /// is
     /// applied again is not known again.
     DoubleApply,
     /// A restarted master has forgotten the answers it gave.
@@ -29,19 +30,46 @@ pub enum Plant {
     StaleSnapshot,
     /// A snapshot leaves out the answers that were given.
     SnapshotWithoutAnswers,
-    /// The group changes by a list that a master goes by from its next start on: of five, the last two are left out at
+    /// The group changes by a list that a master goes by from its next start on: of five, the last two are left out
+    /// at
     /// once. Whoever has not started again goes by the group of before.
     ReplaceAtOnce,
-    /// A client does not tell the chunkservers that it counts on bytes that no sync has covered: a copy that has lost them
+    /// A client does not tell the chunkservers that it counts on bytes that no sync has covered: a copy that has lost
+    /// them
     /// takes part as if nothing had happened.
     CountOnNothing,
     /// A client takes a sync for done without asking the chunkservers.
     SkipSync,
+    /// A client takes every chunk of a file for a hole whose first bytes live in the metadata.
+    InlineHidesChunks,
+    /// A client commits a version that no copy has adopted.
+    AdoptNothing,
+    /// A chunkserver that starts forgets which copies it has moved aside: the lease makes them again, of zeros.
+    CreateAgain,
+    /// A client does not cut off what an earlier writer has left behind the end.
+    SkipCut,
+    /// A client that has asked once where the chunks of a file are believes it for ever.
+    OldPlaces,
+    /// A client reads copies in whatever order, also those that may have lost something.
+    ForgetDoubt,
+    /// A client that opens a file believes what it knew of it before.
+    OldAttributes,
+    /// A client tells a new leader what it has open, with opens under way, as if nothing else could be open.
+    ListIsAll,
+    /// A client tells an error of writing in the background to a write, and to no sync.
+    SwallowErrors,
+    /// A client writes under its new session what it was told under the old one.
+    OutliveSession,
+    /// A chunkserver that starts takes every copy for one that was being written: it believes the data, not the
+    /// checksums.
+    TrustDamage,
+    /// A client appends where it takes the end of the file to be.
+    AppendWhereItSeems,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 27] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
@@ -57,6 +85,18 @@ impl Plant {
         Self::ReplaceAtOnce,
         Self::CountOnNothing,
         Self::SkipSync,
+        Self::InlineHidesChunks,
+        Self::AdoptNothing,
+        Self::CreateAgain,
+        Self::SkipCut,
+        Self::OldPlaces,
+        Self::ForgetDoubt,
+        Self::OldAttributes,
+        Self::ListIsAll,
+        Self::SwallowErrors,
+        Self::OutliveSession,
+        Self::TrustDamage,
+        Self::AppendWhereItSeems,
     ];
 
     /// Its name on the command line.
@@ -78,6 +118,18 @@ impl Plant {
             Self::ReplaceAtOnce => "replace-at-once",
             Self::CountOnNothing => "count-on-nothing",
             Self::SkipSync => "skip-sync",
+            Self::InlineHidesChunks => "inline-hides-chunks",
+            Self::AdoptNothing => "adopt-nothing",
+            Self::CreateAgain => "create-again",
+            Self::SkipCut => "skip-cut",
+            Self::OldPlaces => "old-places",
+            Self::ForgetDoubt => "forget-doubt",
+            Self::OldAttributes => "old-attributes",
+            Self::ListIsAll => "list-is-all",
+            Self::SwallowErrors => "swallow-errors",
+            Self::OutliveSession => "outlive-session",
+            Self::TrustDamage => "trust-damage",
+            Self::AppendWhereItSeems => "append-where-it-seems",
         }
     }
 }

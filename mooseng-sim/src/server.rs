@@ -12,6 +12,7 @@ use mooseng_chunkserver::{ChunkEngine, Completion, Fetch, Now, Piece, Request, S
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
+use mooseng_types::ChunkCause;
 
 use crate::clock::MachineClock;
 use crate::disk::FusedDisk;
@@ -22,7 +23,7 @@ use crate::task::{ChunkRequest, Port};
 
 /// Room of a server's disk while it is not full.
 const CAPACITY: u64 = 1 << 30;
-const ROOT: &str = "/chunks";
+pub(crate) const ROOT: &str = "/chunks";
 const HEARTBEAT: Duration = Duration::from_millis(300);
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A dirty copy that was not written for this long is made clean.
@@ -55,6 +56,8 @@ pub(crate) struct Server {
     /// Tasks that end with the process.
     pub(crate) links: Vec<u64>,
     pub(crate) rng: Rng,
+    /// Until then it turns requests away.
+    pub(crate) busy_until: Duration,
     tokens: RefCell<Tokens>,
     plant: Option<Plant>,
 }
@@ -78,6 +81,7 @@ impl Server {
             forwarded: BTreeMap::new(),
             links: Vec::new(),
             rng: rng.fork(),
+            busy_until: Duration::ZERO,
             tokens: RefCell::new(Tokens::new(TokenKey::new(&SECRET))),
             plant,
         }
@@ -89,7 +93,16 @@ impl Server {
         let disks = vec![(Arc::new(self.disk.clone()) as Arc<dyn mooseng_env::Disk>, PathBuf::from(ROOT))];
         let uuid = [u8::try_from(self.index).unwrap_or(0) + 1; 16];
         let entropy = SeededEntropy::door(self.rng.fork());
-        match ChunkEngine::open(disks, CLUSTER, &*entropy, uuid, address(self.index)) {
+        if self.plant == Some(Plant::TrustDamage) {
+            self.disk.make_all_dirty();
+        }
+        let open = || ChunkEngine::open(disks.clone(), CLUSTER, &*entropy, uuid, address(self.index));
+        let mut opened = open();
+        if self.plant == Some(Plant::CreateAgain) && opened.is_ok() {
+            self.disk.forget_damage();
+            opened = open();
+        }
+        match opened {
             Ok(_) if self.disk.blown() => Ok(false),
             Ok(engine) => {
                 self.engine = Some(Rc::new(engine));
@@ -119,6 +132,10 @@ impl Server {
         request: &ChunkRequest,
     ) -> Option<Result<Option<Piece>, CallError>> {
         let engine = self.engine.as_ref()?;
+        if time < self.busy_until {
+            let message = "too many requests at once".to_owned();
+            return Some(Err(CallError::Chunk { server: None, cause: ChunkCause::Busy, message }));
+        }
         let now = Now { mono: self.clock.now(time).mono, unix_s: self.clock.unix_seconds(time) };
         let tokens = &mut *self.tokens.borrow_mut();
         if self.plant != Some(Plant::SkipDataSync) {

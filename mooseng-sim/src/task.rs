@@ -56,16 +56,29 @@ pub(crate) enum Answer {
 /// What a task wants done.
 #[derive(Debug)]
 pub(crate) enum Order {
-    ToMaster { call: u64, master: u64, kind: u16, body: Vec<u8> },
-    ToServer { call: u64, address: String, request: ChunkRequest },
+    ToMaster {
+        call: u64,
+        master: u64,
+        kind: u16,
+        body: Vec<u8>,
+    },
+    ToServer {
+        call: u64,
+        address: String,
+        request: ChunkRequest,
+    },
     HangUp(u64),
     WakeAt(Duration),
+    /// A line for people who look at one world in detail.
+    Note(String),
 }
 
 #[derive(Debug)]
 struct Mail {
     now: Duration,
     rng: Rng,
+    /// Somebody reads the notes.
+    detail: bool,
     next_call: u64,
     answers: BTreeMap<u64, Result<Answer, CallError>>,
     orders: Vec<Order>,
@@ -78,10 +91,11 @@ struct Mail {
 pub(crate) struct Port(Rc<RefCell<Mail>>);
 
 impl Port {
-    pub(crate) fn new(rng: Rng) -> Self {
+    pub(crate) fn new(rng: Rng, detail: bool) -> Self {
         Self(Rc::new(RefCell::new(Mail {
             now: Duration::ZERO,
             rng,
+            detail,
             next_call: 1,
             answers: BTreeMap::new(),
             orders: Vec::new(),
@@ -127,6 +141,13 @@ impl Port {
         let mut mail = self.0.borrow_mut();
         mail.next_call += 1;
         mail.next_call
+    }
+
+    /// Says what a client does, for people who look at one world in detail.
+    pub(crate) fn note(&self, line: impl FnOnce() -> String) {
+        if self.0.borrow().detail {
+            self.order(Order::Note(line()));
+        }
     }
 
     /// Gives up the connection to a master.

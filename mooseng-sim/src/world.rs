@@ -82,6 +82,8 @@ enum Event {
     SettleIdle { index: u32 },
     StartMaster { master: u64 },
     StartServer { index: u32 },
+    RestartServer { index: u32 },
+    SetClockRight { index: u32 },
     StartClient { number: usize },
     Fault,
     Heal,
@@ -325,6 +327,12 @@ impl World {
             Event::SettleIdle { index } => self.settle_idle(index),
             Event::StartMaster { master } => self.start_master(master),
             Event::StartServer { index } => self.start_server(index),
+            Event::RestartServer { index } => self.crash_server(index, false),
+            Event::SetClockRight { index } => {
+                if let Some(server) = self.servers.get_mut(&index) {
+                    server.clock.set_right();
+                }
+            }
             Event::StartClient { number } => self.start_client(number),
             Event::Fault => self.fault(),
             Event::Heal => self.heal(),
@@ -346,7 +354,7 @@ impl World {
     fn spawn(&mut self, place: Place, body: impl FnOnce(Port) -> Task) -> u64 {
         self.next_task += 1;
         let task = self.next_task;
-        let port = Port::new(self.rng.fork());
+        let port = Port::new(self.rng.fork(), self.detail);
         self.tasks.insert(task, Slot { task: body(port), place });
         self.after(Duration::ZERO, Event::Poll { task });
         task
@@ -405,6 +413,8 @@ impl World {
                 (25, *from, peer.raw() << 1 | u64::from(*arrived))
             }
             Event::Leave { leader, last } => (26, *leader, u64::from(*last)),
+            Event::RestartServer { index } => (27, u64::from(*index), 0),
+            Event::SetClockRight { index } => (28, u64::from(*index), 0),
         };
         let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
         for number in [micros, tag, a, b] {

@@ -10,6 +10,7 @@ use mooseng_types::{FileKind, FsError, InodeId};
 
 use super::call::Caller;
 use super::data::Content;
+use super::journal::{JOURNAL, records_of};
 use super::process::Process;
 use super::slate::cells_of;
 use crate::invariants::judge;
@@ -38,6 +39,9 @@ pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64)
         };
         match call.walk(*inode).await {
             Ok(tree) => {
+                let damaged = oracle.borrow().damaged.clone();
+                let excused = |content: Content| content.excuse(damaged.as_ref());
+                let tree = tree.into_iter().map(|(path, content)| (path, content.map(excused))).collect();
                 for problem in judge(&life, &tree) {
                     oracle.borrow_mut().accuse(format!("acked_is_durable: {}: {problem}", life.name));
                 }
@@ -49,6 +53,21 @@ pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64)
         let Some(inode) = root.get(&format!("slate{which}")) else { continue };
         audit_slate(&process, &oracle, which, InodeId::from_raw(*inode)).await;
     }
+    if let Some(inode) = root.get(JOURNAL) {
+        audit_journal(&process, &oracle, InodeId::from_raw(*inode)).await;
+    }
+}
+
+/// What the journal that all have appended to must hold by now.
+async fn audit_journal(process: &Process, oracle: &RefCell<Oracle>, inode: InodeId) {
+    let seen = records_of(process, inode).await;
+    let mut oracle = oracle.borrow_mut();
+    let problems = match seen {
+        Some(seen) => oracle.journal.check(&seen),
+        None if oracle.damaged.is_some() => return,
+        None => vec!["it cannot be read".into()],
+    };
+    problems.into_iter().for_each(|problem| oracle.accuse(format!("appends_are_whole: {problem}")));
 }
 
 /// What every reader of a shared file must see by now.
@@ -61,7 +80,11 @@ async fn audit_slate(process: &Process, oracle: &RefCell<Oracle>, which: usize, 
         return accuse(format!("it cannot be opened: {error}"));
     }
     let Some(seen) = cells_of(process, inode).await else {
-        return accuse("it cannot be read".into());
+        // The only copy of a chunk may have rotted.
+        if oracle.borrow().damaged.is_none() {
+            accuse("it cannot be read".into());
+        }
+        return;
     };
     let span = (from, process.port.now());
     for (cell, number) in seen.iter().enumerate().flat_map(|(cell, all)| all.iter().map(move |n| (cell, *n)))

@@ -14,8 +14,9 @@ use mooseng_types::{ChunkIndex, FsError, InodeId};
 use prost::Message as _;
 
 use super::process::Process;
+use crate::plant::Plant;
 
-const KEEP: Duration = Duration::from_millis(150);
+const KEEP: Duration = Duration::from_millis(60);
 const LOOK: Duration = Duration::from_millis(30);
 const RESUME_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -63,10 +64,12 @@ impl Process {
                     .flat_map(|list| list.inodes.iter().map(|inode| inode.raw()))
                     .collect(),
                 list_follows: list.is_some(),
-                as_of: list.as_ref().map_or(0, |list| list.as_of),
+                as_of: list.as_ref().map_or(0, |list| list.as_of)
+                    + u64::from(self.plant == Some(Plant::ListIsAll)),
             };
             let master =
                 believed.leader.strip_prefix('m').and_then(|digits| digits.parse().ok()).unwrap_or(1);
+            self.port.note(|| format!("to master {master}: {request:?}"));
             match self.port.ask_master(master, &request, RESUME_TIMEOUT).await {
                 Ok(_) => {
                     let mut memory = self.memory();

@@ -84,6 +84,22 @@ impl Caller {
         .await
     }
 
+    /// Makes a file that the session has open from then on.
+    pub(crate) async fn create_open(&self, parent: u64, name: &str, number: u64) -> Answered<Attr> {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        self.for_attr(|meta| pb::CreateRequest {
+            meta: Some(meta),
+            parent,
+            name: name.clone(),
+            kind: u32::from(FileKind::File.raw()),
+            mode: 0o644,
+            open: true,
+            open_number: number,
+            ..Default::default()
+        })
+        .await
+    }
+
     pub(crate) async fn unlink(&self, parent: u64, name: &str) -> Answered<()> {
         let name = Bytes::copy_from_slice(name.as_bytes());
         let request = |meta| pb::UnlinkRequest { meta: Some(meta), parent, name: name.clone() };

@@ -24,10 +24,16 @@ const READ_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Process {
     pub(super) async fn carry_out(&self, inode: InodeId, action: Action) -> Event {
+        if matches!(action, Action::Write(_) | Action::WriteInline(_)) {
+            *self.memory().sent.entry(inode).or_default() += 1;
+        }
         match action {
             Action::Grant(key, wish) => {
                 let granted = self.grant(inode, key.index, &wish).await;
                 Event::Granted(key, granted)
+            }
+            Action::Prepare(key, grant, Prepare::Cut(_)) if self.plant == Some(Plant::SkipCut) => {
+                Event::Prepared(key, grant, Ok(()))
             }
             Action::Prepare(key, grant, step) => {
                 let done = match &step {
@@ -44,6 +50,7 @@ impl Process {
                 let done = self.write_chain(&job.grant, job.offset_in_chunk(), &job.piece.data, how).await;
                 Event::Wrote(job, done)
             }
+            Action::Adopt(job) if self.plant == Some(Plant::AdoptNothing) => Event::Synced(job, Ok(())),
             Action::Adopt(job) => {
                 let how = WriteHow { sync: job.durable, continues: job.continues };
                 let done = self.write_chain(&job.grant, 0, &[], how).await;
@@ -104,7 +111,21 @@ impl Process {
 
     async fn locate(&self, inode: InodeId, job: &LocateJob) -> Result<(Opened, Vec<Located>)> {
         let reply = self.query("locate", |session| messages::locate(session, inode, job)).await?;
-        Ok(messages::located(reply)?)
+        let (opened, mut chunks) = messages::located(reply)?;
+        match self.plant {
+            Some(Plant::InlineHidesChunks) if opened.inline.is_some() => chunks.clear(),
+            Some(Plant::ForgetDoubt) => chunks.iter_mut().for_each(|chunk| {
+                chunk.differs = false;
+                if self.port.rng(|rng| rng.chance(500)) {
+                    chunk.servers.reverse();
+                }
+            }),
+            Some(Plant::OldPlaces) => {
+                chunks = self.memory().places.entry((inode, job.first)).or_insert(chunks).clone();
+            }
+            _ => {}
+        }
+        Ok((opened, chunks))
     }
 
     async fn write_chain(

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mooseng_client::ClientError;
+use mooseng_client::chunk::Located;
 use mooseng_client::file::{At, Event, Explained, File, Operation, ReadStep, Rules, Step, Told};
 use mooseng_client::session::{Belief, Kind, Next, OpenFiles, RequestIds, Retry};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{FsError, InodeId};
+use mooseng_types::{ChunkIndex, FsError, InodeId};
 
 use crate::plant::Plant;
 use crate::task::Port;
@@ -31,12 +32,19 @@ pub(super) struct Memory {
     ids: RequestIds,
     pub(super) session: u64,
     sessions_lost: u64,
+    /// When it got the session in place of the last one that was lost.
+    renewed: Duration,
+    /// By file: pieces that were sent, now and when the last session was lost.
+    pub(super) sent: BTreeMap<InodeId, u64>,
+    sent_before: BTreeMap<InodeId, u64>,
     renewing: bool,
     pub(super) opens: OpenFiles,
     files: BTreeMap<InodeId, File>,
     stamp: u64,
     /// Under which leader (by term of the belief) and session the open files were told.
     pub(super) told: Option<(u64, u64)>,
+    /// Of a planted bug: what it was told first of a file's chunks.
+    pub(super) places: BTreeMap<(InodeId, ChunkIndex), Vec<Located>>,
 }
 
 /// The process. Clones are the same.
@@ -62,11 +70,15 @@ impl Process {
             ids: RequestIds::default(),
             session: 0,
             sessions_lost: 0,
+            renewed: Duration::ZERO,
+            sent: BTreeMap::new(),
+            sent_before: BTreeMap::new(),
             renewing: false,
             opens: OpenFiles::default(),
             files: BTreeMap::new(),
             stamp: 0,
             told: None,
+            places: BTreeMap::new(),
         };
         Self { port, memory: Rc::new(RefCell::new(memory)), plant }
     }
@@ -82,6 +94,21 @@ impl Process {
     /// How many sessions have expired under the process.
     pub(crate) fn sessions_lost(&self) -> u64 {
         self.memory().sessions_lost
+    }
+
+    /// Since when it has the present session: the one before had ended by then.
+    pub(crate) fn renewed(&self) -> Duration {
+        self.memory().renewed
+    }
+
+    /// How many pieces of a file it has begun to send.
+    pub(crate) fn sent(&self, inode: InodeId) -> u64 {
+        self.memory().sent.get(&inode).copied().unwrap_or(0)
+    }
+
+    /// The same as of the end of the last session that was lost.
+    pub(crate) fn sent_before_renewal(&self, inode: InodeId) -> u64 {
+        self.memory().sent_before.get(&inode).copied().unwrap_or(0)
     }
 
     fn stamp(&self) -> u64 {
@@ -147,10 +174,12 @@ impl Process {
             let master = number_of(&believed.leader);
             let timeout = self.port.rng(|rng| rng.ms(250, 700));
             let request = make();
+            self.port.note(|| format!("to master {master}: {what}"));
             let error = match self.port.ask_master(master, &request, timeout).await {
                 Ok(reply) => return (Ok(reply), retry.is_in_doubt()),
                 Err(error) => error,
             };
+            self.port.note(|| format!("{what}: {error}"));
             if matches!(error, CallError::Transport(_)) {
                 self.port.hang_up(master);
             }
@@ -181,6 +210,8 @@ impl Process {
         memory.renewing = false;
         let opened = opened?;
         memory.sessions_lost += u64::from(expired != 0);
+        memory.renewed = self.port.now();
+        memory.sent_before = memory.sent.clone();
         memory.session = opened.session;
         memory.ids = RequestIds::default();
         Ok(())
@@ -193,7 +224,9 @@ impl Process {
         let rules = Rules { patience: PATIENCE, durable: true };
         let seed = u32::try_from(stamp).unwrap_or(0);
         let file = memory.files.entry(inode).or_insert_with(|| File::new(inode, rules, seed, lost));
-        file.session_lost(lost);
+        if self.plant != Some(Plant::OutliveSession) {
+            file.session_lost(lost);
+        }
         what(file)
     }
 
@@ -223,7 +256,9 @@ impl Process {
                 }
                 Step::Do(action) => {
                     let asked = self.stamp();
+                    self.port.note(|| format!("{inode} {asked}: {action:?}"));
                     let event = self.carry_out(inode, action).await;
+                    self.port.note(|| format!("{inode} {asked}: {event:?}"));
                     if let Err(error) = self.happened(inode, event, asked) {
                         self.with(inode, |file| operation.abandon(file));
                         return Err(error);
@@ -250,7 +285,9 @@ impl Process {
         let told = self.stamp();
         let now = self.port.now();
         let explained = self.with(inode, |file| {
-            file.learn_opened(opened, asked, told);
+            if self.plant != Some(Plant::OldAttributes) || file.seen().is_none() {
+                file.learn_opened(opened, asked, told);
+            }
             Explained::new(file, now)
         });
         self.run(inode, explained).await?;
@@ -261,6 +298,16 @@ impl Process {
     }
 
     /// Closes a file.
+    /// Begins to make a file that is open from then on; the number of it.
+    pub(crate) fn begin_create(&self) -> u64 {
+        self.memory().opens.begin_create()
+    }
+
+    /// The file has been made, or not.
+    pub(crate) fn end_create(&self, number: u64, made: Option<&pb::Attr>) {
+        self.memory().opens.end_create(number, made.map(|attr| InodeId::from_raw(attr.inode)));
+    }
+
     pub(crate) fn close(&self, inode: InodeId) {
         self.memory().opens.closed(inode);
     }

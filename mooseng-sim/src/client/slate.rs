@@ -10,6 +10,7 @@ use mooseng_types::{CHUNK_SIZE, FsError, InodeId, TimeNs};
 use super::process::Process;
 use super::{Client, Expired};
 use crate::oracle::{CELL, CELLS, Made, SLATES};
+use crate::plant::Plant;
 
 /// Cells of which a third is at the beginning of the file, the rest around the border of its first two chunks.
 const AT_START: usize = 8;
@@ -25,11 +26,13 @@ fn offset_of(cell: usize) -> u64 {
 }
 
 /// A slate that this client has open.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OpenSlate {
     inode: InodeId,
     told: Told,
     lost: u64,
+    /// Writes, and how much of the file this process had sent before each.
+    written: Vec<(u64, u64)>,
 }
 
 impl Client {
@@ -39,6 +42,11 @@ impl Client {
         let Some(mut slate) = self.open_slate(which).await? else { return Ok(()) };
         let steps = 1 + self.call.port.rng(|rng| rng.below(3));
         for _ in 0..steps {
+            // Some programs keep what they have written for a while.
+            if self.call.port.rng(|rng| rng.chance(250)) {
+                let pause = self.call.port.rng(|rng| rng.ms(100, 2500));
+                self.call.port.sleep(pause).await;
+            }
             match self.call.port.rng(|rng| rng.below(10)) {
                 0..=4 => self.write_slate(which, &mut slate).await?,
                 5..=6 => self.read_slate(which, &mut slate).await?,
@@ -64,7 +72,7 @@ impl Client {
         let inode = InodeId::from_raw(attr.inode);
         let lost = self.call.process.sessions_lost();
         match self.call.process.open(inode).await {
-            Ok(told) => Ok(Some(OpenSlate { inode, told, lost })),
+            Ok(told) => Ok(Some(OpenSlate { inode, told, lost, written: Vec::new() })),
             Err(ClientError::Refused(error)) => {
                 self.accuse(format!("no_lost_name: {name} was not opened: {error}"));
                 Ok(None)
@@ -82,6 +90,7 @@ impl Client {
         });
         let (life, now) = (self.life, self.call.port.now());
         let number = self.oracle.borrow_mut().slates.begin(which, life, cells.clone(), now);
+        slate.written.push((number, self.call.process.sent(slate.inode)));
         let bytes = number.to_le_bytes().repeat(cells.len() * CELL / 8);
         let mtime = TimeNs::from_raw(i64::try_from(now.as_nanos()).unwrap_or(0));
         self.call.process.with(slate.inode, |file| file.write(offset_of(cells.start), &bytes, mtime));
@@ -89,6 +98,9 @@ impl Client {
             let send = self.call.process.with(slate.inode, |file| Flush::only_send(file, now));
             // What could not be sent is told by the next sync.
             drop(self.call.process.run(slate.inode, send).await);
+            if self.call.process.plant == Some(Plant::SwallowErrors) {
+                drop(self.call.process.with(slate.inode, |file| file.tell(&mut slate.told, Occasion::Sync)));
+            }
         }
         Ok(())
     }
@@ -97,8 +109,12 @@ impl Client {
     fn look_at_session(&mut self, which: usize, slate: &mut OpenSlate) {
         let lost = self.call.process.sessions_lost();
         if std::mem::replace(&mut slate.lost, lost) != lost {
-            let (life, now) = (self.life, self.call.port.now());
-            self.oracle.borrow_mut().slates.made(which, life, now, now, Made::Lost);
+            let renewed = self.call.process.renewed();
+            let sent = self.call.process.sent_before_renewal(slate.inode);
+            let mut oracle = self.oracle.borrow_mut();
+            oracle.slates.made(which, self.life, renewed, renewed, Made::Lost);
+            let unsent = slate.written.drain(..).filter(|(_, before)| *before == sent);
+            unsent.for_each(|(number, _)| oracle.slates.void(which, number));
         }
     }
 
@@ -121,11 +137,13 @@ impl Client {
         self.call.process.close(slate.inode);
         let from = self.call.port.now();
         let Some(again) = self.open_slate(which).await? else { return Ok(()) };
-        slate.inode = again.inode;
+        // What was told to nobody so far is told to whoever opens the file next.
+        (slate.inode, slate.told) = (again.inode, again.told);
         let Some(seen) = cells_of(&self.call.process, slate.inode).await else { return Ok(()) };
         let to = self.call.port.now();
         let problem = self.problem(which, &seen, (from, to));
         if problem.is_none() {
+            self.remember(which, &seen, (from, to));
             return Ok(());
         }
         // It may be that a loss has yet to be told.
@@ -137,6 +155,19 @@ impl Client {
             .into_iter()
             .for_each(|problem| self.accuse(format!("content_is_current: slate {which}: {problem}")));
         Ok(())
+    }
+
+    /// What one reader has seen no later reader may miss.
+    fn remember(&self, which: usize, seen: &[Vec<u64>], span: (Duration, Duration)) {
+        for (cell, number) in seen.iter().enumerate().filter_map(|(cell, all)| match all.as_slice() {
+            [number] => Some((cell, *number)),
+            _ => None,
+        }) {
+            let problem = self.oracle.borrow_mut().slates.saw(which, cell, number, self.life, span);
+            problem
+                .into_iter()
+                .for_each(|problem| self.accuse(format!("content_is_current: slate {which}: {problem}")));
+        }
     }
 
     fn problem(&self, which: usize, seen: &[Vec<u64>], span: (Duration, Duration)) -> Option<String> {

@@ -6,6 +6,7 @@
 //! happened, or when its client was told of a loss, lost its session or died. A read may show a write only if no write that
 //! must be seen began after that one was over.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Cells of a slate.
@@ -27,12 +28,16 @@ pub(crate) struct Write {
     synced: Option<Duration>,
     /// When it was told lost, or its client or session ended.
     ended: Option<Duration>,
+    /// Its session ended before any of it was sent: nobody may ever see it.
+    void: bool,
 }
 
 /// One slate: its writes, whose numbers are their places plus 1.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slate {
     writes: Vec<Write>,
+    /// By cell: what was read there last, by whom, and when the read began and ended.
+    last: BTreeMap<usize, (u64, usize, Duration, Duration)>,
 }
 
 /// All of them.
@@ -41,6 +46,8 @@ pub(crate) struct Slates {
     slates: [Slate; SLATES],
     /// When a server last lost power.
     power_lost: Option<Duration>,
+    /// When a server last stopped, for whatever reason.
+    stopped: Option<Duration>,
 }
 
 /// What a client has done to make its writes last.
@@ -64,7 +71,15 @@ impl Slates {
         now: Duration,
     ) -> u64 {
         let writes = &mut self.slates[slate].writes;
-        writes.push(Write { life, cells, invoked: now, closed: None, synced: None, ended: None });
+        writes.push(Write {
+            life,
+            cells,
+            invoked: now,
+            closed: None,
+            synced: None,
+            ended: None,
+            void: false,
+        });
         writes.len() as u64
     }
 
@@ -83,11 +98,24 @@ impl Slates {
         }
     }
 
+    /// The session of a write has ended before any of it was sent.
+    pub(crate) fn void(&mut self, slate: usize, number: u64) {
+        let at = usize::try_from(number).unwrap_or(0).wrapping_sub(1);
+        if let Some(write) = self.slates[slate].writes.get_mut(at) {
+            write.void = true;
+        }
+    }
+
     /// A client has died, or its session has ended.
     pub(crate) fn life_ended(&mut self, life: usize, now: Duration) {
         for slate in 0..SLATES {
             self.made(slate, life, now, now, Made::Lost);
         }
+    }
+
+    /// A server has stopped.
+    pub(crate) fn server_stopped(&mut self, now: Duration) {
+        self.stopped = Some(now);
     }
 
     /// A server has lost power.
@@ -112,6 +140,9 @@ impl Slates {
                 let at = usize::try_from(number).ok()? - 1;
                 match slate.writes.get(at).filter(|write| write.cells.contains(&cell) && write.invoked <= to)
                 {
+                    Some(write) if write.void => {
+                        return Some(format!("cell {cell} shows {number}, which ended unsent: {write:?}"));
+                    }
                     Some(write) => Some((at, write)),
                     None => return Some(format!("cell {cell} shows {number}, which nobody wrote there")),
                 }
@@ -130,6 +161,34 @@ impl Slates {
         })?;
         let number = newer.0 + 1;
         Some(format!("cell {cell} shows {seen}, though {number} must be seen: {:?}", newer.1))
+    }
+
+    /// Notes what a cell showed to the client `life`, and tells if a write is back in the place of a later one that was seen
+    /// before. What no sync covers may go with a server that stops: its copy may have been the only one that has it.
+    pub(crate) fn saw(
+        &mut self,
+        slate: usize,
+        cell: usize,
+        seen: u64,
+        life: usize,
+        (from, to): (Duration, Duration),
+    ) -> Option<String> {
+        let stopped = self.stopped;
+        let slate = self.slates.get_mut(slate)?;
+        let before = slate.last.get(&cell).copied().filter(|(.., ended)| *ended < from);
+        if slate.last.get(&cell).is_none_or(|(.., ended)| *ended < to) {
+            slate.last.insert(cell, (seen, life, from, to));
+        }
+        let (before, who, began, _) = before.filter(|(number, ..)| *number != 0 && *number != seen)?;
+        let write = |number: u64| slate.writes.get(usize::try_from(number).ok()?.checked_sub(1)?);
+        let earlier = write(before)?;
+        // Its writer sees its own before it is the masters'.
+        let common = earlier.life != who || earlier.closed.is_some_and(|closed| closed < from);
+        let was_over = write(seen).is_none_or(|back| back.closed.is_some_and(|closed| closed < began));
+        let lasts = earlier.synced.is_some_and(|synced| synced < from)
+            || (earlier.ended.is_none() && stopped.is_none_or(|stopped| stopped < began));
+        (common && was_over && lasts)
+            .then(|| format!("cell {cell} shows {seen} again, though {before} was seen before: {earlier:?}"))
     }
 
     fn must_be_seen(&self, write: &Write, reader: Option<usize>, from: Duration) -> bool {
@@ -164,6 +223,23 @@ mod tests {
         slates.made(0, 2, ms(3), ms(6), Made::Synced);
         assert!(check(&slates, 1, 1, 7).is_some(), "replaced");
         assert!(check(&slates, 0, 2, 7).is_some(), "never written there");
+    }
+
+    #[test]
+    fn what_was_seen_is_not_missed_later() {
+        let mut slates = Slates::default();
+        for at in [1, 3] {
+            slates.begin(0, 1, 0..1, ms(at));
+            slates.made(0, 1, ms(at), ms(at + 1), Made::Closed);
+        }
+        assert!(slates.saw(0, 0, 1, 2, (ms(2), ms(3))).is_none());
+        assert!(slates.saw(0, 0, 2, 2, (ms(5), ms(6))).is_none());
+        let flipped = |mut slates: Slates| slates.saw(0, 0, 1, 3, (ms(8), ms(9)));
+        assert!(flipped(slates.clone()).is_some(), "another reader sees the older one again");
+        slates.server_stopped(ms(7));
+        assert!(flipped(slates.clone()).is_none(), "the copy that had it may be away");
+        slates.made(0, 1, ms(3), ms(7), Made::Synced);
+        assert!(flipped(slates).is_some(), "what was synced is on every copy");
     }
 
     #[test]

@@ -206,6 +206,7 @@ impl World {
     fn obey(&mut self, task: u64, place: Place, order: Order) {
         match order {
             Order::WakeAt(time) => self.at(time, Event::Poll { task }),
+            Order::Note(line) => self.note(format!("{place:?} {line}")),
             Order::HangUp(master) => self.hang_up(task, place, master),
             Order::ToMaster { call, master, kind, body } => {
                 let conn = self.conn(task, master);

@@ -19,7 +19,7 @@ impl World {
         let power = self.rng.chance(600);
         let master = 1 + self.rng.below(self.shape.masters());
         let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
-        match self.rng.below(36) {
+        match self.rng.below(39) {
             0..=2 => self.crash_master(master, power),
             3 => (1..=self.shape.masters()).for_each(|id| self.crash_master(id, power)),
             4..=5 => self.crash_server(index, power),
@@ -51,6 +51,9 @@ impl World {
             28..=29 => self.replace_master(master),
             30..=31 => self.transfer_leader(master),
             32..=33 => self.part_minority(),
+            36 => self.restart_servers_in_turn(),
+            37 => self.busy_server(index),
+            38 => self.put_server_ahead(index),
             _ => self.with_core(master, |core, now| core.flush(now.mono)),
         }
     }
@@ -115,11 +118,12 @@ impl World {
             return;
         }
         let links = std::mem::take(&mut server.links);
+        self.oracle.borrow_mut().slates.server_stopped(self.time);
         if power {
             let survive = [0, 300, 900, 1000][usize::try_from(server.rng.below(4)).unwrap_or(0)];
             let mut rng = server.rng.fork();
             server.disk.power_cut(&mut rng, survive);
-            self.oracle.borrow_mut().slates.power_was_lost(self.time);
+            self.oracle.borrow_mut().power_was_lost(self.time);
         }
         if let Some(server) = self.servers.get_mut(&index) {
             server.disk.mend();
@@ -150,7 +154,7 @@ impl World {
             Ok(false) => {
                 let mut rng = server.rng.fork();
                 server.disk.power_cut(&mut rng, 500);
-                self.oracle.borrow_mut().slates.power_was_lost(self.time);
+                self.oracle.borrow_mut().power_was_lost(self.time);
                 self.note(format!("server {index} loses power while it starts"));
                 self.after(Duration::from_millis(50), Event::StartServer { index });
             }
@@ -217,14 +221,61 @@ impl World {
     fn freeze_somebody(&mut self, master: u64, index: u32) {
         let client = self.rng.below(self.shape.clients() as u64);
         let leader = self.leader().unwrap_or(master);
-        let place = match self.rng.below(8) {
+        let place = match self.rng.below(10) {
             0..=2 => Place::Master(leader),
             3..=4 => Place::Master(master),
-            5..=6 => Place::Client(client),
+            5..=8 => Place::Client(client),
             _ => Place::Server(index),
         };
-        let span = self.rng.ms(50, 3000);
+        // A client may sleep for longer than its session lives.
+        let longest = if matches!(place, Place::Client(_)) { 5000 } else { 3000 };
+        let span = self.rng.ms(50, longest);
         self.freeze(place, span);
+    }
+
+    /// As an operator does who brings in a new release: each server is stopped and is back before the next one goes.
+    fn restart_servers_in_turn(&mut self) {
+        let mut at = self.time;
+        for index in 0..SERVERS {
+            self.at(at, Event::RestartServer { index });
+            at += self.rng.ms(300, 900);
+        }
+    }
+
+    /// A server has its hands full for a while and says so to whoever asks.
+    fn busy_server(&mut self, index: u32) {
+        let span = self.rng.ms(100, 2500);
+        let until = self.time + span;
+        if let Some(server) = self.servers.get_mut(&index) {
+            server.busy_until = until;
+            self.note(format!("server {index} is busy until {until:.3?}"));
+        }
+    }
+
+    /// A server's clock is so far ahead for a while that every token has expired by it.
+    fn put_server_ahead(&mut self, index: u32) {
+        const MS: i64 = 26 * 3600 * 1000;
+        if let Some(server) = self.servers.get_mut(&index).filter(|server| !server.clock.is_set()) {
+            server.clock.jump(MS);
+            self.note(format!("the clock of server {index} is a day ahead"));
+            let back = self.rng.ms(100, 2500);
+            self.after(back, Event::SetClockRight { index });
+        }
+    }
+
+    /// Bits rot on one server's disk, in copies that nobody writes at the time, and the server starts again. Late: of the two
+    /// copies there are, only one may be lost.
+    pub(super) fn rot(&mut self) {
+        let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
+        let count = 1 + self.rng.below(3);
+        let Some(server) = self.servers.get(&index) else { return };
+        let rotten: Vec<_> = (0..count).filter_map(|_| server.disk.rot(&mut self.rng)).collect();
+        if rotten.is_empty() {
+            return;
+        }
+        self.oracle.borrow_mut().damaged = Some(crate::server::address(index));
+        rotten.into_iter().for_each(|what| self.note(format!("bits rot on server {index}: {what}")));
+        self.crash_server(index, false);
     }
 
     /// Somebody sets a master's clock, or a leap of its time source does.

@@ -12,7 +12,9 @@ use crate::net::Place;
 use crate::task::Task;
 
 /// Without faults, the world makes progress within this time.
-const HEALS_WITHIN: Duration = Duration::from_secs(10);
+const HEALS_WITHIN: Duration = Duration::from_secs(20);
+/// The same where bits have rotted: each writer of a chunk whose only copy is damaged waits for another for a while.
+const HEALS_WITH_DAMAGE: Duration = Duration::from_secs(30);
 /// Operations of each client that count as progress.
 const PROGRESS: u64 = 5;
 /// The longest that something on its way takes without faults.
@@ -35,13 +37,15 @@ impl World {
             };
             (0..clients).all(done)
         };
-        self.pass(self.time + HEALS_WITHIN, &healed);
+        let damaged = self.oracle.borrow().damaged.is_some();
+        let within = if damaged { HEALS_WITH_DAMAGE } else { HEALS_WITHIN };
+        self.pass(self.time + within, &healed);
         if self.broken() {
             return;
         }
         if !healed(self) {
             self.describe();
-            return self.accuse(format!("heals: no progress within {HEALS_WITHIN:?} after the faults"));
+            return self.accuse(format!("heals: no progress within {within:?} after the faults"));
         }
         while let Some((_, task)) = self.clients.pop_first() {
             self.end_task(task);
@@ -104,7 +108,14 @@ impl World {
                 server.disk.mend();
                 server.disk.set_full(false);
             }
+            if let Some(server) = self.servers.get_mut(&index) {
+                server.busy_until = Duration::ZERO;
+                server.clock.set_right();
+            }
             self.after(Duration::ZERO, Event::StartServer { index });
+        }
+        if self.rng.chance(300) {
+            self.rot();
         }
     }
 

@@ -87,6 +87,8 @@ impl World {
             Event::FromServer { asker: Asker::Server { index, .. }, .. } => Some(Place::Server(*index)),
             Event::StartMaster { .. }
             | Event::StartServer { .. }
+            | Event::RestartServer { .. }
+            | Event::SetClockRight { .. }
             | Event::StartClient { .. }
             | Event::Fault
             | Event::Heal

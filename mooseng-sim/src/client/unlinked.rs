@@ -1,0 +1,70 @@
+//! A file that a program has open and that has no name any more: it is there until it is closed (`unlink(2)`).
+
+use std::time::Duration;
+
+use mooseng_types::InodeId;
+
+use super::data::Written;
+use super::{Client, Expired};
+
+/// A client hears of the end of its session within this time, if it can reach the masters.
+const NOTICED_WITHIN: Duration = Duration::from_secs(2);
+
+impl Client {
+    /// Makes a file, opens it, removes its name, and reads it for a while.
+    pub(super) async fn unlinked(&mut self) -> Result<(), Expired> {
+        let root = InodeId::ROOT.raw();
+        let unique = self.call.port.rng(|rng| rng.below(u64::MAX));
+        let name = format!("gone{unique:016x}");
+        let process = self.call.process.clone();
+        let lost = process.sessions_lost();
+        let number = process.begin_create();
+        let made = self.call.create_open(root, &name, number).await;
+        process.end_create(number, made.as_ref().ok().and_then(|made| made.as_ref().ok()));
+        let attr = match made? {
+            Ok(attr) => attr,
+            Err(error) => {
+                self.accuse(format!("no_lost_name: {name} was not made: {error}"));
+                return Ok(());
+            }
+        };
+        let data = self.call.port.rng(|rng| {
+            let length = if rng.chance(500) { 1000 } else { 9000 };
+            rng.bytes(length)
+        });
+        let written = self.call.write_synced(attr.inode, 0, &data).await?;
+        let inode = InodeId::from_raw(attr.inode);
+        // A lost session closes what was open; a request of it may still remove the name.
+        let refused = self.call.unlink(root, &name).await?.is_err();
+        for _ in 0..3 {
+            let pause = self.call.port.rng(|rng| rng.ms(0, 800));
+            self.call.port.sleep(pause).await;
+            if refused || matches!(written, Written::Lost) {
+                break;
+            }
+            if let Some(problem) = self.is_not_there(inode, &data).await {
+                // The session may have ended without the client's knowing yet, as after a long sleep.
+                self.call.port.sleep(NOTICED_WITHIN).await;
+                if process.sessions_lost() == lost {
+                    self.accuse(format!("open_is_kept: {inode}, open and unlinked: {problem}"));
+                }
+                break;
+            }
+        }
+        process.close(inode);
+        Ok(())
+    }
+
+    async fn is_not_there(&self, inode: InodeId, data: &[u8]) -> Option<String> {
+        // The masters are asked, whatever the client has of it.
+        if let Err(error) = self.call.getattr(inode.raw()).await {
+            return Some(error.to_string());
+        }
+        match self.call.process.read(inode, 0, data.len() as u64).await {
+            Ok(read) if read == data => None,
+            Ok(read) => Some(format!("{} bytes that are others", read.len())),
+            Err(_) if self.oracle.borrow().damaged.is_some() => None,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
