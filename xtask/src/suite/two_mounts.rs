@@ -2,7 +2,7 @@
 //!
 //! Operations in turn from a seed, against a model in memory: no operation begins before the one before has ended, so
 //! there is one right answer to each. Before them, loads at the same time: writers and readers of neighbouring blocks on one
-//! mount, and records appended through both.
+//! mount, records appended through both, and stores through mappings of closed files.
 
 mod content;
 mod model;
@@ -36,9 +36,10 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     let b = ExtraMount::start(&cluster, "mount-b", SETTINGS)?;
     let points = [a.point(), b.point()];
     let mut wrong = Vec::new();
-    let parts: [(&str, &dyn Fn() -> Result<()>); 3] = [
+    let parts: [(&str, &dyn Fn() -> Result<()>); 4] = [
         ("blocks", &|| together::blocks(points, rounds(context))),
         ("appends", &|| together::appends(points, rounds(context))),
+        ("mapped", &|| together::mapped(points, rounds(context))),
         ("in turn", &|| in_turn(context, points, seed)),
     ];
     // Each tells something that the others do not: all are run.

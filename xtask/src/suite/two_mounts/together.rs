@@ -1,4 +1,5 @@
-//! Several at work at once: neighbouring blocks of one file on one mount, and records appended through both mounts.
+//! Several at work at once: neighbouring blocks of one file on one mount, records appended through both mounts, and stores
+//! through a mapping whose file is closed.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -6,10 +7,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::super::syscall;
+use super::super::syscall::{self, Mapping};
 use super::content::{difference, to_index};
 use crate::random::Random;
 use crate::wait;
@@ -26,6 +28,9 @@ const RECORDS: u32 = 150;
 /// Not a part of a page, so that records lie across pages.
 const RECORD_BYTES: usize = 100;
 const SHOWN_MAX: usize = 10;
+/// Stores through mappings in one round, and how soon the other mount shows what they have left.
+const STORES: u32 = 10;
+const SHOWN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Each owner writes its blocks (every fourth) and reads them back, while others read everything: nobody reads older
 /// bytes than it wrote.
@@ -56,6 +61,31 @@ pub(super) fn blocks(points: [&Path; 2], rounds: u32) -> Result<()> {
         stale.get(..SHOWN_MAX.min(stale.len())).unwrap_or_default().join("\n")
     );
     println!("two_mounts: blocks: {read_backs} read-backs, none stale");
+    Ok(())
+}
+
+/// One mount maps a file, closes it, stores and unmaps; no sync and no close follows. The other one shows it soon.
+pub(super) fn mapped(points: [&Path; 2], rounds: u32) -> Result<()> {
+    let [ours, theirs] = points.map(|point| point.join("mapped"));
+    let mut longest = Duration::ZERO;
+    for number in 1..=STORES.saturating_mul(rounds.min(4)) {
+        let bytes = vec![number as u8; 2 * BLOCK];
+        if number == 1 {
+            fs::write(&ours, vec![0; 2 * BLOCK])?;
+        }
+        let file = File::options().read(true).write(true).open(&ours)?;
+        let mut mapping = Mapping::shared(&file, 0, 2 * BLOCK).context("mmap")?;
+        syscall::close(file)?;
+        mapping.store(0, &bytes);
+        drop(mapping);
+        let begun = Instant::now();
+        wait::until(SHOWN_WITHIN, "the other mount to show what was stored", || {
+            Ok(fs::read(&theirs)? == bytes)
+        })
+        .with_context(|| format!("store {number}"))?;
+        longest = longest.max(begun.elapsed());
+    }
+    println!("two_mounts: mapped: all shown by the other mount, after {} ms at most", longest.as_millis());
     Ok(())
 }
 
