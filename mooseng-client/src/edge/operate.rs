@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::file::{Action, At, Event, Flush, GiveBack, Operation, Prepare, SendFull, Step, SyncJob};
 
 /// The longest wait for a change before the core is asked again: a bound, in case a change is not told.
-const WAIT_MAX: Duration = Duration::from_secs(1);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Threads that help a flush with the syncs of further chunks.
 const HELPERS_MAX: usize = 7;
 
@@ -47,12 +47,8 @@ impl Client {
                 Step::Do(action) => {
                     watch(&operation, &core);
                     drop(core);
-                    let asked = self.next_stamp();
-                    let event = self.carry_out(inode.id, action);
-                    core = inode.enter(self);
-                    let at = At { now: self.clock.monotonic(), asked, told: self.next_stamp() };
-                    let happened = core.file.happened(event, at);
-                    inode.wake();
+                    let happened;
+                    (core, happened) = self.act(inode, action);
                     if let Err(error) = happened {
                         operation.abandon(&mut core.file);
                         return Err(error);
@@ -60,6 +56,17 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Carries an action out and tells the core what came of it. The caller is not inside the core, and is afterwards.
+    pub(super) fn act<'a>(&'a self, inode: &'a Inode, action: Action) -> (Entered<'a>, Result<()>) {
+        let asked = self.next_stamp();
+        let event = self.carry_out(inode.id, action);
+        let mut core = inode.enter(self);
+        let at = At { now: self.clock.monotonic(), asked, told: self.next_stamp() };
+        let happened = core.file.happened(event, at);
+        inode.wake();
+        (core, happened)
     }
 
     /// Carries an action out. Waits for servers; holds no lock.

@@ -8,9 +8,10 @@ use mooseng_types::geometry::ChunkExtent;
 
 use super::data_cache::PieceKey;
 use super::inode::{Inode, OpenFile};
+use super::operate::WAIT_MAX;
 use crate::client::Client;
 use crate::file::buffer::PIECE_SIZE;
-use crate::file::{At, PartRead, PartStep, Plan, ReadStep, Source, Span};
+use crate::file::{PartRead, PartStep, Plan, ReadStep, Source, Span};
 use crate::{Result, lock};
 
 /// Answers for reads of holes and of what lies beyond a copy.
@@ -120,17 +121,12 @@ impl Client {
             match core.file.read(offset, length, now) {
                 ReadStep::Ready(plan) => return Ok(plan),
                 ReadStep::Wait(until) => {
-                    let longest = std::time::Duration::from_secs(1);
-                    core.wait(until.map_or(longest, |until| until.saturating_sub(now)).min(longest));
+                    core.wait(until.map_or(WAIT_MAX, |until| until.saturating_sub(now)).min(WAIT_MAX));
                 }
                 ReadStep::Do(action) => {
                     drop(core);
-                    let asked = self.next_stamp();
-                    let event = self.carry_out(inode.id, action);
-                    core = inode.enter(self);
-                    let at = At { now: self.clock.monotonic(), asked, told: self.next_stamp() };
-                    let happened = core.file.happened(event, at);
-                    inode.wake();
+                    let happened;
+                    (core, happened) = self.act(inode, action);
                     happened?;
                 }
             }

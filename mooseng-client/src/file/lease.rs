@@ -316,7 +316,13 @@ impl Lease {
                 self.interrupted.insert(server);
                 self.leave_out(server);
             }
-            ChunkCause::Busy | ChunkCause::Garbled | ChunkCause::Stopping | ChunkCause::Unreachable => {
+            // Our own time-out names nobody: the chain is asked once more, and says who it is.
+            ChunkCause::Silent if fault.server.is_some() => self.leave_out(server),
+            ChunkCause::Busy
+            | ChunkCause::Garbled
+            | ChunkCause::Stopping
+            | ChunkCause::Unreachable
+            | ChunkCause::Silent => {
                 if self.trouble.grace_is_over(server, now) {
                     self.leave_out(server);
                 }

@@ -520,3 +520,32 @@ fn a_write_into_the_metadata_and_a_lease_of_the_first_chunk_do_not_wait_for_each
     assert_eq!(cluster.read(2, &mut b, 0, 5).unwrap(), b"small");
     assert_eq!(cluster.read(2, &mut b, 5000, 4).unwrap(), b"more");
 }
+
+#[test]
+fn a_first_server_that_was_silent_for_a_while_keeps_the_copy_that_the_other_has_lost() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    let mut mark = a.begin_told();
+    let data = pattern(MIB, 1);
+    cluster.write(&mut a, 0, &data);
+    close(&mut cluster, 1, &mut a).unwrap();
+    cluster.power_cut(2);
+    let mut flush = Flush::new(&a, true, cluster.now);
+    // Until the client's own time-out is over; then it answers again.
+    cluster.servers.get_mut(&1).unwrap().silent = true;
+    loop {
+        match flush.next(&mut a, cluster.now) {
+            Step::Do(action) => {
+                let event = cluster.carry_out(1, action);
+                cluster.servers.get_mut(&1).unwrap().silent = false;
+                a.happened(event, At { now: cluster.now, asked: 50, told: 51 }).unwrap();
+            }
+            Step::Wait(until) => cluster.now = until.unwrap(),
+            Step::Done(result) => break result.unwrap(),
+        }
+    }
+    assert!(told(&mut a, &mut mark).is_none(), "nothing was lost");
+    assert_eq!(cluster.rows[&ChunkIndex::from_raw(0)].servers, [1]);
+    assert_eq!(cluster.read(1, &mut a, 0, MIB as u64).unwrap(), data);
+}

@@ -41,6 +41,8 @@ pub(super) struct Copy {
 pub(super) struct Server {
     pub(super) copies: BTreeMap<u64, Copy>,
     pub(super) down: bool,
+    /// It takes requests and answers none.
+    pub(super) silent: bool,
     pub(super) full: bool,
 }
 
@@ -63,6 +65,8 @@ pub(super) struct Cluster {
     stamp: u64,
 }
 
+/// How long a client waits for a chain.
+const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn file() -> File {
@@ -343,6 +347,10 @@ impl Cluster {
         mut change: impl FnMut(&mut Copy),
     ) -> std::result::Result<(), Fault> {
         let (chunk, version) = (grant.chunk.chunk.raw(), grant.chunk.version.raw());
+        if grant.servers.first().is_some_and(|first| self.servers[&first.server.raw()].silent) {
+            self.now += TIMEOUT;
+            return Err(Fault { server: None, cause: ChunkCause::Silent });
+        }
         let mut fault = None;
         for placement in &grant.servers {
             let server = self.servers.get_mut(&placement.server.raw()).unwrap();
