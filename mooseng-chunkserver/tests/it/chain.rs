@@ -8,7 +8,9 @@ use mooseng_protocol::transport::FrameStream;
 use mooseng_types::ChunkCause;
 use std::io::IoSlice;
 
-use crate::support::{SOON, Server, config, fault, hello, pattern, read, start, token, write, write_request};
+use crate::support::{
+    SOON, Server, config, fault, hello, pattern, read, read_request, start, token, write, write_request,
+};
 
 fn chain_of(servers: &[Server]) -> Vec<pb::ServerAddress> {
     let numbered = servers.iter().enumerate().skip(1);
@@ -175,15 +177,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_else() {
     let mut good = server.connect();
     write(&mut good, &write_request(&token(5, 1, 1, true), 5, 0, &bytes, &[]), &bytes).unwrap();
     let mut slow: Vec<FrameStream> = (0..3).map(|_| server.connect()).collect();
-    let request = pb::ReadChunkRequest {
-        token: token(5, 0, 1, false),
-        chunk: 5,
-        version: 1,
-        offset: 0,
-        length: 1 << 20,
-        verify: false,
-        intact: false,
-    };
+    let request = read_request(5, 1, 0, 1 << 20);
     for stream in &mut slow {
         for _ in 0..100 {
             stream.send(&request, &[], SOON).unwrap();

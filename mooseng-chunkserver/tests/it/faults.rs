@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mooseng_protocol::pb;
 use mooseng_types::ChunkCause;
 
-use crate::support::{SOON, Server, fault, pattern, read, start, token, write, write_request};
+use crate::support::{SOON, Server, fault, pattern, read, read_request, start, token, write, write_request};
 
 /// Time after which a written copy is sent from its file.
 const COOL: Duration = Duration::from_millis(1100);
@@ -33,15 +33,7 @@ fn server_with_copy(bytes: &[u8]) -> (Server, PathBuf) {
 }
 
 fn verified(server: &Server) -> Option<(u32, ChunkCause)> {
-    let request = pb::ReadChunkRequest {
-        token: token(5, 0, 1, false),
-        chunk: 5,
-        version: 1,
-        offset: 0,
-        length: 1 << 20,
-        verify: true,
-        intact: false,
-    };
+    let request = pb::ReadChunkRequest { verify: true, ..read_request(5, 1, 0, 1 << 20) };
     server.connect().call(&request, &[], SOON).err().and_then(|error| fault(&error))
 }
 
@@ -79,15 +71,7 @@ fn bytes_that_a_reader_has_not_taken_do_not_change_under_it_and_the_writer_is_to
     let bytes = pattern(1 << 20, 1);
     let (server, _) = server_with_copy(&bytes);
     let mut reader = server.connect();
-    let request = pb::ReadChunkRequest {
-        token: token(5, 0, 1, false),
-        chunk: 5,
-        version: 1,
-        offset: 0,
-        length: 1 << 20,
-        verify: false,
-        intact: false,
-    };
+    let request = read_request(5, 1, 0, 1 << 20);
     // More than the sockets hold, so that the last replies stay with the server.
     let ids: Vec<u64> = (0..4).map(|_| reader.send(&request, &[], SOON).unwrap()).collect();
     let mut writer = server.connect();

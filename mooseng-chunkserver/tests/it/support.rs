@@ -109,6 +109,19 @@ pub(crate) fn write(
     stream.call(request, &[IoSlice::new(bytes)], SOON).map(drop)
 }
 
+/// Asks for a range of a copy.
+pub(crate) fn read_request(chunk: u64, version: u32, offset: u32, length: u32) -> pb::ReadChunkRequest {
+    pb::ReadChunkRequest {
+        token: token(chunk, 0, version, false),
+        chunk,
+        version,
+        offset,
+        length,
+        verify: false,
+        intact: false,
+    }
+}
+
 /// Reads a range and verifies what comes: the reply, where its bytes begin, and the bytes.
 pub(crate) fn read(
     stream: &mut FrameStream,
@@ -117,15 +130,7 @@ pub(crate) fn read(
     offset: u32,
     length: u32,
 ) -> Result<(pb::ReadChunkReply, Vec<u8>), CallError> {
-    let request = pb::ReadChunkRequest {
-        token: token(chunk, 0, version, false),
-        chunk,
-        version,
-        offset,
-        length,
-        verify: false,
-        intact: false,
-    };
+    let request = read_request(chunk, version, offset, length);
     let reply = stream.call(&request, &[], SOON)?;
     let mut bytes = vec![0; stream.reader().payload_left()];
     stream.reader().read_payload(&mut bytes)?;

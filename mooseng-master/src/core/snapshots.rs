@@ -81,21 +81,14 @@ impl MasterCore {
 
 #[cfg(test)]
 mod tests {
-    use mooseng_meta::{Member, Membership, MemoryStore};
+    use mooseng_meta::{Membership, MemoryStore};
 
-    use super::super::testing::{NOW, config, core};
+    use super::super::testing::{NOW, config, core, voter};
     use super::*;
     use crate::raft::Recovered;
 
     fn group() -> Membership {
-        let member = |number: u16| Member {
-            id: MasterId::new(number, 0),
-            name: format!("m{number}"),
-            address: format!("m{number}:1"),
-            voter: true,
-            wants_vote: true,
-        };
-        Membership { epoch: 1, members: (1..=2).map(member).collect() }
+        Membership { epoch: 1, members: (1..=2).map(voter).collect() }
     }
 
     /// What a master of `term` sends: its message, and a store as of `index`.

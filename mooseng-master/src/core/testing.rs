@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use mooseng_env::SystemEntropy;
-use mooseng_meta::{MemoryStore, MetaState};
+use mooseng_meta::{Member, MemoryStore, MetaState};
 use mooseng_protocol::frame::{self, FLAG_ERROR, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
@@ -35,6 +35,17 @@ pub(super) fn config(masters: u64) -> CoreConfig {
         heartbeat: Duration::from_millis(50),
         election: Duration::from_millis(250),
         session_timeout: Duration::from_secs(5),
+    }
+}
+
+/// Master `number` as a voter of its first life.
+pub(super) fn voter(number: u16) -> Member {
+    Member {
+        id: MasterId::new(number, 0),
+        name: format!("m{number}"),
+        address: format!("m{number}:1"),
+        voter: true,
+        wants_vote: true,
     }
 }
 
