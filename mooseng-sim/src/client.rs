@@ -128,11 +128,12 @@ impl Client {
         // Some only look: they stay with a master as long as it answers.
         let looks = self.call.port.rng(|rng| rng.chance(350));
         loop {
-            let draw = self.call.port.rng(|rng| rng.below(if looks { 127 } else { 35 }));
+            let draw = self.call.port.rng(|rng| rng.below(if looks { 140 } else { 38 }));
             match draw {
-                67.. => self.shared_name(NameOp::Lookup).await?,
-                52..=66 => self.shared_file(true).await?,
-                35..=51 => self.shared_directory(true).await?,
+                80.. => self.shared_name(NameOp::Lookup).await?,
+                65..=79 => self.shared_file(true).await?,
+                48..=64 => self.shared_directory(true).await?,
+                35..=47 => self.peek().await?,
                 32..=34 => self.slate().await?,
                 30..=31 => self.append().await?,
                 28..=29 => self.unlinked().await?,

@@ -50,12 +50,8 @@ pub enum Plant {
     SkipCut,
     /// A client that has asked once where the chunks of a file are believes it for ever.
     OldPlaces,
-    /// A client reads copies in whatever order, also those that may have lost something.
-    ForgetDoubt,
     /// A client that opens a file believes what it knew of it before.
     OldAttributes,
-    /// A client tells a new leader what it has open, with opens under way, as if nothing else could be open.
-    ListIsAll,
     /// A client tells an error of writing in the background to a write, and to no sync.
     SwallowErrors,
     /// A client writes under its new session what it was told under the old one.
@@ -69,7 +65,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 25] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
@@ -90,9 +86,7 @@ impl Plant {
         Self::CreateAgain,
         Self::SkipCut,
         Self::OldPlaces,
-        Self::ForgetDoubt,
         Self::OldAttributes,
-        Self::ListIsAll,
         Self::SwallowErrors,
         Self::OutliveSession,
         Self::TrustDamage,
@@ -123,9 +117,7 @@ impl Plant {
             Self::CreateAgain => "create-again",
             Self::SkipCut => "skip-cut",
             Self::OldPlaces => "old-places",
-            Self::ForgetDoubt => "forget-doubt",
             Self::OldAttributes => "old-attributes",
-            Self::ListIsAll => "list-is-all",
             Self::SwallowErrors => "swallow-errors",
             Self::OutliveSession => "outlive-session",
             Self::TrustDamage => "trust-damage",

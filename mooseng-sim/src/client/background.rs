@@ -14,7 +14,6 @@ use mooseng_types::{ChunkIndex, FsError, InodeId};
 use prost::Message as _;
 
 use super::process::Process;
-use crate::plant::Plant;
 
 const KEEP: Duration = Duration::from_millis(60);
 const LOOK: Duration = Duration::from_millis(30);
@@ -64,8 +63,7 @@ impl Process {
                     .flat_map(|list| list.inodes.iter().map(|inode| inode.raw()))
                     .collect(),
                 list_follows: list.is_some(),
-                as_of: list.as_ref().map_or(0, |list| list.as_of)
-                    + u64::from(self.plant == Some(Plant::ListIsAll)),
+                as_of: list.as_ref().map_or(0, |list| list.as_of),
             };
             let master =
                 believed.leader.strip_prefix('m').and_then(|digits| digits.parse().ok()).unwrap_or(1);

@@ -114,12 +114,6 @@ impl Process {
         let (opened, mut chunks) = messages::located(reply)?;
         match self.plant {
             Some(Plant::InlineHidesChunks) if opened.inline.is_some() => chunks.clear(),
-            Some(Plant::ForgetDoubt) => chunks.iter_mut().for_each(|chunk| {
-                chunk.differs = false;
-                if self.port.rng(|rng| rng.chance(500)) {
-                    chunk.servers.reverse();
-                }
-            }),
             Some(Plant::OldPlaces) => {
                 chunks = self.memory().places.entry((inode, job.first)).or_insert(chunks).clone();
             }

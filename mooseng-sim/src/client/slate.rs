@@ -59,6 +59,15 @@ impl Client {
         Ok(())
     }
 
+    /// Only looks at one of them.
+    pub(super) async fn peek(&mut self) -> Result<(), Expired> {
+        let which = self.call.port.rng(|rng| usize::try_from(rng.below(SLATES as u64)).unwrap_or(0));
+        let Some(mut slate) = self.open_slate(which).await? else { return Ok(()) };
+        self.read_slate(which, &mut slate).await?;
+        self.call.process.close(slate.inode);
+        Ok(())
+    }
+
     async fn open_slate(&mut self, which: usize) -> Result<Option<OpenSlate>, Expired> {
         let (root, name) = (InodeId::ROOT.raw(), format!("slate{which}"));
         let attr = match self.call.create(root, &name, false).await? {
@@ -163,7 +172,7 @@ impl Client {
             [number] => Some((cell, *number)),
             _ => None,
         }) {
-            let problem = self.oracle.borrow_mut().slates.saw(which, cell, number, self.life, span);
+            let problem = self.oracle.borrow_mut().slates.saw(which, cell, number, span);
             problem
                 .into_iter()
                 .for_each(|problem| self.accuse(format!("content_is_current: slate {which}: {problem}")));

@@ -36,8 +36,8 @@ pub(crate) struct Write {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slate {
     writes: Vec<Write>,
-    /// By cell: what was read there last, by whom, and when the read began and ended.
-    last: BTreeMap<usize, (u64, usize, Duration, Duration)>,
+    /// By cell: what was read there last, and when the read began and ended.
+    last: BTreeMap<usize, (u64, Duration, Duration)>,
 }
 
 /// All of them.
@@ -163,31 +163,34 @@ impl Slates {
         Some(format!("cell {cell} shows {seen}, though {number} must be seen: {:?}", newer.1))
     }
 
-    /// Notes what a cell showed to the client `life`, and tells if a write is back in the place of a later one that was seen
-    /// before. What no sync covers may go with a server that stops: its copy may have been the only one that has it.
+    /// Notes what a cell showed, and tells if a write is back in the place of a closed one that was seen before. What no sync
+    /// covers may go with a server that stops, as its copy may have been the only one that has it, and come and go where one
+    /// has lost power: whoever knows already where the copies are may read one in doubt.
     pub(crate) fn saw(
         &mut self,
         slate: usize,
         cell: usize,
         seen: u64,
-        life: usize,
         (from, to): (Duration, Duration),
     ) -> Option<String> {
-        let stopped = self.stopped;
+        let (stopped, power_lost) = (self.stopped, self.power_lost);
         let slate = self.slates.get_mut(slate)?;
         let before = slate.last.get(&cell).copied().filter(|(.., ended)| *ended < from);
         if slate.last.get(&cell).is_none_or(|(.., ended)| *ended < to) {
-            slate.last.insert(cell, (seen, life, from, to));
+            slate.last.insert(cell, (seen, from, to));
         }
-        let (before, who, began, _) = before.filter(|(number, ..)| *number != 0 && *number != seen)?;
+        let (before, began, _) = before.filter(|(number, ..)| *number != 0 && *number != seen)?;
         let write = |number: u64| slate.writes.get(usize::try_from(number).ok()?.checked_sub(1)?);
         let earlier = write(before)?;
-        // Its writer sees its own before it is the masters'.
-        let common = earlier.life != who || earlier.closed.is_some_and(|closed| closed < from);
-        let was_over = write(seen).is_none_or(|back| back.closed.is_some_and(|closed| closed < began));
+        let closed = earlier.closed.is_some_and(|closed| closed < from);
+        // Where power was lost, copies may differ until a sync or a loss is told.
+        let unsure =
+            |write: &Write| write.synced.is_none() && power_lost.is_some_and(|lost| lost >= write.invoked);
+        let over = |back: &Write| back.closed.is_some_and(|closed| closed < began) && !unsure(back);
+        let was_over = write(seen).is_none_or(over);
         let lasts = earlier.synced.is_some_and(|synced| synced < from)
-            || (earlier.ended.is_none() && stopped.is_none_or(|stopped| stopped < began));
-        (common && was_over && lasts)
+            || (earlier.ended.is_none() && stopped.is_none_or(|stopped| stopped < began) && !unsure(earlier));
+        (closed && was_over && lasts)
             .then(|| format!("cell {cell} shows {seen} again, though {before} was seen before: {earlier:?}"))
     }
 
@@ -232,9 +235,9 @@ mod tests {
             slates.begin(0, 1, 0..1, ms(at));
             slates.made(0, 1, ms(at), ms(at + 1), Made::Closed);
         }
-        assert!(slates.saw(0, 0, 1, 2, (ms(2), ms(3))).is_none());
-        assert!(slates.saw(0, 0, 2, 2, (ms(5), ms(6))).is_none());
-        let flipped = |mut slates: Slates| slates.saw(0, 0, 1, 3, (ms(8), ms(9)));
+        assert!(slates.saw(0, 0, 1, (ms(2), ms(3))).is_none());
+        assert!(slates.saw(0, 0, 2, (ms(5), ms(6))).is_none());
+        let flipped = |mut slates: Slates| slates.saw(0, 0, 1, (ms(8), ms(9)));
         assert!(flipped(slates.clone()).is_some(), "another reader sees the older one again");
         slates.server_stopped(ms(7));
         assert!(flipped(slates.clone()).is_none(), "the copy that had it may be away");
