@@ -1,5 +1,5 @@
-//! `test`: the tests of the crates, simulated clusters of fresh seeds, then the end-to-end suites, each in a process of
-//! its own with a limit on its time.
+//! `test`: the tests of the crates, simulated clusters, then the end-to-end suites, each in a process of its own with a limit
+//! on its time.
 //!
 //! A process of its own, because a file system that hangs takes the caller with it: the parent can always kill the suite
 //! and sweep up the cluster it had started.
@@ -20,8 +20,12 @@ const UNIT_LIMIT: Duration = Duration::from_secs(25 * 60);
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// A suite that is told to end gets this long to stop its cluster.
 const GRACE: Duration = Duration::from_secs(60);
-/// How long simulated clusters of seeds that nobody has seen are run; those of fixed seeds are unit tests.
+/// Simulated clusters of these seeds are run by default, each with one, three and five masters: about five minutes on two
+/// cores. A run of all tests ends the same for the same code.
+const EXPLORE_SEEDS: &str = "1..4000";
+/// How long simulated clusters of seeds that nobody has seen are run when asked for (`--only explore`).
 const EXPLORE_SECONDS: u64 = 300;
+const EXPLORE_LIMIT: Duration = Duration::from_secs(15 * 60);
 const PORTS_PER_SUITE: u16 = 100;
 /// Where a failed suite's data and logs are kept until the next run.
 const KEPT: &str = "target/xtask-test";
@@ -61,7 +65,7 @@ pub(crate) fn run(root: &Path, wanted: &Wanted) -> Result<()> {
         let outcome = if wanted.quick {
             Ok(Outcome::Skipped("fixed seeds are enough for --quick".to_owned()))
         } else {
-            explore(root).map(|()| Outcome::Passed)
+            explore(root, wanted.only.is_empty()).map(|()| Outcome::Passed)
         };
         tally.add("explore", outcome);
     }
@@ -140,11 +144,11 @@ fn doc(root: &Path) -> Result<()> {
 }
 
 /// Says which seed it begins with, and how to repeat what failed.
-fn explore(root: &Path) -> Result<()> {
+fn explore(root: &Path, fixed: bool) -> Result<()> {
     let time = format!("{EXPLORE_SECONDS}s");
-    let words = ["run", "--package", "mooseng-sim", "--bin", "explore", "--", "--for", &time, "--quiet"];
-    let limit = BUILD_LIMIT + Duration::from_secs(2 * EXPLORE_SECONDS);
-    shell::visible(&mut verify::command(root, &words), limit)
+    let which = if fixed { ["--seeds", EXPLORE_SEEDS] } else { ["--for", time.as_str()] };
+    let words = ["run", "--package", "mooseng-sim", "--bin", "explore", "--", which[0], which[1], "--quiet"];
+    shell::visible(&mut verify::command(root, &words), BUILD_LIMIT + EXPLORE_LIMIT)
 }
 
 /// Builds `mooseng` and answers where it is.
