@@ -155,6 +155,12 @@ impl WriteBuffer {
         self.dirty.last_key_value().map_or(0, |(start, extent)| start + extent.data.len() as u64)
     }
 
+    /// The end of the last extent, unsent or in flight; 0 if there is none.
+    pub(crate) fn end(&self) -> u64 {
+        let in_flight = self.in_flight.last_key_value();
+        self.dirty_end().max(in_flight.map_or(0, |(start, extent)| start + extent.data.len() as u64))
+    }
+
     /// The chunks of extents that `which` allows and that nobody is sending, in order.
     pub(crate) fn waiting_chunks(&self, which: Take) -> Vec<ChunkIndex> {
         let again = self.in_flight.iter().filter(|(at, extent)| which.allows_again(**at, extent));

@@ -359,7 +359,11 @@ impl File {
         if !self.content.learn(attr, asked, told, mine) {
             return false;
         }
-        self.size = if self.is_clean() { attr.size } else { self.size.max(attr.size) };
+        // What the masters do not know yet makes the file longer; what was known before says nothing: it may have been cut.
+        self.size = match self.is_clean() {
+            true => attr.size,
+            false => attr.size.max(self.buffer.end()).max(self.landed),
+        };
         true
     }
 

@@ -218,6 +218,9 @@ impl Lease {
             self.cut = Some(valid_length).filter(|length| !fresh && *length < CHUNK_SIZE);
             self.prepare.extend(self.cut.map(Prepare::Cut));
             self.prepare.extend(self.fill.clone().map(Prepare::Fill));
+        } else {
+            // What has been committed meanwhile is part of the file.
+            self.cut = self.cut.map(|_| valid_length).filter(|length| *length < CHUNK_SIZE);
         }
         self.grant = Some(Arc::new(grant));
         self.phase = Phase::Preparing { running: false };

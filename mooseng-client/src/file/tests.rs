@@ -549,3 +549,59 @@ fn a_first_server_that_was_silent_for_a_while_keeps_the_copy_that_the_other_has_
     assert_eq!(cluster.rows[&ChunkIndex::from_raw(0)].servers, [1]);
     assert_eq!(cluster.read(1, &mut a, 0, MIB as u64).unwrap(), data);
 }
+
+#[test]
+fn servers_that_were_only_killed_keep_what_was_closed() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(10_000, 1));
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    give_back(&mut cluster, 1, &mut a).unwrap();
+    let data = pattern(5000, 2);
+    cluster.write(&mut a, 10_000, &data);
+    close(&mut cluster, 1, &mut a).unwrap();
+    // Killed and started again, one after the other: no byte is gone, but nobody knows that.
+    let chunk = cluster.rows[&ChunkIndex::from_raw(0)].chunk;
+    for server in cluster.servers.values_mut() {
+        server.copies.get_mut(&chunk).unwrap().interrupted = true;
+    }
+    drop(fsync(&mut cluster, 1, &mut a));
+    give_back(&mut cluster, 1, &mut a).unwrap();
+    let mut b = file();
+    cluster.open(&mut b);
+    assert_eq!(cluster.read(2, &mut b, 10_000, 5000).unwrap(), data);
+}
+
+#[test]
+fn who_writes_through_a_handle_from_before_a_truncation_elsewhere_sees_the_new_length_at_the_next_open() {
+    let mut cluster = Cluster::new(2);
+    let (mut a, mut b) = (file(), file());
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(68_000, 1));
+    close(&mut cluster, 1, &mut a).unwrap();
+    cluster.open(&mut b);
+    let change = SetAttr { size: Some(6000), ..SetAttr::default() };
+    let truncate = Truncate::new(&mut a, change, cluster.now);
+    cluster.run(1, &mut a, truncate).unwrap();
+    cluster.write(&mut b, 2000, &pattern(20_000, 2));
+    cluster.open(&mut b);
+    assert_eq!(b.size(), 22_000, "before it is sent");
+    let mut send = Flush::only_send(&b, cluster.now);
+    loop {
+        match send.next(&mut b, cluster.now) {
+            Step::Do(action) => {
+                cluster.open(&mut b);
+                assert_eq!(b.size(), 22_000, "while {action:?} is under way");
+                let event = cluster.carry_out(2, action);
+                b.happened(event, At { now: cluster.now, asked: 500, told: 501 }).unwrap();
+            }
+            Step::Wait(until) => cluster.now = until.unwrap(),
+            Step::Done(result) => break result.unwrap(),
+        }
+    }
+    cluster.open(&mut b);
+    assert_eq!(b.size(), 22_000, "before it is committed");
+    close(&mut cluster, 2, &mut b).unwrap();
+    assert_eq!((b.size(), cluster.size), (22_000, 22_000));
+}
