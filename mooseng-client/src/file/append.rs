@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_types::geometry::chunk_extents;
-use mooseng_types::{FILE_SIZE_MAX, FsError, INLINE_MAX, TimeNs};
+use mooseng_types::{ChunkIndex, FILE_SIZE_MAX, FsError, INLINE_MAX, TimeNs};
 
 use super::buffer::Piece;
 use super::flush::gave_up;
@@ -33,13 +33,15 @@ pub struct Append {
     before: Option<Flush>,
     /// The number under which the masters were asked to place the bytes.
     asked: Option<u64>,
+    /// The masters were asked where the end is: others may have made the file longer in another chunk.
+    looked: bool,
 }
 
 impl Append {
     /// Begins to append `data`, at most a piece of 1 MiB.
     #[must_use]
     pub fn new(file: &File, data: Bytes, mtime: TimeNs, now: Duration) -> Self {
-        Self { data, mtime, until: now + file.rules.patience, before: None, asked: None }
+        Self { data, mtime, until: now + file.rules.patience, before: None, asked: None, looked: false }
     }
 
     /// Brings the leases of all chunks that the bytes are going to lie in: with the first one nobody else can append, and
@@ -94,6 +96,10 @@ impl Operation for Append {
             return Step::Done(Err(FsError::FileTooLarge.into()));
         };
         match Self::bring_leases(file, (end - length, end), now) {
+            Brought::Ready if !self.looked => {
+                self.looked = true;
+                Step::Do(Action::Locate(file.locate_job(ChunkIndex::from_raw(0))))
+            }
             Brought::Ready => {
                 let (offset, data, mtime) = (file.size, self.data.clone(), self.mtime);
                 let full = file.take_in(offset, &data, mtime, true);

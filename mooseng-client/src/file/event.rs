@@ -304,6 +304,7 @@ impl File {
     ) -> Result<(), ClientError> {
         let (opened, chunks) = result?;
         if job.asked != self.content.places() {
+            self.take_attr(opened.attr, at.asked, at.told, false);
             return Ok(());
         }
         let inline = opened.inline.clone();

@@ -124,7 +124,7 @@ impl File {
         }
     }
 
-    fn locate_job(&self, index: ChunkIndex) -> LocateJob {
+    pub(super) fn locate_job(&self, index: ChunkIndex) -> LocateJob {
         let first = ChunkIndex::from_raw(index.raw() - index.raw() % LOCATE_WINDOW);
         LocateJob { first, count: LOCATE_WINDOW, asked: self.content.places() }
     }

@@ -605,3 +605,18 @@ fn who_writes_through_a_handle_from_before_a_truncation_elsewhere_sees_the_new_l
     close(&mut cluster, 2, &mut b).unwrap();
     assert_eq!((b.size(), cluster.size), (22_000, 22_000));
 }
+
+#[test]
+fn an_append_under_a_lease_that_is_held_goes_to_where_others_have_moved_the_end() {
+    let mut cluster = Cluster::new(2);
+    let (mut a, mut b) = (file(), file());
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(10_000, 1));
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    cluster.open(&mut b);
+    cluster.write(&mut b, CHUNK_SIZE, b"far behind");
+    close(&mut cluster, 2, &mut b).unwrap();
+    give_back(&mut cluster, 2, &mut b).unwrap();
+    let append = Append::new(&a, Bytes::from_static(b"record"), TimeNs::from_raw(3), cluster.now);
+    assert_eq!(cluster.run(1, &mut a, append).unwrap().offset, CHUNK_SIZE + 10);
+}
