@@ -44,7 +44,7 @@ impl Append {
         Self { data, mtime, until: now + file.rules.patience, before: None, asked: None, looked: false }
     }
 
-    /// Brings the leases of all chunks that the bytes are going to lie in: with the first one nobody else can append, and
+    /// Brings the leases of all chunks that the bytes are going to lie in: with the first one nobody else can append there, and
     /// without the second nobody knows what lies there. A grant tells the length as of then; if that is news, it may be
     /// other chunks' turn.
     fn bring_leases(file: &mut File, (from, to): (u64, u64), now: Duration) -> Brought {

@@ -6,6 +6,8 @@
 //! whom it has to: those of the first configuration while the group is being founded, later any new life of a member
 //! (one that has lost its disk), and whomever an administrator names. Each comes in as a learner, gets a snapshot, and
 //! becomes a voter when it has caught up.
+//!
+//! Long because who knocks, who may come and go, and what a change does to the group are one decision of one core.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
