@@ -171,6 +171,7 @@ fn read_all(client: &mut FrameStream, base: u64, total: u64) -> anyhow::Result<(
             length: u32::try_from(PIECE)?,
             verify: false,
             intact: false,
+            whole: false,
         };
         in_flight.push_back((client.send(&request, &[], TIMEOUT)?, chunk));
     }

@@ -399,6 +399,7 @@ mod tests {
             length: 100_000,
             verify: false,
             intact: false,
+            whole: false,
         };
         match chunk.read(begun * 10, &whole, &BufferPool::new(0)).unwrap().bytes {
             ReadBytes::File(bytes) => bytes,

@@ -124,6 +124,7 @@ fn admit_read(store: &Store, token: &Token, read: &pb::ReadChunkRequest) -> Resu
         length: read.length.into(),
         verify: read.verify,
         intact: read.intact,
+        whole: read.whole,
     };
     Ok(Read { chunk, range })
 }

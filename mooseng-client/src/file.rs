@@ -53,7 +53,7 @@ pub use give_back::GiveBack;
 pub use lease::{Prepare, Wish};
 pub use losses::{Occasion, Told};
 pub use open::Explained;
-pub use part::{PartAnswer, PartRead, PartStep};
+pub use part::{Ask, PartAnswer, PartRead, PartStep};
 pub use read::{Plan, ReadStep, Source, Span};
 pub use truncate::Truncate;
 

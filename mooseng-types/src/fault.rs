@@ -46,6 +46,9 @@ pub enum ChunkCause {
     /// It is being stopped in order.
     #[error("the server is stopping")]
     Stopping,
+    /// Its copy may lack what was written before a crash, and one that does not was asked for.
+    #[error("the copy is in doubt since a crash")]
+    InDoubt,
 }
 
 /// Every cause with its number on the wire, never reused.
@@ -64,6 +67,7 @@ const TABLE: &[(ChunkCause, i32)] = &[
     (ChunkCause::Unreachable, 12),
     (ChunkCause::Silent, 13),
     (ChunkCause::Stopping, 14),
+    (ChunkCause::InDoubt, 15),
 ];
 
 impl ChunkCause {

@@ -105,13 +105,13 @@ impl ChunkDisk {
             self.disk.create_dir_all(&self.root.join(name))?;
         }
         self.disk.sync_dir(&self.root)?;
+        let aside = self.disk.list(&self.root.join(DAMAGED))?;
+        self.moved_aside.store(aside.len() as u64, Ordering::Relaxed);
+        *self.lock_broken() = aside.iter().filter_map(|path| aside_name(path)).collect();
         self.finish_placing()?;
         for left in self.disk.list(&self.root.join(INCOMING))? {
             self.disk.remove(&left)?;
         }
-        let aside = self.disk.list(&self.root.join(DAMAGED))?;
-        self.moved_aside.store(aside.len() as u64, Ordering::Relaxed);
-        *self.lock_broken() = aside.iter().filter_map(|path| aside_name(path)).collect();
         self.measure()
     }
 

@@ -45,6 +45,12 @@ pub enum StoreError {
         /// The version of the lease.
         version: ChunkVersion,
     },
+    /// The copy may lack what was written before a crash, and one that does not was asked for.
+    #[error("{chunk}: the copy is in doubt since a crash")]
+    InDoubt {
+        /// Which chunk.
+        chunk: ChunkId,
+    },
     /// The disk is full up to its reserve.
     #[error("{chunk}: no space on the disk")]
     NoSpace {
@@ -107,6 +113,7 @@ impl StoreError {
             Self::Stale { .. } => ChunkCause::Stale,
             Self::Fenced { .. } => ChunkCause::Fenced,
             Self::Interrupted { .. } => ChunkCause::Interrupted,
+            Self::InDoubt { .. } => ChunkCause::InDoubt,
             Self::NoSpace { .. } => ChunkCause::Full,
             Self::DamagedOnTheWay { .. } => ChunkCause::Garbled,
             Self::Broken { .. } => ChunkCause::Damaged,

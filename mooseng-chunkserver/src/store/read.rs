@@ -32,6 +32,8 @@ pub(crate) struct ReadRequest {
     pub(crate) verify: bool,
     /// Only of a copy that has lost nothing of what was written under its lease.
     pub(crate) intact: bool,
+    /// Only of a copy that is not in doubt.
+    pub(crate) whole: bool,
 }
 
 /// The answer to a read.
@@ -156,6 +158,9 @@ impl Chunk {
         let version = state.version;
         if request.intact && state.interrupted {
             return Err(StoreError::Interrupted { chunk, version });
+        }
+        if request.whole && state.in_doubt {
+            return Err(StoreError::InDoubt { chunk });
         }
         let copy = self.opened(state, now)?;
         let from = offset.min(copy.length);

@@ -165,6 +165,7 @@ impl ChunkDisk {
             }
             self.disk.rename(&fetched.meta, &meta)?;
             self.disk.sync_dir(&self.directory(fetched.chunk))?;
+            self.forget_broken(fetched.chunk);
             tracing::info!(chunk = %fetched.chunk, disk = %self.root().display(), "a fetched copy gets its place");
         }
         Ok(())

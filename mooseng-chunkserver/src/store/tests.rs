@@ -84,7 +84,7 @@ fn put_after(
 }
 
 fn request(oldest: u32, offset: u64, length: u64) -> ReadRequest {
-    ReadRequest { oldest: version(oldest), offset, length, verify: false, intact: false }
+    ReadRequest { oldest: version(oldest), offset, length, verify: false, intact: false, whole: false }
 }
 
 /// The bytes of an answer, verified as a client does it.

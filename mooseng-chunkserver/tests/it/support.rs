@@ -119,6 +119,7 @@ pub(crate) fn read_request(chunk: u64, version: u32, offset: u32, length: u32) -
         length,
         verify: false,
         intact: false,
+        whole: false,
     }
 }
 

@@ -17,7 +17,7 @@ use mooseng_types::{ChunkCause, ClusterId};
 use super::messages::{self, WriteHow};
 use super::wire;
 use crate::chunk::{Fault, Grant, Placement};
-use crate::file::{PartAnswer, Source};
+use crate::file::{Ask, PartAnswer, Source};
 use crate::lock;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -70,13 +70,13 @@ impl ChunkClient {
         self.chain_call(grant, &messages::truncate_chunk(grant, length), &[], WRITE_TIMEOUT)
     }
 
-    /// Reads up to `length` bytes (at most 1 MiB) at `offset` of a chunk from one of the source's servers, and verifies
-    /// them block by block. A server that sent what does not match is asked to look at its copy.
-    pub(crate) fn read(&self, source: &Source, place: usize, offset: u64, length: u64) -> PartAnswer {
-        let Some(placement) = source.servers.get(place) else {
+    /// Reads up to 1 MiB of a chunk from one of the source's servers, and verifies it block by block. A server that sent
+    /// what does not match is asked to look at its copy.
+    pub(crate) fn read(&self, source: &Source, ask: Ask) -> PartAnswer {
+        let Some(placement) = source.servers.get(ask.place) else {
             return PartAnswer::Fault(ChunkCause::NoCopy);
         };
-        let answer = self.read_once(source, placement, (offset, length), false);
+        let answer = self.read_once(source, placement, ask, false);
         match &answer {
             PartAnswer::Bytes { damaged, .. } if !damaged.is_empty() => {
                 tracing::warn!(
@@ -84,21 +84,15 @@ impl ChunkClient {
                     "bytes do not match their checksums; the server is asked to look at its copy"
                 );
                 // Read and verified there: what it says now counts, and what is damaged it reports itself.
-                self.read_once(source, placement, (offset, length), true)
+                self.read_once(source, placement, ask, true)
             }
             _ => answer,
         }
     }
 
-    fn read_once(
-        &self,
-        source: &Source,
-        placement: &Placement,
-        range: (u64, u64),
-        verify: bool,
-    ) -> PartAnswer {
-        let chunk = &source.chunk;
-        let request = messages::read_chunk(source, range, verify);
+    fn read_once(&self, source: &Source, placement: &Placement, ask: Ask, verify: bool) -> PartAnswer {
+        let (chunk, range) = (&source.chunk, (ask.offset, ask.length));
+        let request = messages::read_chunk(source, ask, verify);
         let answer = self.with_stream(&placement.address, |stream| {
             let reply = wire::call(stream, &request, &[], READ_TIMEOUT, || false)?;
             let mut payload = vec![0; stream.reader().payload_left()];

@@ -6,7 +6,7 @@ use mooseng_protocol::{checksum, pb};
 use mooseng_types::{Attr, ChunkId, ChunkIndex, ChunkVersion, InodeId, ServerId, TimeNs};
 
 use crate::chunk::{ChunkRef, Commit, Grant, Granted, Located, Opened, Placement};
-use crate::file::{InlineJob, LocateJob, Source, Wish};
+use crate::file::{Ask, InlineJob, LocateJob, Source, Wish};
 
 /// How a chain is to write.
 #[derive(Debug, Clone, Copy, Default)]
@@ -157,17 +157,18 @@ pub fn truncate_chunk(grant: &Grant, length: u64) -> pb::TruncateChunkRequest {
     }
 }
 
-/// Reads a range (offset and length) of a chunk; with `verify`, the server looks at its copy first.
+/// Reads a range of a chunk; with `verify`, the server looks at its copy first.
 #[must_use]
-pub fn read_chunk(source: &Source, range: (u64, u64), verify: bool) -> pb::ReadChunkRequest {
+pub fn read_chunk(source: &Source, ask: Ask, verify: bool) -> pb::ReadChunkRequest {
     pb::ReadChunkRequest {
         token: source.chunk.token.clone(),
         chunk: source.chunk.chunk.raw(),
         version: source.chunk.version.raw(),
-        offset: narrow(range.0),
-        length: narrow(range.1),
+        offset: narrow(ask.offset),
+        length: narrow(ask.length),
         verify,
         intact: source.intact,
+        whole: ask.whole,
     }
 }
 

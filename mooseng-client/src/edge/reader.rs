@@ -141,8 +141,8 @@ impl Client {
         loop {
             match read.next(self.clock.monotonic())? {
                 PartStep::Done(bytes) => return Ok(bytes),
-                PartStep::Ask { place, offset, length } => {
-                    let answer = self.chunks.read(&source, place, offset, length);
+                PartStep::Ask(ask) => {
+                    let answer = self.chunks.read(&source, ask);
                     read.answered(&source, answer);
                 }
                 PartStep::Again(pause) => {

@@ -100,6 +100,11 @@ impl Operation for Append {
                 self.looked = true;
                 Step::Do(Action::Locate(file.locate_job(ChunkIndex::from_raw(0))))
             }
+            // What the look told may still turn out to be a change of ours: only then is it known where the end is.
+            Brought::Ready if file.unexplained.is_some() && now < self.until => Step::Wait(Some(self.until)),
+            Brought::Ready if file.unexplained.is_some() => {
+                Step::Done(Err(gave_up("append to a file", file.rules.patience)))
+            }
             Brought::Ready => {
                 let (offset, data, mtime) = (file.size, self.data.clone(), self.mtime);
                 let full = file.take_in(offset, &data, mtime, true);

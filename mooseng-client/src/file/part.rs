@@ -3,6 +3,8 @@
 //! Damage is a matter of blocks: what of an answer matches its checksums is kept, and only the rest is asked of the next
 //! copy. Two copies that are damaged in different blocks still make a whole. When every copy has answered and none can give
 //! some block, the read fails at once; when some did not answer, it is tried again until the patience is over.
+//!
+//! A copy in doubt, which may lack what was written before its server crashed, is read only where no other copy can be.
 
 use std::time::Duration;
 
@@ -16,19 +18,25 @@ use crate::{ClientError, Unreadable};
 /// What the reader is to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PartStep {
-    /// Ask this server (by its place among the source's) for this range of the chunk.
-    Ask {
-        /// Which of the source's servers.
-        place: usize,
-        /// From here on in the chunk.
-        offset: u64,
-        /// So many bytes.
-        length: u64,
-    },
+    /// Ask a server.
+    Ask(Ask),
     /// Every copy was asked, some in vain: locate the chunk anew, wait for so long, and begin again with a new source.
     Again(Duration),
     /// These are the bytes.
     Done(Bytes),
+}
+
+/// What a server is to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// Which of the source's servers.
+    pub place: usize,
+    /// From here on in the chunk.
+    pub offset: u64,
+    /// So many bytes.
+    pub length: u64,
+    /// Not if its copy is in doubt.
+    pub whole: bool,
 }
 
 /// What a server answered.
@@ -81,6 +89,8 @@ impl PartAnswer {
 /// Waits between two rounds.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_LONGEST: Duration = Duration::from_millis(500);
+/// Rounds in which a copy in doubt is left alone because another server is only busy: 0.3 s.
+const ROUNDS_FOR_WHOLE: u32 = 5;
 
 /// The read of one part.
 #[derive(Debug)]
@@ -92,10 +102,17 @@ pub struct PartRead {
     bytes: Vec<u8>,
     /// Ranges of the chunk that are still missing, in order.
     missing: Vec<(u64, u64)>,
-    /// Servers to be asked in this round.
+    /// Servers to be asked in this round, the next one last.
     queue: Vec<usize>,
+    /// Those of this round whose copies are in doubt, in the order in which they said so.
+    doubtful: Vec<usize>,
+    /// The queue holds those in doubt.
+    last_resort: bool,
+    rounds: u32,
     /// A server of this round might answer otherwise in the next.
     hope: bool,
+    /// One was reached that could not answer just now.
+    busy: bool,
     /// The server whose copy turned out to be of no use to the holder of the lease.
     lost: Option<ServerId>,
     single: Option<Bytes>,
@@ -114,7 +131,11 @@ impl PartRead {
             bytes: Vec::new(),
             missing: vec![(offset, offset + length)],
             queue: Vec::new(),
+            doubtful: Vec::new(),
+            last_resort: false,
+            rounds: 0,
             hope: false,
+            busy: false,
             lost: None,
             single: None,
         }
@@ -135,7 +156,10 @@ impl PartRead {
             self.queue.sort_by_key(|place| rank(*place));
         }
         self.queue.reverse();
-        self.hope = false;
+        self.doubtful.clear();
+        self.last_resort = false;
+        self.rounds += 1;
+        (self.hope, self.busy) = (false, false);
         self.lost = None;
     }
 
@@ -144,8 +168,14 @@ impl PartRead {
         let Some((from, to)) = self.missing.first().copied() else {
             return Ok(PartStep::Done(self.take()));
         };
+        let another_may_do = self.busy && self.rounds < ROUNDS_FOR_WHOLE && now < self.until;
+        if self.queue.is_empty() && !another_may_do {
+            self.queue.extend(self.doubtful.drain(..).rev());
+            self.last_resort = true;
+        }
         if let Some(place) = self.queue.last() {
-            return Ok(PartStep::Ask { place: *place, offset: from, length: to - from });
+            let (place, whole) = (*place, !self.last_resort);
+            return Ok(PartStep::Ask(Ask { place, offset: from, length: to - from, whole }));
         }
         if !self.hope {
             return Err(Unreadable::NoWholeCopy.into());
@@ -170,12 +200,14 @@ impl PartRead {
                     self.queue.pop();
                 }
             }
+            PartAnswer::Fault(ChunkCause::InDoubt) => self.doubtful.extend(self.queue.pop()),
             PartAnswer::Fault(cause) => {
                 self.queue.pop();
                 self.hope |= !matches!(
                     cause,
                     ChunkCause::Damaged | ChunkCause::NoCopy | ChunkCause::Stale | ChunkCause::DiskFailed
                 );
+                self.busy |= matches!(cause, ChunkCause::Busy | ChunkCause::Garbled);
                 if cause == ChunkCause::Interrupted {
                     self.lost = source.servers.get(place).map(|placement| placement.server);
                 }
@@ -281,7 +313,7 @@ mod tests {
 
     /// Answers from a chunk of `length` bytes in which byte n is n/B + 1, with these blocks damaged.
     fn answer(step: &PartStep, copy_length: u64, damaged: &[u64]) -> PartAnswer {
-        let PartStep::Ask { offset, length, .. } = *step else { panic!("{step:?}") };
+        let PartStep::Ask(Ask { offset, length, .. }) = *step else { panic!("{step:?}") };
         let from = offset / B * B;
         let to = (offset + length).next_multiple_of(B).min(copy_length).max(from);
         let bytes: Vec<u8> = (from..to)
@@ -302,8 +334,8 @@ mod tests {
                 Ok(PartStep::Done(bytes)) => return (Ok(bytes), asked),
                 Ok(PartStep::Again(_)) => panic!("nobody was silent"),
                 Ok(step) => {
-                    let PartStep::Ask { place, .. } = step else { unreachable!() };
-                    part.answered(&source, answer(&step, copy_length, copies[place]));
+                    let PartStep::Ask(ask) = step else { unreachable!() };
+                    part.answered(&source, answer(&step, copy_length, copies[ask.place]));
                     asked += 1;
                 }
                 Err(error) => return (Err(error), asked),
@@ -364,7 +396,7 @@ mod tests {
         let source = source(1);
         let mut part = PartRead::new(0, 10, Duration::ZERO, Duration::from_secs(1));
         part.begin(&source, |_| 0);
-        assert!(matches!(part.next(Duration::ZERO), Ok(PartStep::Ask { .. })));
+        assert!(matches!(part.next(Duration::ZERO), Ok(PartStep::Ask(_))));
         part.answered(&source, PartAnswer::Fault(ChunkCause::Silent));
         assert!(matches!(part.next(Duration::ZERO), Ok(PartStep::Again(_))));
         part.begin(&source, |_| 0);
@@ -380,10 +412,70 @@ mod tests {
         let mut part = PartRead::new(40, 20, Duration::ZERO, Duration::from_secs(1));
         part.begin(&source, |_| 0);
         let step = part.next(Duration::ZERO).unwrap();
-        assert_eq!(step, PartStep::Ask { place: 0, offset: 40, length: 10 });
+        assert_eq!(step, PartStep::Ask(Ask { place: 0, offset: 40, length: 10, whole: true }));
         let bytes = Bytes::from_static(&[9; 10]);
         part.answered(&source, PartAnswer::Bytes { offset: 40, bytes, damaged: vec![], copy_length: 1000 });
         let PartStep::Done(bytes) = part.next(Duration::ZERO).unwrap() else { panic!() };
         assert_eq!(bytes[..], [[9; 10], [0; 10]].concat());
+    }
+
+    /// Reads ten bytes from servers that answer so, each with its number in every byte, or 0xff of a copy in doubt; `rounds`
+    /// at most. Returns the first byte, and who was asked and whether for a whole copy.
+    fn read_of(
+        servers: &[Option<ChunkCause>],
+        in_order: bool,
+        rounds: u32,
+    ) -> (Result<u8, ClientError>, Vec<(usize, bool)>) {
+        let source = Source { in_order, ..source(servers.len() as u32) };
+        let mut part = PartRead::new(0, 10, Duration::ZERO, Duration::from_secs(1));
+        part.begin(&source, |place| place as u64);
+        let (mut asked, mut round) = (Vec::new(), 1);
+        loop {
+            match part.next(Duration::ZERO) {
+                Err(error) => return (Err(error), asked),
+                Ok(PartStep::Done(bytes)) => return (Ok(bytes[0]), asked),
+                Ok(PartStep::Again(_)) if round == rounds => return (Err(ClientError::Closed), asked),
+                Ok(PartStep::Again(_)) => {
+                    round += 1;
+                    part.begin(&source, |place| place as u64);
+                }
+                Ok(PartStep::Ask(ask)) => {
+                    asked.push((ask.place, ask.whole));
+                    let bytes = |byte| PartAnswer::Bytes {
+                        offset: 0,
+                        bytes: vec![byte; 10].into(),
+                        damaged: vec![],
+                        copy_length: 10,
+                    };
+                    let answer = match servers[ask.place] {
+                        None => bytes(ask.place as u8),
+                        Some(ChunkCause::InDoubt) if !ask.whole => bytes(0xff),
+                        Some(cause) => PartAnswer::Fault(cause),
+                    };
+                    part.answered(&source, answer);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_in_doubt_is_read_only_where_no_other_can_be() {
+        const DOUBT: Option<ChunkCause> = Some(ChunkCause::InDoubt);
+        let (byte, asked) = read_of(&[DOUBT, None], false, 1);
+        assert_eq!((byte.unwrap(), asked), (1, vec![(0, true), (1, true)]));
+        for other in [ChunkCause::Unreachable, ChunkCause::Silent, ChunkCause::Damaged, ChunkCause::Stale] {
+            let (byte, asked) = read_of(&[DOUBT, Some(other)], false, 1);
+            assert_eq!((byte.unwrap(), asked), (0xff, vec![(0, true), (1, true), (0, false)]), "{other}");
+        }
+        let (_, asked) = read_of(&[DOUBT, DOUBT], true, 1);
+        assert_eq!(asked, [(0, true), (1, true), (0, false)], "in the masters' order");
+    }
+
+    #[test]
+    fn a_server_that_is_only_busy_is_waited_for_before_a_copy_in_doubt_is_read() {
+        let servers = [Some(ChunkCause::InDoubt), Some(ChunkCause::Busy)];
+        let (read, asked) = read_of(&servers, false, ROUNDS_FOR_WHOLE - 1);
+        assert!(read.is_err() && asked.iter().all(|(_, whole)| *whole), "{asked:?}");
+        assert_eq!(read_of(&servers, false, ROUNDS_FOR_WHOLE).0.unwrap(), 0xff);
     }
 }

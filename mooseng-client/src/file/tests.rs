@@ -620,3 +620,30 @@ fn an_append_under_a_lease_that_is_held_goes_to_where_others_have_moved_the_end(
     let append = Append::new(&a, Bytes::from_static(b"record"), TimeNs::from_raw(3), cluster.now);
     assert_eq!(cluster.run(1, &mut a, append).unwrap().offset, CHUNK_SIZE + 10);
 }
+
+#[test]
+fn an_append_waits_for_the_answer_to_a_change_of_ours_before_it_believes_where_the_end_is() {
+    let mut cluster = Cluster::new(2);
+    let (mut a, mut b) = (file(), file());
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(10_000, 1));
+    let mut flush = Flush::new(&a, false, cluster.now);
+    let commit = loop {
+        match flush.next(&mut a, cluster.now) {
+            Step::Do(Action::Commit(job)) => break Action::Commit(job),
+            Step::Do(action) => cluster.step(1, &mut a, action).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    cluster.open(&mut b);
+    cluster.write(&mut b, CHUNK_SIZE, b"far behind");
+    close(&mut cluster, 2, &mut b).unwrap();
+    give_back(&mut cluster, 2, &mut b).unwrap();
+    let mut append = Append::new(&a, Bytes::from_static(b"record"), TimeNs::from_raw(3), cluster.now);
+    let Step::Do(look @ Action::Locate(_)) = append.next(&mut a, cluster.now) else { panic!("no look") };
+    cluster.step(1, &mut a, look).unwrap();
+    let held = append.next(&mut a, cluster.now);
+    assert!(matches!(held, Step::Wait(Some(_))), "{held:?}");
+    cluster.step(1, &mut a, commit).unwrap();
+    assert_eq!(cluster.run(1, &mut a, append).unwrap().offset, CHUNK_SIZE + 10);
+}

@@ -143,6 +143,7 @@ impl Caller {
             length,
             verify: false,
             intact: false,
+            whole: false,
         };
         let piece =
             self.port.ask_server(&server.address, ChunkRequest::new(Request::Read(read)), TIMEOUT).await?;

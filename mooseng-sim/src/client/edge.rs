@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mooseng_chunkserver::Request;
 use mooseng_client::chunk::{Fault, Grant, Granted, Located, Opened};
 use mooseng_client::file::{
-    Action, Event, LocateJob, PartAnswer, PartRead, PartStep, Prepare, Source, Span, Wish,
+    Action, Ask, Event, LocateJob, PartAnswer, PartRead, PartStep, Prepare, Source, Span, Wish,
 };
 use mooseng_client::messages::{self, WriteHow};
 use mooseng_client::session::Kind;
@@ -173,8 +173,8 @@ impl Process {
                     base.extend_from_slice(&bytes);
                     return Ok(());
                 }
-                PartStep::Ask { place, offset, length } => {
-                    let answer = self.read_copy(&source, place, (offset, length)).await;
+                PartStep::Ask(ask) => {
+                    let answer = self.read_copy(&source, ask).await;
                     read.answered(&source, answer);
                 }
                 PartStep::Again(pause) => {
@@ -199,9 +199,12 @@ impl Process {
         }
     }
 
-    async fn read_copy(&self, source: &Source, place: usize, range: (u64, u64)) -> PartAnswer {
-        let Some(placement) = source.servers.get(place) else { return PartAnswer::Fault(ChunkCause::NoCopy) };
-        let mut request = messages::read_chunk(source, range, false);
+    async fn read_copy(&self, source: &Source, ask: Ask) -> PartAnswer {
+        let Some(placement) = source.servers.get(ask.place) else {
+            return PartAnswer::Fault(ChunkCause::NoCopy);
+        };
+        let range = (ask.offset, ask.length);
+        let mut request = messages::read_chunk(source, ask, false);
         request.intact &= self.plant != Some(Plant::CountOnNothing);
         let request = Request::Read(request);
         match self.port.ask_server(&placement.address, ChunkRequest::new(request), READ_TIMEOUT).await {

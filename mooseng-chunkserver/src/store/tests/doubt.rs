@@ -7,7 +7,10 @@ use std::time::Duration;
 use mooseng_env::disk::OpenMode;
 use mooseng_protocol::checksum;
 
-use super::{ROOT, check_whole, get, here, id, memory, open, pattern, put, put_after, token, version};
+use super::{
+    ROOT, ReadRequest, check_whole, get, here, id, memory, open, pattern, put, put_after, token, version,
+};
+use crate::buffer::BufferPool;
 use crate::changes::ToTell;
 use crate::store::{Chunk, Follows, Incoming, StoreError};
 
@@ -100,6 +103,26 @@ fn a_copy_stays_in_doubt_over_leases_and_clean_starts_until_all_of_it_is_written
 }
 
 #[test]
+fn who_wants_a_whole_copy_is_not_given_one_in_doubt() {
+    let (power, disk, store, _) = memory(u64::MAX);
+    let lease = token(id(1), 1, 1, true);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    put(&chunk, &lease, 0, b"not synced").unwrap();
+    let whole = ReadRequest { whole: true, ..super::request(1, 0, 100) };
+    let read = |chunk: &Arc<Chunk>, request| chunk.read(Duration::ZERO, &request, &BufferPool::new(0));
+    assert!(read(&chunk, whole).is_ok());
+    drop((chunk, store));
+    power.power_cut(|| false);
+    let (store, _) = open(&disk, Path::new(ROOT));
+    let chunk = store.find(id(1)).unwrap();
+    let refused = read(&chunk, whole).map(drop);
+    assert!(matches!(refused, Err(StoreError::InDoubt { .. })), "{refused:?}");
+    assert!(read(&chunk, ReadRequest { whole: false, ..whole }).is_ok(), "better than nothing");
+    let refused = read(&chunk, ReadRequest { intact: true, ..whole }).map(drop);
+    assert!(matches!(refused, Err(StoreError::Interrupted { .. })), "its writer is to know: {refused:?}");
+}
+
+#[test]
 fn a_copy_in_doubt_is_replaced_by_a_fetched_one_of_the_same_version_unless_it_was_written_meanwhile() {
     let (power, disk, store, _) = memory(u64::MAX);
     let lease = token(id(1), 1, 1, true);
@@ -153,6 +176,9 @@ fn a_fetched_copy_that_a_crash_kept_from_its_place_gets_it_at_the_next_start() {
             let old = disk.open(Path::new(&data), OpenMode::CreateNew).unwrap();
             old.write_all_at(b"in doubt", 0).unwrap();
         }
+        // The one before it was damaged.
+        let damaged = format!("{ROOT}/damaged/000000000000002a.0.data");
+        disk.open(Path::new(&damaged), OpenMode::CreateNew).unwrap();
         let (store, _) = open(&disk, Path::new(ROOT));
         assert_eq!(store.list().len(), 1, "data in its place: {data_has_its_place}");
         assert_eq!(get(&store.find(id(0x2a)).unwrap(), 0, 100_000).unwrap(), bytes);
@@ -161,5 +187,10 @@ fn a_fetched_copy_that_a_crash_kept_from_its_place_gets_it_at_the_next_start() {
         let (store, _) = open(&disk, Path::new(ROOT));
         assert_eq!(store.list()[0].version, version(3), "for good");
         assert!(disk.list(&Path::new(ROOT).join("incoming")).unwrap().is_empty());
+        let aside = disk.list(&Path::new(ROOT).join("damaged")).unwrap();
+        assert!(
+            aside.len() == 1 && aside != [Path::new(&damaged)],
+            "what was damaged is made good: {aside:?}"
+        );
     }
 }

@@ -11,8 +11,8 @@ use mooseng_types::{
 
 use crate::chunk::{ChunkRef, Fault, Grant, Granted, Located, Opened, Placement};
 use crate::file::{
-    Action, At, Event, File, Operation, PartAnswer, PartRead, PartStep, Prepare, ReadStep, Rules, Source,
-    Span, Step, Wish,
+    Action, Ask, At, Event, File, Operation, PartAnswer, PartRead, PartStep, Prepare, ReadStep, Rules,
+    Source, Span, Step, Wish,
 };
 use crate::{ClientError, Result};
 
@@ -150,7 +150,7 @@ impl Cluster {
         }
     }
 
-    fn step(&mut self, client: u32, file: &mut File, action: Action) -> Result<()> {
+    pub(super) fn step(&mut self, client: u32, file: &mut File, action: Action) -> Result<()> {
         let asked = self.stamp();
         let event = self.carry_out(client, action);
         let at = At { now: self.now, asked, told: self.stamp() };
@@ -187,7 +187,7 @@ impl Cluster {
             match read.next(self.now)? {
                 PartStep::Done(bytes) => return Ok(bytes.to_vec()),
                 PartStep::Again(_) => return Err(ClientError::Closed),
-                PartStep::Ask { place, offset, length } => {
+                PartStep::Ask(Ask { place, offset, length, .. }) => {
                     let server = &self.servers[&source.servers[place].server.raw()];
                     let copy = server.copies.get(&source.chunk.chunk.raw()).filter(|_| !server.down);
                     let answer = match copy {
