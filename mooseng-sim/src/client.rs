@@ -72,7 +72,7 @@ pub(crate) async fn run(
         }
         life
     };
-    let process = Process::new(port, masters, plant);
+    let process = Process::new(port, Rc::clone(&oracle), masters, plant);
     let mut client = Client {
         call: Caller::new(process.clone()),
         oracle,
@@ -98,6 +98,7 @@ impl Drop for Client {
     fn drop(&mut self) {
         if let Ok(mut oracle) = self.oracle.try_borrow_mut() {
             oracle.life_ended(self.life, self.call.port.now());
+            oracle.idlers.remove(&self.number);
         }
     }
 }
@@ -127,8 +128,14 @@ impl Client {
         }
         // Some only look: they stay with a master as long as it answers.
         let looks = self.call.port.rng(|rng| rng.chance(350));
+        // Some make files all the time that are gone when they are closed.
+        let opens = self.call.port.rng(|rng| rng.chance(150));
         loop {
-            let draw = self.call.port.rng(|rng| rng.below(if looks { 140 } else { 38 }));
+            let draw = self.call.port.rng(|rng| match (opens && rng.chance(800), looks) {
+                (true, _) => 28,
+                (_, true) => rng.below(140),
+                (_, false) => rng.below(38),
+            });
             match draw {
                 80.. => self.shared_name(NameOp::Lookup).await?,
                 65..=79 => self.shared_file(true).await?,

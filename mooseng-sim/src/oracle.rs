@@ -8,13 +8,14 @@ mod model;
 mod shared;
 mod slates;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub(crate) use history::History;
 pub(crate) use journal::{Journal, RECORD};
 pub(crate) use model::{Model, NodeId, Op};
 pub(crate) use shared::{Attributes, DirAnswer, DirOp, Directory, FILE_MODE, File, FileOp, Name, NameOp};
-pub(crate) use slates::{CELL, CELLS, Made, SLATES, Slates};
+pub(crate) use slates::{CELL, CELLS, Look, Made, SLATES, Slates};
 
 /// What a client has done in its own directory.
 #[derive(Clone, Debug)]
@@ -45,6 +46,10 @@ pub struct Oracle {
     pub(crate) journal: Journal,
     /// The address of a server on whose disk bits have rotted: copies there may be damaged, and say so.
     pub(crate) damaged: Option<String>,
+    /// Addresses of servers that some fault has touched: a client may want to do without them. The others it must not blame.
+    pub(crate) touched: BTreeSet<String>,
+    /// Clients that do nothing for a while, with bytes that they have not sent.
+    pub(crate) idlers: BTreeSet<usize>,
     /// Operations answered, in all.
     pub(crate) answered: u64,
     /// By client: operations answered.
@@ -70,7 +75,6 @@ impl Oracle {
 
     /// A server has lost power.
     pub(crate) fn power_was_lost(&mut self, now: Duration) {
-        self.slates.power_was_lost(now);
         self.journal.power_was_lost(now);
     }
 

@@ -61,11 +61,19 @@ pub enum Plant {
     TrustDamage,
     /// A client appends where it takes the end of the file to be.
     AppendWhereItSeems,
+    /// A client reads a copy in doubt as any other.
+    ReadInDoubt,
+    /// A client reads what lies in a copy behind what was committed.
+    ReadBehindTheEnd,
+    /// A client that tells what it has open claims to know of opens that are under way.
+    ListTooMuch,
+    /// A client waits for a chain less long than its servers wait for each other, and blames the first of them.
+    BlameTheFirst,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
@@ -91,6 +99,10 @@ impl Plant {
         Self::OutliveSession,
         Self::TrustDamage,
         Self::AppendWhereItSeems,
+        Self::ReadInDoubt,
+        Self::ReadBehindTheEnd,
+        Self::ListTooMuch,
+        Self::BlameTheFirst,
     ];
 
     /// Its name on the command line.
@@ -122,6 +134,10 @@ impl Plant {
             Self::OutliveSession => "outlive-session",
             Self::TrustDamage => "trust-damage",
             Self::AppendWhereItSeems => "append-where-it-seems",
+            Self::ReadInDoubt => "read-in-doubt",
+            Self::ReadBehindTheEnd => "read-behind-the-end",
+            Self::ListTooMuch => "list-too-much",
+            Self::BlameTheFirst => "blame-the-first",
         }
     }
 }

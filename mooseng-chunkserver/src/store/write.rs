@@ -91,15 +91,11 @@ impl Chunk {
             self.undo_partial_write(copy, payload, &table)?;
             return Err(self.disk.trouble(self.id(), error));
         }
-        let whole = offset == 0 && end >= copy.length && !bytes.is_empty();
         copy.table = table;
         copy.length = copy.length.max(end);
         self.changed(copy, now, growth);
         begin_writeback(copy, offset, end);
         state.changes += 1;
-        if whole {
-            self.settle_doubt(state);
-        }
         Ok(())
     }
 

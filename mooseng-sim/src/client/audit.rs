@@ -22,7 +22,7 @@ type Tree = BTreeMap<String, Option<Content>>;
 
 /// Compares everything that is there with everything that was answered.
 pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64) {
-    let process = Process::new(port, masters, None);
+    let process = Process::new(port, Rc::clone(&oracle), masters, None);
     let mut call = Caller::new(process.clone());
     if call.open_session().await.is_err() {
         oracle.borrow_mut().accuse("heals: no session could be opened".into());
@@ -79,17 +79,16 @@ async fn audit_slate(process: &Process, oracle: &RefCell<Oracle>, which: usize, 
     if let Err(error) = process.open(inode).await {
         return accuse(format!("it cannot be opened: {error}"));
     }
-    let Some(seen) = cells_of(process, inode).await else {
+    let Some((seen, look)) = cells_of(process, inode, from).await else {
         // The only copy of a chunk may have rotted.
         if oracle.borrow().damaged.is_none() {
             accuse("it cannot be read".into());
         }
         return;
     };
-    let span = (from, process.port.now());
     for (cell, number) in seen.iter().enumerate().flat_map(|(cell, all)| all.iter().map(move |n| (cell, *n)))
     {
-        let problem = oracle.borrow().slates.check(which, cell, number, None, span);
+        let problem = oracle.borrow().slates.check(which, cell, number, None, look);
         problem.into_iter().for_each(&accuse);
     }
 }

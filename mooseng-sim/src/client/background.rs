@@ -14,6 +14,7 @@ use mooseng_types::{ChunkIndex, FsError, InodeId};
 use prost::Message as _;
 
 use super::process::Process;
+use crate::plant::Plant;
 
 const KEEP: Duration = Duration::from_millis(60);
 const LOOK: Duration = Duration::from_millis(30);
@@ -63,7 +64,10 @@ impl Process {
                     .flat_map(|list| list.inodes.iter().map(|inode| inode.raw()))
                     .collect(),
                 list_follows: list.is_some(),
-                as_of: list.as_ref().map_or(0, |list| list.as_of),
+                as_of: list.as_ref().map_or(0, |list| match self.plant {
+                    Some(Plant::ListTooMuch) => u64::MAX,
+                    _ => list.as_of,
+                }),
             };
             let master =
                 believed.leader.strip_prefix('m').and_then(|digits| digits.parse().ok()).unwrap_or(1);

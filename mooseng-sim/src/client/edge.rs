@@ -10,8 +10,9 @@ use mooseng_client::file::{
 };
 use mooseng_client::messages::{self, WriteHow};
 use mooseng_client::session::Kind;
+use mooseng_client::{ClientError, Loss};
 use mooseng_protocol::{convert, pb};
-use mooseng_types::{Attr, ChunkCause, ChunkIndex, InodeId};
+use mooseng_types::{Attr, CHUNK_SIZE, ChunkCause, ChunkIndex, InodeId, ServerId};
 
 use super::process::{Process, Result};
 use crate::plant::Plant;
@@ -101,7 +102,27 @@ impl Process {
 
     async fn grant(&self, inode: InodeId, index: ChunkIndex, wish: &Wish) -> Result<Granted> {
         let request = |meta| messages::grant(meta, inode, index, wish);
-        Ok(messages::granted(self.change(Kind::Bound, "grant a write lease", request).await?)?)
+        self.check_blame(&wish.failed);
+        let mut reply = self.change(Kind::Bound, "grant a write lease", request).await;
+        if self.plant == Some(Plant::OutliveSession)
+            && matches!(reply, Err(ClientError::Lost(Loss::SessionExpired)))
+        {
+            reply = self.change(Kind::Bound, "grant a write lease", request).await;
+        }
+        let granted = messages::granted(reply?)?;
+        let servers = granted.grant.servers.iter().map(|at| (at.server, at.address.clone()));
+        self.memory().addresses.extend(servers);
+        Ok(granted)
+    }
+
+    /// Nothing is wrong with a server that no fault has touched.
+    fn check_blame(&self, failed: &[ServerId]) {
+        let mut oracle = self.oracle.borrow_mut();
+        for address in failed.iter().filter_map(|server| self.memory().addresses.get(server).cloned()) {
+            if !oracle.touched.contains(&address) {
+                oracle.accuse(format!("none_is_blamed_falsely: {address} is to be left out, which is well"));
+            }
+        }
     }
 
     pub(super) async fn release_leases(&self, inode: InodeId, indexes: &[ChunkIndex]) -> Result<()> {
@@ -113,6 +134,9 @@ impl Process {
         let reply = self.query("locate", |session| messages::locate(session, inode, job)).await?;
         let (opened, mut chunks) = messages::located(reply)?;
         match self.plant {
+            Some(Plant::ReadBehindTheEnd) => {
+                chunks.iter_mut().for_each(|chunk| chunk.valid_length = CHUNK_SIZE);
+            }
             Some(Plant::InlineHidesChunks) if opened.inline.is_some() => chunks.clear(),
             Some(Plant::OldPlaces) => {
                 chunks = self.memory().places.entry((inode, job.first)).or_insert(chunks).clone();
@@ -141,7 +165,11 @@ impl Process {
         self.dawdle().await;
         let request = ChunkRequest { what, payload: Bytes::copy_from_slice(data) };
         let done = self.port.ask_server(&first.address, request, TIMEOUT).await;
-        done.map(drop).map_err(|error| Fault::of(&error))
+        let fault = done.map(drop).map_err(|error| Fault::of(&error));
+        fault.map_err(|fault| match self.plant {
+            Some(Plant::BlameTheFirst) => Fault { server: fault.server.or(Some(first.server)), ..fault },
+            _ => fault,
+        })
     }
 
     /// Lets time pass before a request now and then: time for a server to be gone and back.
@@ -175,6 +203,7 @@ impl Process {
                 }
                 PartStep::Ask(ask) => {
                     let answer = self.read_copy(&source, ask).await;
+                    self.memory().doubtful_reads += u64::from(!ask.whole);
                     read.answered(&source, answer);
                 }
                 PartStep::Again(pause) => {
@@ -206,6 +235,7 @@ impl Process {
         let range = (ask.offset, ask.length);
         let mut request = messages::read_chunk(source, ask, false);
         request.intact &= self.plant != Some(Plant::CountOnNothing);
+        request.whole &= self.plant != Some(Plant::ReadInDoubt);
         let request = Request::Read(request);
         match self.port.ask_server(&placement.address, ChunkRequest::new(request), READ_TIMEOUT).await {
             Ok(Some(piece)) => PartAnswer::verified(

@@ -13,8 +13,9 @@ use mooseng_client::session::{Belief, Kind, Next, OpenFiles, RequestIds, Retry};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkIndex, FsError, InodeId};
+use mooseng_types::{ChunkIndex, FsError, InodeId, ServerId};
 
+use crate::oracle::Oracle;
 use crate::plant::Plant;
 use crate::task::Port;
 
@@ -45,6 +46,10 @@ pub(super) struct Memory {
     pub(super) told: Option<(u64, u64)>,
     /// Of a planted bug: what it was told first of a file's chunks.
     pub(super) places: BTreeMap<(InodeId, ChunkIndex), Vec<Located>>,
+    /// Addresses of the servers of its leases.
+    pub(super) addresses: BTreeMap<ServerId, String>,
+    /// Reads of copies in doubt, as no other was left.
+    pub(super) doubtful_reads: u64,
 }
 
 /// The process. Clones are the same.
@@ -52,6 +57,7 @@ pub(super) struct Memory {
 pub(crate) struct Process {
     pub(crate) port: Port,
     memory: Rc<RefCell<Memory>>,
+    pub(super) oracle: Rc<RefCell<Oracle>>,
     pub(super) plant: Option<Plant>,
 }
 
@@ -61,7 +67,7 @@ fn number_of(address: &str) -> u64 {
 }
 
 impl Process {
-    pub(crate) fn new(port: Port, masters: u64, plant: Option<Plant>) -> Self {
+    pub(crate) fn new(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64, plant: Option<Plant>) -> Self {
         let first = port.rng(|rng| rng.below(masters));
         let addresses: Vec<String> =
             (0..masters).map(|n| format!("m{}", (first + n) % masters + 1)).collect();
@@ -79,8 +85,10 @@ impl Process {
             stamp: 0,
             told: None,
             places: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            doubtful_reads: 0,
         };
-        Self { port, memory: Rc::new(RefCell::new(memory)), plant }
+        Self { port, memory: Rc::new(RefCell::new(memory)), oracle, plant }
     }
 
     pub(super) fn memory(&self) -> RefMut<'_, Memory> {

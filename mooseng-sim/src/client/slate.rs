@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use mooseng_client::ClientError;
-use mooseng_client::file::{Flush, Occasion, Told};
-use mooseng_types::{CHUNK_SIZE, FsError, InodeId, TimeNs};
+use mooseng_client::file::{Flush, Occasion, Told, Truncate};
+use mooseng_types::{CHUNK_SIZE, FsError, InodeId, SetAttr, TimeNs};
 
 use super::process::Process;
 use super::{Client, Expired};
-use crate::oracle::{CELL, CELLS, Made, SLATES};
+use crate::oracle::{CELL, CELLS, Look, Made, SLATES};
 use crate::plant::Plant;
 
 /// Cells of which a third is at the beginning of the file, the rest around the border of its first two chunks.
@@ -42,13 +42,9 @@ impl Client {
         let Some(mut slate) = self.open_slate(which).await? else { return Ok(()) };
         let steps = 1 + self.call.port.rng(|rng| rng.below(3));
         for _ in 0..steps {
-            // Some programs keep what they have written for a while.
-            if self.call.port.rng(|rng| rng.chance(250)) {
-                let pause = self.call.port.rng(|rng| rng.ms(100, 2500));
-                self.call.port.sleep(pause).await;
-            }
             match self.call.port.rng(|rng| rng.below(10)) {
-                0..=4 => self.write_slate(which, &mut slate).await?,
+                0 => self.truncate_slate(which, &mut slate).await?,
+                1..=4 => self.write_slate(which, &mut slate).await?,
                 5..=6 => self.read_slate(which, &mut slate).await?,
                 7 => drop(self.make_last(which, &mut slate, Made::Closed).await?),
                 _ => drop(self.make_last(which, &mut slate, Made::Synced).await?),
@@ -110,6 +106,33 @@ impl Client {
             if self.call.process.plant == Some(Plant::SwallowErrors) {
                 drop(self.call.process.with(slate.inode, |file| file.tell(&mut slate.told, Occasion::Sync)));
             }
+        } else if slate.written.len() == 1 && self.call.port.rng(|rng| rng.chance(500)) {
+            // Some programs keep for a while what they wrote first.
+            let longest = if self.call.port.rng(|rng| rng.chance(300)) { 8000 } else { 1500 };
+            let pause = self.call.port.rng(|rng| rng.ms(100, longest));
+            self.oracle.borrow_mut().idlers.insert(self.number);
+            self.call.port.sleep(pause).await;
+            self.oracle.borrow_mut().idlers.remove(&self.number);
+        }
+        Ok(())
+    }
+
+    /// Cuts the file off where a cell begins, or makes it longer.
+    async fn truncate_slate(&mut self, which: usize, slate: &mut OpenSlate) -> Result<(), Expired> {
+        self.look_at_session(which, slate);
+        let cell = self.call.port.rng(|rng| usize::try_from(rng.below(CELLS as u64 + 1)).unwrap_or(0));
+        let (life, now) = (self.life, self.call.port.now());
+        let number = self.oracle.borrow_mut().slates.begin_cut(which, life, cell, now);
+        let change = SetAttr { size: Some(offset_of(cell)), ..SetAttr::default() };
+        let truncate = self.call.process.with(slate.inode, |file| Truncate::new(file, change, now));
+        let outcome = self.call.process.run(slate.inode, truncate).await;
+        self.look_at_session(which, slate);
+        let done = self.call.port.now();
+        let slates = &mut self.oracle.borrow_mut().slates;
+        match outcome {
+            Ok(()) => slates.cut(which, number, done),
+            // What it was to cut off was not sent.
+            Err(_) => slates.made(which, life, now, done, Made::Lost),
         }
         Ok(())
     }
@@ -121,7 +144,7 @@ impl Client {
             let renewed = self.call.process.renewed();
             let sent = self.call.process.sent_before_renewal(slate.inode);
             let mut oracle = self.oracle.borrow_mut();
-            oracle.slates.made(which, self.life, renewed, renewed, Made::Lost);
+            oracle.slates.made(which, self.life, renewed, renewed, Made::Dead);
             let unsent = slate.written.drain(..).filter(|(_, before)| *before == sent);
             unsent.for_each(|(number, _)| oracle.slates.void(which, number));
         }
@@ -148,18 +171,17 @@ impl Client {
         let Some(again) = self.open_slate(which).await? else { return Ok(()) };
         // What was told to nobody so far is told to whoever opens the file next.
         (slate.inode, slate.told) = (again.inode, again.told);
-        let Some(seen) = cells_of(&self.call.process, slate.inode).await else { return Ok(()) };
-        let to = self.call.port.now();
-        let problem = self.problem(which, &seen, (from, to));
+        let Some((seen, look)) = cells_of(&self.call.process, slate.inode, from).await else { return Ok(()) };
+        let problem = self.problem(which, &seen, look);
         if problem.is_none() {
-            self.remember(which, &seen, (from, to));
+            self.remember(which, &seen, look);
             return Ok(());
         }
         // It may be that a loss has yet to be told.
         if !self.make_last(which, slate, Made::Synced).await? {
             return Ok(());
         }
-        let problem = self.problem(which, &seen, (from, to));
+        let problem = self.problem(which, &seen, look);
         problem
             .into_iter()
             .for_each(|problem| self.accuse(format!("content_is_current: slate {which}: {problem}")));
@@ -167,31 +189,36 @@ impl Client {
     }
 
     /// What one reader has seen no later reader may miss.
-    fn remember(&self, which: usize, seen: &[Vec<u64>], span: (Duration, Duration)) {
+    fn remember(&self, which: usize, seen: &[Vec<u64>], look: Look) {
         for (cell, number) in seen.iter().enumerate().filter_map(|(cell, all)| match all.as_slice() {
             [number] => Some((cell, *number)),
             _ => None,
         }) {
-            let problem = self.oracle.borrow_mut().slates.saw(which, cell, number, span);
+            let problem = self.oracle.borrow_mut().slates.saw(which, cell, number, look);
             problem
                 .into_iter()
                 .for_each(|problem| self.accuse(format!("content_is_current: slate {which}: {problem}")));
         }
     }
 
-    fn problem(&self, which: usize, seen: &[Vec<u64>], span: (Duration, Duration)) -> Option<String> {
+    fn problem(&self, which: usize, seen: &[Vec<u64>], look: Look) -> Option<String> {
         let oracle = self.oracle.borrow();
-        let check = |cell, number| oracle.slates.check(which, cell, number, Some(self.life), span);
+        let check = |cell, number| oracle.slates.check(which, cell, number, Some(self.life), look);
         seen.iter()
             .enumerate()
             .find_map(|(cell, numbers)| numbers.iter().find_map(|number| check(cell, *number)))
     }
 }
 
-/// What each cell shows: one number, or several where a power cut has torn a write that was not synced. `None` if the file
-/// could not be read now.
-pub(super) async fn cells_of(process: &Process, inode: InodeId) -> Option<Vec<Vec<u64>>> {
+/// What each cell shows (one number, or several where a power cut has torn a write that was not synced), and how that was
+/// read: the file was opened at `from` or later. `None` if the file could not be read now.
+pub(super) async fn cells_of(
+    process: &Process,
+    inode: InodeId,
+    from: Duration,
+) -> Option<(Vec<Vec<u64>>, Look)> {
     let mut cells = Vec::new();
+    let doubtful_reads = process.memory().doubtful_reads;
     for (first, count) in [(0, AT_START), (AT_START, CELLS - AT_START)] {
         let length = (count * CELL) as u64;
         let mut bytes = process.read(inode, offset_of(first), length).await.ok()?;
@@ -204,5 +231,6 @@ pub(super) async fn cells_of(process: &Process, inode: InodeId) -> Option<Vec<Ve
             cells.push(numbers);
         }
     }
-    Some(cells)
+    let in_doubt = process.memory().doubtful_reads != doubtful_reads;
+    Some((cells, Look { from, to: process.port.now(), in_doubt }))
 }

@@ -29,15 +29,20 @@ impl Client {
             }
         };
         let data = self.call.port.rng(|rng| {
-            let length = if rng.chance(500) { 1000 } else { 9000 };
+            let lengths = [0, 0, 1000, 9000];
+            let length = lengths[usize::try_from(rng.below(4)).unwrap_or(0)];
             rng.bytes(length)
         });
-        let written = self.call.write_synced(attr.inode, 0, &data).await?;
+        let written = match data.as_slice() {
+            [] => Written::Yes(attr),
+            data => self.call.write_synced(attr.inode, 0, data).await?,
+        };
         let inode = InodeId::from_raw(attr.inode);
         // A lost session closes what was open; a request of it may still remove the name.
         let refused = self.call.unlink(root, &name).await?.is_err();
-        for _ in 0..3 {
-            let pause = self.call.port.rng(|rng| rng.ms(0, 800));
+        let looks = if data.is_empty() { 1 } else { 3 };
+        for _ in 0..looks {
+            let pause = self.call.port.rng(|rng| rng.ms(0, if looks == 1 { 20 } else { 800 }));
             self.call.port.sleep(pause).await;
             if refused || matches!(written, Written::Lost) {
                 break;

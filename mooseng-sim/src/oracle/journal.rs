@@ -42,7 +42,7 @@ impl Journal {
                 continue;
             }
             match what {
-                Made::Lost => record.ended = true,
+                Made::Lost | Made::Dead => record.ended = true,
                 Made::Closed | Made::Synced => {
                     record.done.get_or_insert(now);
                     record.synced = what == Made::Synced;

@@ -2,9 +2,10 @@
 //!
 //! Every write fills some cells of a file with its own number. A cell that is read shows the number of a write, or none.
 //! A write *must be seen* by whoever begins to read after a close or a sync that covers it has returned (and, if it was
-//! only closed, as long as no server has lost power since: what no sync covers may be lost then). It is *over* when that
-//! happened, or when its client was told of a loss, lost its session or died. A read may show a write only if no write that
-//! must be seen began after that one was over.
+//! only closed, reads no copy in doubt: what no sync covers may be lost there). It is *over* when that happened, or when its
+//! client was told of a loss, lost its session or died. A read may show a write only if no write that must be seen began
+//! after that one was over. A truncation is a write of nothing to all cells behind the new end, which lasts from when it has
+//! returned; one that failed may be done at any time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,24 +31,35 @@ pub(crate) struct Write {
     ended: Option<Duration>,
     /// Its session ended before any of it was sent: nobody may ever see it.
     void: bool,
+    /// Since when its session is known to be over. Whoever has not seen it by then never will.
+    dead: Option<Duration>,
+    /// It is a truncation.
+    cut: bool,
 }
 
 /// One slate: its writes, whose numbers are their places plus 1.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slate {
     writes: Vec<Write>,
-    /// By cell: what was read there last, and when the read began and ended.
-    last: BTreeMap<usize, (u64, Duration, Duration)>,
+    /// By cell: what was read there last, and how.
+    last: BTreeMap<usize, (u64, Look)>,
 }
 
 /// All of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slates {
     slates: [Slate; SLATES],
-    /// When a server last lost power.
-    power_lost: Option<Duration>,
-    /// When a server last stopped, for whatever reason.
-    stopped: Option<Duration>,
+}
+
+/// A read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// When it began.
+    pub(crate) from: Duration,
+    /// When it ended.
+    pub(crate) to: Duration,
+    /// No copy was reached of something but one in doubt.
+    pub(crate) in_doubt: bool,
 }
 
 /// What a client has done to make its writes last.
@@ -57,8 +69,10 @@ pub(crate) enum Made {
     Closed,
     /// A sync returned.
     Synced,
-    /// An error was told, or the session ended.
+    /// An error was told, or the client died.
     Lost,
+    /// The session ended.
+    Dead,
 }
 
 impl Slates {
@@ -79,29 +93,47 @@ impl Slates {
             synced: None,
             ended: None,
             void: false,
+            dead: None,
+            cut: false,
         });
         writes.len() as u64
+    }
+
+    /// A truncation to where `cell` begins has begun; its number.
+    pub(crate) fn begin_cut(&mut self, slate: usize, life: usize, cell: usize, now: Duration) -> u64 {
+        let number = self.begin(slate, life, cell..CELLS, now);
+        if let Some(write) = self.slates[slate].writes.last_mut() {
+            write.cut = true;
+        }
+        number
+    }
+
+    /// A truncation is done.
+    pub(crate) fn cut(&mut self, slate: usize, number: u64, now: Duration) {
+        if let Some(write) = self.slates[slate].write_mut(number) {
+            (write.closed, write.synced) = (Some(now), Some(now));
+        }
     }
 
     /// Something has become of all that a client wrote to a slate before `begun`.
     pub(crate) fn made(&mut self, slate: usize, life: usize, begun: Duration, now: Duration, what: Made) {
         for write in &mut self.slates[slate].writes {
             let mine = write.life == life && write.invoked <= begun && write.ended.is_none();
-            if !mine || write.synced.is_some() {
+            if !mine || write.synced.is_some() || write.cut {
                 continue;
             }
             match what {
                 Made::Closed => drop(write.closed.get_or_insert(now)),
                 Made::Synced => (write.closed, write.synced) = (write.closed.or(Some(now)), Some(now)),
                 Made::Lost => write.ended = Some(now),
+                Made::Dead => (write.ended, write.dead) = (Some(now), Some(now)),
             }
         }
     }
 
     /// The session of a write has ended before any of it was sent.
     pub(crate) fn void(&mut self, slate: usize, number: u64) {
-        let at = usize::try_from(number).unwrap_or(0).wrapping_sub(1);
-        if let Some(write) = self.slates[slate].writes.get_mut(at) {
+        if let Some(write) = self.slates[slate].write_mut(number) {
             write.void = true;
         }
     }
@@ -113,94 +145,102 @@ impl Slates {
         }
     }
 
-    /// A server has stopped.
-    pub(crate) fn server_stopped(&mut self, now: Duration) {
-        self.stopped = Some(now);
-    }
-
-    /// A server has lost power.
-    pub(crate) fn power_was_lost(&mut self, now: Duration) {
-        self.power_lost = Some(now);
-    }
-
-    /// What is wrong with what `reader` has read of a cell between two times; 0 for nothing written there. With `mine`,
-    /// what it was told itself counts too: its own writes must be seen as soon as they have returned.
+    /// What is wrong with what `reader` has read of a cell; 0 for nothing written there. What it was told itself counts too:
+    /// its own writes must be seen as soon as they have returned.
     pub(crate) fn check(
         &self,
         slate: usize,
         cell: usize,
         seen: u64,
         reader: Option<usize>,
-        (from, to): (Duration, Duration),
+        look: Look,
     ) -> Option<String> {
         let slate = self.slates.get(slate)?;
-        let shown = match seen {
-            0 => None,
-            number => {
-                let at = usize::try_from(number).ok()? - 1;
-                match slate.writes.get(at).filter(|write| write.cells.contains(&cell) && write.invoked <= to)
-                {
-                    Some(write) if write.void => {
-                        return Some(format!("cell {cell} shows {number}, which ended unsent: {write:?}"));
-                    }
-                    Some(write) => Some((at, write)),
-                    None => return Some(format!("cell {cell} shows {number}, which nobody wrote there")),
+        let began = |write: &Write| write.cells.contains(&cell) && write.invoked <= look.to;
+        let mut candidates = Vec::new();
+        if seen == 0 {
+            let cuts = slate.writes.iter().enumerate().filter(|(_, write)| write.cut && began(write));
+            candidates.push(None);
+            candidates.extend(cuts.map(Some));
+        } else {
+            let at = usize::try_from(seen).ok()? - 1;
+            match slate.writes.get(at).filter(|write| !write.cut && began(write)) {
+                Some(write) if write.void => {
+                    return Some(format!("cell {cell} shows {seen}, which ended unsent: {write:?}"));
                 }
+                Some(write) => candidates.push(Some((at, write))),
+                None => return Some(format!("cell {cell} shows {seen}, which nobody wrote there")),
             }
+        }
+        let newer_than = |shown: Option<(usize, &Write)>| {
+            slate.writes.iter().enumerate().find(|(at, write)| {
+                let follows = match shown {
+                    None => true,
+                    Some((shown_at, shown)) => {
+                        let over = [shown.closed, shown.synced, shown.ended].into_iter().flatten().min();
+                        let mine = write.life == shown.life && *at > shown_at;
+                        mine || over.is_some_and(|over| over < write.invoked)
+                    }
+                };
+                write.cells.contains(&cell) && follows && must_be_seen(write, reader, look)
+            })
         };
-        let newer = slate.writes.iter().enumerate().find(|(at, write)| {
-            let follows = match shown {
-                None => true,
-                Some((shown_at, shown)) => {
-                    let over = [shown.closed, shown.synced, shown.ended].into_iter().flatten().min();
-                    let mine = write.life == shown.life && *at > shown_at;
-                    mine || over.is_some_and(|over| over < write.invoked)
-                }
-            };
-            write.cells.contains(&cell) && follows && self.must_be_seen(write, reader, from)
-        })?;
-        let number = newer.0 + 1;
-        Some(format!("cell {cell} shows {seen}, though {number} must be seen: {:?}", newer.1))
+        let mut newer = None;
+        for shown in candidates {
+            newer = Some(newer_than(shown)?);
+        }
+        let (at, write) = newer?;
+        Some(format!("cell {cell} shows {seen}, though {} must be seen: {write:?}", at + 1))
     }
 
-    /// Notes what a cell showed, and tells if a write is back in the place of a closed one that was seen before. What no sync
-    /// covers may go with a server that stops, as its copy may have been the only one that has it, and come and go where one
-    /// has lost power: whoever knows already where the copies are may read one in doubt.
-    pub(crate) fn saw(
-        &mut self,
-        slate: usize,
-        cell: usize,
-        seen: u64,
-        (from, to): (Duration, Duration),
-    ) -> Option<String> {
-        let (stopped, power_lost) = (self.stopped, self.power_lost);
+    /// Notes what a cell showed, and tells if a write is back in the place of a closed one that was seen before, or is there
+    /// that was not when its session was over.
+    pub(crate) fn saw(&mut self, slate: usize, cell: usize, seen: u64, look: Look) -> Option<String> {
         let slate = self.slates.get_mut(slate)?;
-        let before = slate.last.get(&cell).copied().filter(|(.., ended)| *ended < from);
-        if slate.last.get(&cell).is_none_or(|(.., ended)| *ended < to) {
-            slate.last.insert(cell, (seen, from, to));
+        if look.in_doubt {
+            return None;
         }
-        let (before, began, _) = before.filter(|(number, ..)| *number != 0 && *number != seen)?;
-        let write = |number: u64| slate.writes.get(usize::try_from(number).ok()?.checked_sub(1)?);
-        let earlier = write(before)?;
-        let closed = earlier.closed.is_some_and(|closed| closed < from);
-        // Where power was lost, copies may differ until a sync or a loss is told.
-        let unsure =
-            |write: &Write| write.synced.is_none() && power_lost.is_some_and(|lost| lost >= write.invoked);
-        let over = |back: &Write| back.closed.is_some_and(|closed| closed < began) && !unsure(back);
-        let was_over = write(seen).is_none_or(over);
-        let lasts = earlier.synced.is_some_and(|synced| synced < from)
-            || (earlier.ended.is_none() && stopped.is_none_or(|stopped| stopped < began) && !unsure(earlier));
+        let before = slate.last.get(&cell).copied().filter(|(_, before)| before.to < look.from);
+        if slate.last.get(&cell).is_none_or(|(_, before)| before.to < look.to) {
+            slate.last.insert(cell, (seen, look));
+        }
+        let (before, then) = before.filter(|(number, _)| *number != seen)?;
+        let back = slate.write(seen);
+        if before == 0 {
+            let back = back.filter(|back| back.dead.is_some_and(|dead| dead < then.from))?;
+            return Some(format!(
+                "cell {cell} shows {seen}, whose session was over when it was not there: {back:?}"
+            ));
+        }
+        let earlier = slate.write(before)?;
+        let closed = earlier.closed.is_some_and(|closed| closed < look.from);
+        let over = |back: &Write| back.closed.is_some_and(|closed| closed < then.from);
+        let mut cuts = slate.writes.iter().filter(|write| {
+            write.cut && write.cells.contains(&cell) && write.invoked <= look.to && !over(write)
+        });
+        let was_over = back.map_or_else(|| cuts.next().is_none(), over);
+        let lasts = earlier.synced.is_some_and(|synced| synced < look.from) || earlier.ended.is_none();
         (closed && was_over && lasts)
             .then(|| format!("cell {cell} shows {seen} again, though {before} was seen before: {earlier:?}"))
     }
+}
 
-    fn must_be_seen(&self, write: &Write, reader: Option<usize>, from: Duration) -> bool {
-        let safe = self.power_lost.is_none_or(|lost| lost < write.invoked);
-        let mine = reader == Some(write.life) && write.invoked < from && write.ended.is_none();
-        write.synced.is_some_and(|synced| synced < from)
-            || (write.ended.is_none() && safe && write.closed.is_some_and(|closed| closed < from))
-            || mine
+impl Slate {
+    fn write(&self, number: u64) -> Option<&Write> {
+        self.writes.get(usize::try_from(number).ok()?.checked_sub(1)?)
     }
+
+    fn write_mut(&mut self, number: u64) -> Option<&mut Write> {
+        self.writes.get_mut(usize::try_from(number).ok()?.checked_sub(1)?)
+    }
+}
+
+fn must_be_seen(write: &Write, reader: Option<usize>, look: Look) -> bool {
+    let done = !write.cut || write.closed.is_some();
+    let mine = reader == Some(write.life) && write.invoked < look.from && write.ended.is_none() && done;
+    write.synced.is_some_and(|synced| synced < look.from)
+        || (write.ended.is_none() && !look.in_doubt && write.closed.is_some_and(|closed| closed < look.from))
+        || mine
 }
 
 #[cfg(test)]
@@ -211,20 +251,28 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    fn look(from: u64) -> Look {
+        Look { from: ms(from), to: ms(from + 1), in_doubt: false }
+    }
+
+    fn in_doubt(from: u64) -> Look {
+        Look { in_doubt: true, ..look(from) }
+    }
+
     #[test]
     fn a_synced_write_must_be_seen_and_what_it_replaced_must_not() {
         let mut slates = Slates::default();
         assert_eq!(slates.begin(0, 1, 0..2, ms(1)), 1);
         slates.made(0, 1, ms(1), ms(2), Made::Synced);
         assert_eq!(slates.begin(0, 2, 1..3, ms(3)), 2);
-        let check =
-            |slates: &Slates, cell, seen, from| slates.check(0, cell, seen, None, (ms(from), ms(from + 1)));
+        let check = |slates: &Slates, cell, seen, from| slates.check(0, cell, seen, None, look(from));
         assert!(check(&slates, 0, 1, 5).is_none());
         assert!(check(&slates, 0, 0, 5).is_some(), "it is missing");
         assert!(check(&slates, 0, 0, 1).is_none(), "the read began before");
         assert!(check(&slates, 1, 1, 5).is_none() && check(&slates, 1, 2, 5).is_none(), "both may be there");
         slates.made(0, 2, ms(3), ms(6), Made::Synced);
         assert!(check(&slates, 1, 1, 7).is_some(), "replaced");
+        assert!(slates.check(0, 1, 1, None, in_doubt(7)).is_some(), "a copy in doubt has what was synced");
         assert!(check(&slates, 0, 2, 7).is_some(), "never written there");
     }
 
@@ -235,26 +283,52 @@ mod tests {
             slates.begin(0, 1, 0..1, ms(at));
             slates.made(0, 1, ms(at), ms(at + 1), Made::Closed);
         }
-        assert!(slates.saw(0, 0, 1, (ms(2), ms(3))).is_none());
-        assert!(slates.saw(0, 0, 2, (ms(5), ms(6))).is_none());
-        let flipped = |mut slates: Slates| slates.saw(0, 0, 1, (ms(8), ms(9)));
-        assert!(flipped(slates.clone()).is_some(), "another reader sees the older one again");
-        slates.server_stopped(ms(7));
-        assert!(flipped(slates.clone()).is_none(), "the copy that had it may be away");
-        slates.made(0, 1, ms(3), ms(7), Made::Synced);
-        assert!(flipped(slates).is_some(), "what was synced is on every copy");
+        assert!(slates.saw(0, 0, 1, look(2)).is_none());
+        assert!(slates.saw(0, 0, 2, look(5)).is_none());
+        assert!(slates.clone().saw(0, 0, 1, look(8)).is_some(), "another reader sees the older one again");
+        assert!(slates.saw(0, 0, 1, in_doubt(8)).is_none(), "only a copy that may have lost it was left");
+        assert!(slates.saw(0, 0, 1, look(10)).is_some(), "that says nothing about the others");
     }
 
     #[test]
-    fn a_close_counts_as_long_as_the_power_holds_and_a_told_loss_does_not_count() {
+    fn a_close_counts_but_for_copies_in_doubt_and_a_told_loss_does_not_count() {
         let mut slates = Slates::default();
         slates.begin(0, 1, 0..1, ms(1));
         slates.made(0, 1, ms(1), ms(2), Made::Closed);
-        assert!(slates.check(0, 0, 0, None, (ms(3), ms(4))).is_some());
-        slates.power_was_lost(ms(5));
-        assert!(slates.check(0, 0, 0, None, (ms(6), ms(7))).is_none());
-        assert!(slates.check(0, 0, 0, Some(1), (ms(6), ms(7))).is_some(), "its writer is to be told first");
+        assert!(slates.check(0, 0, 0, None, look(3)).is_some());
+        assert!(slates.check(0, 0, 0, None, in_doubt(6)).is_none());
+        assert!(slates.check(0, 0, 0, Some(1), in_doubt(6)).is_some(), "its writer is to be told first");
         slates.made(0, 1, ms(1), ms(8), Made::Lost);
-        assert!(slates.check(0, 0, 0, Some(1), (ms(9), ms(10))).is_none());
+        assert!(slates.check(0, 0, 0, Some(1), look(9)).is_none());
+    }
+
+    #[test]
+    fn nothing_is_seen_behind_a_truncation_but_what_was_written_since() {
+        let mut slates = Slates::default();
+        slates.begin(0, 1, 0..3, ms(1));
+        slates.made(0, 1, ms(1), ms(2), Made::Synced);
+        let cut = slates.begin_cut(0, 2, 1, ms(5));
+        let check = |slates: &Slates, cell, seen, from| slates.check(0, cell, seen, None, look(from));
+        assert!(check(&slates, 1, 0, 6).is_none() && check(&slates, 1, 1, 6).is_none(), "under way");
+        slates.cut(0, cut, ms(8));
+        assert!(check(&slates, 1, 0, 9).is_none() && check(&slates, 0, 1, 9).is_none());
+        assert!(check(&slates, 1, 1, 9).is_some(), "cut off");
+        assert!(check(&slates, 0, 0, 9).is_some(), "before the new end");
+        slates.begin(0, 3, 0..3, ms(10));
+        slates.made(0, 3, ms(10), ms(11), Made::Closed);
+        assert!(check(&slates, 1, 0, 12).is_some(), "written since");
+        slates.begin_cut(0, 2, 1, ms(13));
+        slates.life_ended(2, ms(14));
+        assert!(check(&slates, 1, 0, 99).is_none(), "may be done at any time");
+    }
+
+    #[test]
+    fn what_was_not_there_when_its_session_was_over_never_comes() {
+        let mut slates = Slates::default();
+        slates.begin(0, 1, 0..2, ms(1));
+        slates.made(0, 1, ms(2), ms(2), Made::Dead);
+        assert!(slates.saw(0, 0, 0, look(3)).is_none());
+        assert!(slates.saw(0, 0, 1, look(5)).is_some());
+        assert!(slates.saw(0, 1, 1, look(5)).is_none(), "it may have been committed before");
     }
 }

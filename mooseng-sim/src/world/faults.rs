@@ -7,6 +7,7 @@ use super::{Event, SERVERS, World};
 use crate::disk::FusedDisk;
 use crate::master::Started;
 use crate::net::Place;
+use crate::server;
 
 impl World {
     /// One fault, drawn; and the next.
@@ -19,7 +20,7 @@ impl World {
         let power = self.rng.chance(600);
         let master = 1 + self.rng.below(self.shape.masters());
         let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
-        match self.rng.below(39) {
+        match self.rng.below(41) {
             0..=2 => self.crash_master(master, power),
             3 => (1..=self.shape.masters()).for_each(|id| self.crash_master(id, power)),
             4..=5 => self.crash_server(index, power),
@@ -54,6 +55,7 @@ impl World {
             36 => self.restart_servers_in_turn(),
             37 => self.busy_server(index),
             38 => self.put_server_ahead(index),
+            39..=40 => self.oversleep(),
             _ => self.with_core(master, |core, now| core.flush(now.mono)),
         }
     }
@@ -118,7 +120,6 @@ impl World {
             return;
         }
         let links = std::mem::take(&mut server.links);
-        self.oracle.borrow_mut().slates.server_stopped(self.time);
         if power {
             let survive = [0, 300, 900, 1000][usize::try_from(server.rng.below(4)).unwrap_or(0)];
             let mut rng = server.rng.fork();
@@ -129,6 +130,7 @@ impl World {
             server.disk.mend();
         }
         links.into_iter().for_each(|task| self.end_task(task));
+        self.touch(Place::Server(index));
         self.thaw(Place::Server(index), None);
         self.note(format!("server {index} {}", if power { "loses power" } else { "is killed" }));
         let down = self.rng.ms(20, 1500);
@@ -176,6 +178,7 @@ impl World {
             self.masters.get(&id).map(|master| &master.disk)
         } else {
             let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
+            self.touch(Place::Server(index));
             self.servers.get(&index).map(|server| &server.disk)
         };
         if let Some(disk) = disk {
@@ -202,6 +205,7 @@ impl World {
     }
 
     fn fill_disk(&mut self, place: Place) {
+        self.touch(place);
         self.note(format!("the disk of {place:?} is full"));
         self.after(Duration::ZERO, Event::DiskFull { place, full: true });
         let until = self.rng.ms(50, 800);
@@ -224,13 +228,29 @@ impl World {
         let place = match self.rng.below(10) {
             0..=2 => Place::Master(leader),
             3..=4 => Place::Master(master),
-            5..=8 => Place::Client(client),
+            5..=7 => Place::Client(client),
             _ => Place::Server(index),
         };
-        // A client may sleep for longer than its session lives.
-        let longest = if matches!(place, Place::Client(_)) { 5000 } else { 3000 };
+        // A server may sleep for longer than a client waits.
+        let longest = if matches!(place, Place::Server(_)) { 5000 } else { 3000 };
         let span = self.rng.ms(50, longest);
+        self.touch(place);
         self.freeze(place, span);
+    }
+
+    /// A client sleeps for longer than its session lives: one that has something to lose by it, if there is one.
+    fn oversleep(&mut self) {
+        let any = self.rng.below(self.shape.clients() as u64);
+        let client = self.oracle.borrow().idlers.first().map_or(any, |number| *number as u64);
+        let span = self.rng.ms(2600, 4500);
+        self.freeze(Place::Client(client), span);
+    }
+
+    /// A fault concerns this place: whoever wants to do without it may have a reason.
+    pub(super) fn touch(&self, place: Place) {
+        if let Place::Server(index) = place {
+            self.oracle.borrow_mut().touched.insert(server::address(index));
+        }
     }
 
     /// As an operator does who brings in a new release: each server is stopped and is back before the next one goes.
@@ -248,6 +268,7 @@ impl World {
         let until = self.time + span;
         if let Some(server) = self.servers.get_mut(&index) {
             server.busy_until = until;
+            self.touch(Place::Server(index));
             self.note(format!("server {index} is busy until {until:.3?}"));
         }
     }
@@ -257,6 +278,7 @@ impl World {
         const MS: i64 = 26 * 3600 * 1000;
         if let Some(server) = self.servers.get_mut(&index).filter(|server| !server.clock.is_set()) {
             server.clock.jump(MS);
+            self.touch(Place::Server(index));
             self.note(format!("the clock of server {index} is a day ahead"));
             let back = self.rng.ms(100, 2500);
             self.after(back, Event::SetClockRight { index });
@@ -273,7 +295,7 @@ impl World {
         if rotten.is_empty() {
             return;
         }
-        self.oracle.borrow_mut().damaged = Some(crate::server::address(index));
+        self.oracle.borrow_mut().damaged = Some(server::address(index));
         rotten.into_iter().for_each(|what| self.note(format!("bits rot on server {index}: {what}")));
         self.crash_server(index, false);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mooseng_master::raft::Role;
 
-use super::{DISK, Event, World};
+use super::{DISK, Event, SERVERS, World};
 use crate::net::Place;
 use crate::plant::Plant;
 
@@ -184,6 +184,7 @@ impl World {
         self.net.doubling = self.rng.below(300);
         self.net.straying = self.rng.below(150);
         self.net.slowest = self.rng.ms(3, 150);
+        (0..SERVERS).for_each(|index| self.touch(Place::Server(index)));
         let (lost, doubled, astray) = (self.net.loss, self.net.doubling, self.net.straying);
         self.note(format!("bad weather: {lost} lost, {doubled} doubled, {astray} astray for long"));
         self.heal_later();
@@ -198,6 +199,7 @@ impl World {
             _ => (Place::Server(index), Place::Master(1)),
         };
         self.net.cut(from, to);
+        [from, to].into_iter().for_each(|place| self.touch(place));
         self.note(format!("{from:?} does not reach {to:?}"));
         self.heal_later();
     }

@@ -22,9 +22,14 @@ fn is_found_by(plant: Plant, promises: &[&str]) {
 
 /// Found in worlds of all shapes, because a file does not hold what it must.
 fn loses_data(plant: Plant) {
+    is_found_in_time(plant, &CONTENT);
+}
+
+/// Found in worlds of all shapes, by one of these promises.
+fn is_found_in_time(plant: Plant, promises: &[&str]) {
     let shapes = [Shape::One, Shape::Three, Shape::Five];
     let mut worlds = (1..=WORLDS).map(|number| (number.div_ceil(3), shapes[(number % 3) as usize]));
-    assert!(worlds.any(|(seed, shape)| breaks(plant, &CONTENT, seed, shape)), "{}", plant.name());
+    assert!(worlds.any(|(seed, shape)| breaks(plant, promises, seed, shape)), "{}", plant.name());
 }
 
 fn breaks(plant: Plant, promises: &[&str], seed: u64, shape: Shape) -> bool {
@@ -155,4 +160,24 @@ fn damage_that_vouches_for_itself_is_found() {
 #[test]
 fn an_append_over_what_others_have_appended_is_found() {
     loses_data(Plant::AppendWhereItSeems);
+}
+
+#[test]
+fn a_copy_in_doubt_that_passes_for_a_whole_one_is_found() {
+    loses_data(Plant::ReadInDoubt);
+}
+
+#[test]
+fn bytes_behind_what_was_committed_that_pass_for_content_are_found() {
+    loses_data(Plant::ReadBehindTheEnd);
+}
+
+#[test]
+fn a_list_of_open_files_that_claims_to_know_of_opens_under_way_is_found() {
+    loses_data(Plant::ListTooMuch);
+}
+
+#[test]
+fn a_client_that_blames_a_healthy_server_for_the_silence_of_another_is_found() {
+    is_found_in_time(Plant::BlameTheFirst, &["none_is_blamed_falsely"]);
 }

@@ -72,11 +72,12 @@ fn a_sync_answers_only_for_a_version_that_the_copy_has_taken_on() {
 }
 
 #[test]
-fn a_copy_stays_in_doubt_over_leases_and_clean_starts_until_all_of_it_is_written_anew() {
+fn a_copy_stays_in_doubt_over_leases_and_clean_starts_until_it_is_cut_to_nothing() {
     let (power, disk, store, _) = memory(u64::MAX);
     let chunk = store.find_or_place(id(1)).unwrap();
     put(&chunk, &token(id(1), 1, 1, true), 0, &pattern(1000, 1)).unwrap();
     chunk.sync(Duration::ZERO, &token(id(1), 1, 1, true)).unwrap();
+    put(&chunk, &token(id(1), 1, 1, true), 1000, &pattern(5000, 1)).unwrap();
     drop((chunk, store));
     power.power_cut(|| false);
     let in_doubt = |store: &super::Store| store.list()[0].in_doubt;
@@ -93,8 +94,11 @@ fn a_copy_stays_in_doubt_over_leases_and_clean_starts_until_all_of_it_is_written
     let chunk = store.find(id(1)).unwrap();
     assert_eq!(changes.take(9), ToTell::Some(vec![]));
     put(&chunk, &lease, 0, &pattern(1500, 3)).unwrap();
+    assert!(in_doubt(&store), "it has lost what lay behind");
+    chunk.truncate(Duration::ZERO, &lease, 0).unwrap();
     assert!(!in_doubt(&store));
     assert_eq!(changes.take(9), ToTell::Some(vec![(id(1), here(2, false))]));
+    put(&chunk, &lease, 0, &pattern(1500, 3)).unwrap();
     clean(&chunk);
     drop((chunk, store));
     let (store, _) = open(&disk, Path::new(ROOT));
