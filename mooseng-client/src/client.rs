@@ -139,7 +139,7 @@ impl Client {
     pub fn close(self: &Arc<Self>) -> Result<()> {
         let mut outcome = Ok(());
         for inode in self.known_inodes() {
-            let written = self.flush_and_commit(&inode, true).and_then(|()| self.give_back(&inode, None));
+            let written = self.flush_and_commit(&inode, true).and_then(|()| self.give_back(&inode));
             if let Err(error) = written {
                 tracing::error!(inode = %inode.id, %error, "written data could not be saved");
                 outcome = outcome.and(Err(error));

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_types::{Attr, ChunkIndex, INLINE_MAX, InodeId, SetAttr, TimeNs};
+use mooseng_types::{Attr, ChunkCause, ChunkIndex, INLINE_MAX, InodeId, SetAttr, TimeNs};
 
 use crate::chunk::{Commit, Fault, Grant, Granted, Located, Opened};
 use crate::{ClientError, Loss};
@@ -59,7 +59,7 @@ pub use truncate::Truncate;
 
 use buffer::WriteBuffer;
 use content::Content;
-use lease::Lease;
+use lease::{Lease, Trouble};
 use losses::Losses;
 
 /// Something that is wanted of a file and takes several actions.
@@ -230,6 +230,10 @@ pub struct File {
     buffer: WriteBuffer,
     leases: BTreeMap<ChunkIndex, Lease>,
     leases_made: u64,
+    /// What leases had met that were given back since: who asks again soon has waited for as long.
+    troubles: BTreeMap<ChunkIndex, Trouble>,
+    /// The chunk that was given up last, as no copy of it can be written, and how many that were.
+    given_up: (u64, Option<(ChunkIndex, ChunkCause)>),
     losses: Losses,
     /// A change of the content is on its way to the masters: a commit, an inline write, a new length. One at a time.
     changing: bool,
@@ -246,6 +250,8 @@ pub struct File {
     /// Chunks that one commit may name; 1 while it is looked for which lease is lost.
     commit_width: usize,
     session: u64,
+    /// Something has changed that others may wait for.
+    news: bool,
 }
 
 impl File {
@@ -263,6 +269,8 @@ impl File {
             buffer: WriteBuffer::default(),
             leases: BTreeMap::new(),
             leases_made: 0,
+            troubles: BTreeMap::new(),
+            given_up: (0, None),
             losses: Losses::default(),
             changing: false,
             writing_inline: false,
@@ -272,6 +280,7 @@ impl File {
             placed: BTreeMap::new(),
             commit_width: mooseng_protocol::limits::COMMIT_MAX,
             session,
+            news: false,
         }
     }
 
@@ -323,6 +332,12 @@ impl File {
         !self.holds_anything() && !self.losses.are_untold() && !self.changing && !self.resizing
     }
 
+    /// Whether something has changed since the last call for which others may wait. A step that only waits changes
+    /// nothing: those who wait would wake each other without end.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
     /// Whether a full piece waits to be sent in the background.
     #[must_use]
     pub fn has_full_piece(&self) -> bool {
@@ -365,6 +380,7 @@ impl File {
             return;
         }
         self.session = session;
+        self.news = true;
         let at_stake = |lease: &Lease| lease.is_uncommitted() || lease.is_unsynced();
         let lost = self.buffer.clear() | self.leases.values().any(at_stake);
         self.leases.clear();

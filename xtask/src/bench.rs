@@ -55,6 +55,9 @@ pub(crate) struct BenchArgs {
     /// A peer to measure in the same rounds (installed from Debian's packages; needs root).
     #[arg(long, value_enum)]
     peer: Option<Peer>,
+    /// Another build of `mooseng` (a release binary, perhaps of an earlier commit) to measure in the same rounds.
+    #[arg(long, conflicts_with = "dir")]
+    against: Option<PathBuf>,
     /// Leave ours out and measure the peer alone.
     #[arg(long, requires = "peer")]
     peer_only: bool,
@@ -214,6 +217,9 @@ fn targets(root: &Path, args: &BenchArgs, scratch: &Path) -> Result<Vec<Box<dyn 
         Some(directory) => targets.push(Box::new(Plain::new(directory)?)),
         None if args.peer_only => {}
         None => targets.push(Box::new(ours::start(root, scratch, args.port_base, args.fsync_mode)?)),
+    }
+    if let Some(binary) = &args.against {
+        targets.push(Box::new(ours::start_other(binary, scratch, args.port_base, args.fsync_mode)?));
     }
     match args.peer {
         Some(Peer::Moosefs) => targets.push(Box::new(moosefs::start(&scratch.join("moosefs"))?)),

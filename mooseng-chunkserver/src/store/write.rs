@@ -170,7 +170,8 @@ impl Chunk {
         Ok(())
     }
 
-    /// Cuts the copy or extends it with zeros to exactly `length` bytes.
+    /// Cuts the copy or extends it with zeros to exactly `length` bytes. What is cut off is gone for good, whatever happens to
+    /// the power: what is written behind the cut and committed makes the masters count what lies between.
     pub(crate) fn truncate(
         self: &Arc<Self>,
         now: Duration,
@@ -182,18 +183,22 @@ impl Chunk {
         }
         let mut state = self.lock_to_change()?;
         let done = self.truncate_locked(&mut state, now, token, length);
-        self.settle(&mut state, done)
+        let cut = self.settle(&mut state, done)?;
+        drop(state);
+        if cut { self.sync(now, token) } else { Ok(()) }
     }
 
+    /// Answers whether anything was cut off.
     fn truncate_locked(
         self: &Arc<Self>,
         state: &mut State,
         now: Duration,
         token: &Token,
         length: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.admit_change(state, token, Follows::Nothing, now)?;
         let copy = self.opened(state, now)?;
+        let cut = length < copy.length;
         let mut table = copy.table.clone();
         if length > copy.length {
             extend_with_zeros(self.id(), &mut table, copy.length, length);
@@ -224,7 +229,7 @@ impl Chunk {
         if length == 0 {
             self.settle_doubt(state);
         }
-        Ok(())
+        Ok(cut)
     }
 
     /// Lets a lease at the copy; makes the copy where the token allows it.

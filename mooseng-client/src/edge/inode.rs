@@ -54,9 +54,11 @@ impl Inode {
         entered
     }
 
-    /// Wakes everybody who waits for the file.
-    pub(crate) fn wake(&self) {
-        self.changed.notify_all();
+    /// Wakes those who wait, if there is something for them.
+    fn tell_news(&self, core: &mut Core) {
+        if core.file.take_news() {
+            self.changed.notify_all();
+        }
     }
 }
 
@@ -80,6 +82,7 @@ impl Entered<'_> {
     pub(crate) fn wait(&mut self, time: Duration) {
         let Some(mut guard) = self.guard.take() else { return };
         guard.settle(self.client.clock.monotonic());
+        self.inode.tell_news(&mut guard);
         let waited = self.inode.changed.wait_timeout(guard, time);
         self.guard = Some(waited.unwrap_or_else(PoisonError::into_inner).0);
         let lost = self.client.masters.sessions_lost();
@@ -106,6 +109,7 @@ impl Drop for Entered<'_> {
         let now = self.client.clock.monotonic();
         if let Some(guard) = &mut self.guard {
             guard.settle(now);
+            self.inode.tell_news(guard);
         }
     }
 }

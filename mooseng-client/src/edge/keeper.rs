@@ -14,6 +14,7 @@ use prost::Message as _;
 
 use super::inode::Inode;
 use super::masters::MasterClient;
+use crate::Result;
 use crate::client::Client;
 
 /// Events that wait for the thread. A recall beyond them is pushed again by the masters.
@@ -281,7 +282,7 @@ fn recall(client: &Arc<Client>, inode: InodeId, index: ChunkIndex) {
     let queued = client.recallers.try_submit({
         let client = Arc::clone(client);
         move || match client.known(inode) {
-            Some(inode) => give_back(&client, &inode, Some(index)),
+            Some(inode) => given_back(&inode, client.give_back_recalled(&inode, index)),
             // Nothing is held that the masters believe is held.
             None => drop(client.masters.release_leases(inode, &[index])),
         }
@@ -291,8 +292,8 @@ fn recall(client: &Arc<Client>, inode: InodeId, index: ChunkIndex) {
     }
 }
 
-fn give_back(client: &Client, inode: &Arc<Inode>, only: Option<ChunkIndex>) {
-    if let Err(error) = client.give_back(inode, only) {
+fn given_back(inode: &Inode, outcome: Result<()>) {
+    if let Err(error) = outcome {
         // The error is kept for the programs that have the file open.
         tracing::warn!(inode = %inode.id, %error, "a write lease was given back with an error");
     }
@@ -327,7 +328,7 @@ fn give_back_idle(client: &Arc<Client>, now: Duration) {
             if let Err(error) = client.flush_and_commit(&inode, false) {
                 tracing::warn!(inode = %inode.id, %error, "written data could not be saved");
             }
-            give_back(&client, &inode, None);
+            given_back(&inode, client.give_back(&inode));
         });
         if !queued {
             // The rest at the next tick.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mooseng_types::InodeId;
+use mooseng_types::{ChunkIndex, InodeId};
 
 use super::inode::{Entered, Inode};
 use super::messages::WriteHow;
@@ -35,14 +35,10 @@ impl Client {
             match operation.next(&mut core.file, now) {
                 Step::Done(result) => {
                     operation.abandon(&mut core.file);
-                    drop(core);
-                    inode.wake();
                     return result;
                 }
                 Step::Wait(until) => {
-                    let time = until.map_or(WAIT_MAX, |until| until.saturating_sub(now)).min(WAIT_MAX);
-                    inode.wake();
-                    core.wait(time);
+                    core.wait(until.map_or(WAIT_MAX, |until| until.saturating_sub(now)).min(WAIT_MAX));
                 }
                 Step::Do(action) => {
                     watch(&operation, &core);
@@ -65,7 +61,6 @@ impl Client {
         let mut core = inode.enter(self);
         let at = At { now: self.clock.monotonic(), asked, told: self.next_stamp() };
         let happened = core.file.happened(event, at);
-        inode.wake();
         (core, happened)
     }
 
@@ -145,15 +140,17 @@ impl Client {
         self.flushers.try_submit(move || drop(client.run(&inode, SendFull)));
     }
 
-    /// Gives write leases back, all or one.
-    pub(crate) fn give_back(&self, inode: &Inode, only: Option<mooseng_types::ChunkIndex>) -> Result<()> {
+    /// Gives all write leases back.
+    pub(crate) fn give_back(&self, inode: &Inode) -> Result<()> {
         let now = self.clock.monotonic();
-        let give_back = GiveBack::new(&mut inode.enter(self).file, only, now);
-        if let (true, Some(index)) = (give_back.is_empty(), only) {
-            let gone = inode.enter(self).file.has_no_lease(index);
-            // Nothing is held that the masters believe is held.
-            return if gone { self.masters.release_leases(inode.id, &[index]) } else { Ok(()) };
-        }
+        let give_back = GiveBack::new(&mut inode.enter(self).file, None, now);
+        self.run(inode, give_back)
+    }
+
+    /// Gives back a write lease that the masters recall.
+    pub(crate) fn give_back_recalled(&self, inode: &Inode, index: ChunkIndex) -> Result<()> {
+        let now = self.clock.monotonic();
+        let give_back = GiveBack::recalled(&mut inode.enter(self).file, index, now);
         self.run(inode, give_back)
     }
 }

@@ -13,6 +13,7 @@ use super::buffer::Piece;
 use super::flush::gave_up;
 use super::steps::Brought;
 use super::{Action, File, Flush, InlineJob, Operation, Step};
+use crate::Loss;
 
 /// Where an append has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Append {
     before: Option<Flush>,
     /// The number under which the masters were asked to place the bytes.
     asked: Option<u64>,
+    /// How many chunks of the file had been given up before.
+    given_up: u64,
     /// The masters were asked where the end is: others may have made the file longer in another chunk.
     looked: bool,
 }
@@ -41,7 +44,8 @@ impl Append {
     /// Begins to append `data`, at most a piece of 1 MiB.
     #[must_use]
     pub fn new(file: &File, data: Bytes, mtime: TimeNs, now: Duration) -> Self {
-        Self { data, mtime, until: now + file.rules.patience, before: None, asked: None, looked: false }
+        let (until, given_up) = (now + file.rules.patience, file.given_up.0);
+        Self { data, mtime, until, before: None, asked: None, given_up, looked: false }
     }
 
     /// Brings the leases of all chunks that the bytes are going to lie in: with the first one nobody else can append there, and
@@ -95,6 +99,12 @@ impl Operation for Append {
         let Some(end) = file.size.checked_add(length).filter(|end| *end <= FILE_SIZE_MAX) else {
             return Step::Done(Err(FsError::FileTooLarge.into()));
         };
+        if let (count, Some((index, cause))) = file.given_up
+            && count > self.given_up
+            && chunk_extents(end - length, length).any(|extent| extent.index == index)
+        {
+            return Step::Done(Err(Loss::Unwritable(cause).into()));
+        }
         match Self::bring_leases(file, (end - length, end), now) {
             Brought::Ready if !self.looked => {
                 self.looked = true;

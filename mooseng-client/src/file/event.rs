@@ -22,6 +22,9 @@ pub struct At {
     pub told: u64,
 }
 
+/// Chunks of one file whose troubles are remembered after their leases.
+const TROUBLES_MAX: usize = 64;
+
 /// What a commit or a grant that failed means to the bytes behind it.
 fn loss_of(error: &ClientError) -> Loss {
     match error {
@@ -35,6 +38,7 @@ impl File {
     /// Takes in what came of an action. An error is one of the operation that carried it out, and ends it; what programs
     /// are to be told otherwise is kept (see [`File::tell`]).
     pub fn happened(&mut self, event: Event, at: At) -> Result<(), ClientError> {
+        self.news = true;
         match event {
             Event::Granted(key, result) => self.granted(key, result, at),
             Event::Prepared(key, grant, result) => {
@@ -290,10 +294,16 @@ impl File {
     }
 
     fn end_lease(&mut self, key: LeaseKey) {
-        if self.lease(key).is_some() {
-            self.leases.remove(&key.index);
-            self.content.forget_place(key.index);
+        if self.lease(key).is_none() {
+            return;
         }
+        if let Some(lease) = self.leases.remove(&key.index)
+            && lease.trouble.since.is_some()
+            && self.troubles.len() < TROUBLES_MAX
+        {
+            self.troubles.insert(key.index, lease.trouble);
+        }
+        self.content.forget_place(key.index);
     }
 
     fn located(

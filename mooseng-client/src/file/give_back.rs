@@ -10,7 +10,7 @@ use super::buffer::Take;
 use super::flush::gave_up;
 use super::lease::Phase;
 use super::steps::{Brought, sooner};
-use super::{Action, File, LeaseKey, Operation, Step};
+use super::{Action, File, Lease, LeaseKey, Operation, Step};
 
 /// Leases to be given back.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct GiveBack {
     leases: Vec<LeaseKey>,
     mark: u64,
     until: Duration,
+    /// The masters take a lease for held here that is not.
+    unknown: bool,
 }
 
 impl GiveBack {
@@ -30,7 +32,20 @@ impl GiveBack {
                 leases.push(LeaseKey { index: *index, number: lease.number });
             }
         }
-        Self { leases, mark: file.buffer.last_write(), until: now + file.rules.patience }
+        Self { leases, mark: file.buffer.last_write(), until: now + file.rules.patience, unknown: false }
+    }
+
+    /// One that the masters recall. While it is being asked for it is left alone: the recall was of the one before, or comes
+    /// again; given back before anybody has used it, it would go to and fro between clients for ever. One that is not held
+    /// is given back all the same, and not asked for meanwhile.
+    pub fn recalled(file: &mut File, index: ChunkIndex, now: Duration) -> Self {
+        let unknown = file.has_no_lease(index);
+        let asked = |lease: &Lease| matches!(lease.phase, Phase::Granting);
+        if file.leases.get(&index).is_some_and(asked) {
+            return Self { leases: Vec::new(), mark: 0, until: now, unknown };
+        }
+        file.lease_of(index);
+        Self { unknown, ..Self::new(file, Some(index), now) }
     }
 
     /// Whether there is nothing to give back.
@@ -56,7 +71,10 @@ impl GiveBack {
         }
         if lease.grant.is_none() {
             // It was never had, or is lost.
-            file.leases.remove(&key.index);
+            if !self.unknown {
+                file.leases.remove(&key.index);
+                file.news = true;
+            }
             return Brought::Ready;
         }
         let target = lease.confirmed;
@@ -117,6 +135,7 @@ impl Operation for GiveBack {
     }
 
     fn abandon(&mut self, file: &mut File) {
+        file.news |= !self.leases.is_empty();
         for key in &self.leases {
             if let Some(lease) = file.lease(*key) {
                 lease.closing = false;

@@ -73,6 +73,11 @@ impl Trouble {
         }
     }
 
+    /// Whether the last try was a moment ago.
+    pub(super) fn is_recent(&self, now: Duration) -> bool {
+        now < self.not_before + GRACE
+    }
+
     /// For how long nothing has succeeded.
     pub(super) fn lasts(&self, now: Duration) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))

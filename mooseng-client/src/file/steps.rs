@@ -36,13 +36,18 @@ impl File {
         if self.resizing || (self.writing_inline && index.raw() == 0) {
             return Brought::Wait(None);
         }
+        let met = self.troubles.remove(&index).filter(|trouble| trouble.is_recent(now));
         let lease = self.lease_of(index);
+        if let Some(met) = met.filter(|_| lease.trouble.since.is_none()) {
+            lease.trouble = met;
+        }
         if lease.closing && !closing {
             return Brought::Wait(None);
         }
         if lease.is_lost() {
             lease.give_up_unsynced();
             self.losses.note(Loss::Interrupted);
+            self.news = true;
         }
         let lease = self.lease_of(index);
         let key = LeaseKey { index, number: lease.number };
@@ -119,6 +124,7 @@ impl File {
             .filter(|(_, lease)| over(lease))
             .map(|(index, lease)| (*index, lease.trouble.cause))
             .collect();
+        self.news |= !given_up.is_empty();
         for (index, cause) in given_up {
             if self.buffer.discard_chunk(index, false) {
                 self.losses.note(cause.map_or(Loss::NoAnswer, Loss::Unwritable));
@@ -281,6 +287,7 @@ impl File {
         if self.lease(key).is_some_and(Lease::is_gone) {
             self.losses.note(Loss::Unwritable(cause));
         }
+        self.given_up = (self.given_up.0 + 1, Some((key.index, cause)));
         self.lose_chunk(key.index, Loss::Unwritable(cause));
     }
 

@@ -647,3 +647,89 @@ fn an_append_waits_for_the_answer_to_a_change_of_ours_before_it_believes_where_t
     cluster.step(1, &mut a, commit).unwrap();
     assert_eq!(cluster.run(1, &mut a, append).unwrap().offset, CHUNK_SIZE + 10);
 }
+
+#[test]
+fn a_lease_that_is_being_asked_for_is_not_given_back_before_anybody_has_used_it() {
+    let mut cluster = Cluster::new(2);
+    let (mut a, chunk) = (file(), ChunkIndex::from_raw(0));
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(10_000, 1));
+    close(&mut cluster, 1, &mut a).unwrap();
+    give_back(&mut cluster, 1, &mut a).unwrap();
+    let mut append = Append::new(&a, Bytes::from_static(b"record"), TimeNs::from_raw(3), cluster.now);
+    let Step::Do(grant @ Action::Grant(..)) = append.next(&mut a, cluster.now) else { panic!("no grant") };
+    // Another client wants the lease that was given back a moment ago, or the one that is on its way.
+    let recalled = GiveBack::recalled(&mut a, chunk, cluster.now);
+    cluster.run(1, &mut a, recalled).unwrap();
+    cluster.step(1, &mut a, grant).unwrap();
+    assert_eq!(cluster.run(1, &mut a, append).unwrap().offset, 10_000);
+    let recalled = GiveBack::recalled(&mut a, chunk, cluster.now);
+    cluster.run(1, &mut a, recalled).unwrap();
+    assert!(a.has_no_lease(chunk) && a.is_clean());
+    assert_eq!(cluster.size, 10_006);
+}
+
+#[test]
+fn a_lease_that_only_the_masters_know_of_is_given_back_and_not_asked_for_meanwhile() {
+    let mut cluster = Cluster::new(2);
+    let (mut a, chunk) = (file(), ChunkIndex::from_raw(0));
+    cluster.open(&mut a);
+    let mut recalled = GiveBack::recalled(&mut a, chunk, cluster.now);
+    let Step::Do(release @ Action::ReleaseLeases(_)) = recalled.next(&mut a, cluster.now) else {
+        panic!("the masters are not told");
+    };
+    // A grant that passed the release would be undone by it.
+    cluster.write(&mut a, 0, &pattern(10_000, 1));
+    let mut flush = Flush::new(&a, true, cluster.now);
+    let step = flush.next(&mut a, cluster.now);
+    assert!(matches!(step, Step::Wait(_)), "{step:?}");
+    cluster.step(1, &mut a, release).unwrap();
+    cluster.run(1, &mut a, flush).unwrap();
+    cluster.run(1, &mut a, recalled).unwrap();
+    assert!(!a.has_no_lease(chunk), "the lease that came after is another one");
+}
+
+#[test]
+fn an_append_to_a_chunk_whose_only_copy_is_damaged_fails_soon_though_another_client_wants_the_lease_too() {
+    let mut cluster = Cluster::new(1);
+    let (mut a, index) = (file(), ChunkIndex::from_raw(0));
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(10_000, 1));
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    give_back(&mut cluster, 1, &mut a).unwrap();
+    let chunk = cluster.rows[&index].chunk;
+    cluster.servers.get_mut(&1).unwrap().copies.get_mut(&chunk).unwrap().damaged = true;
+    let mut append = Append::new(&a, Bytes::from_static(b"record"), TimeNs::from_raw(3), cluster.now);
+    let begun = cluster.now;
+    let error = loop {
+        match append.next(&mut a, cluster.now) {
+            Step::Done(result) => break result.unwrap_err(),
+            Step::Do(action) => cluster.step(1, &mut a, action).unwrap(),
+            Step::Wait(until) => {
+                cluster.now = until.unwrap().max(cluster.now);
+                let recalled = GiveBack::recalled(&mut a, index, cluster.now);
+                cluster.run(1, &mut a, recalled).unwrap();
+            }
+        }
+        assert!(cluster.now - begun < Duration::from_secs(10), "{:?}", cluster.now - begun);
+    };
+    assert!(matches!(error, ClientError::Lost(Loss::Unwritable(_))), "{error}");
+}
+
+#[test]
+fn a_step_that_only_waits_is_no_news_to_others_who_wait() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(10_000, 1));
+    let mut first = Flush::new(&a, true, cluster.now);
+    let Step::Do(grant) = first.next(&mut a, cluster.now) else { panic!("nothing to do") };
+    a.take_news();
+    let mut second = Flush::new(&a, true, cluster.now);
+    assert!(matches!(second.next(&mut a, cluster.now), Step::Wait(_)));
+    assert!(!a.take_news(), "those who wait would wake each other for ever");
+    cluster.step(1, &mut a, grant).unwrap();
+    assert!(a.take_news());
+    cluster.run(1, &mut a, first).unwrap();
+    cluster.run(1, &mut a, second).unwrap();
+}

@@ -193,6 +193,44 @@ fn a_recalled_lease_is_given_back_with_what_was_written_under_it() {
     assert!(read_all(&client(&world), attr.inode) == expected);
 }
 
+/// How often threads of this process have given up the processor to wait.
+fn waits_of_this_process() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let statuses =
+        tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+    let waits = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok())
+    };
+    statuses.filter_map(waits).sum()
+}
+
+#[test]
+fn threads_that_wait_for_the_same_file_do_not_keep_each_other_awake() {
+    let world = World::new(2);
+    let first = client(&world);
+    let (attr, file) = create(&first, "shared");
+    first.write(&file, 0, &pattern(MIB, 10)).unwrap();
+    first.flush(&file).unwrap();
+    let second = client(&world);
+    let other = second.open(attr.inode).unwrap();
+    second.write(&other, 10, &[7; 100_000]).unwrap();
+    let asked = || world.state().log.iter().filter(|name| **name == "GrantWriteRequest").count();
+    std::thread::scope(|scope| {
+        // One asks for the lease again and again; the others wait for what comes of it.
+        for _ in 0..4 {
+            scope.spawn(|| second.fsync(&other).unwrap());
+        }
+        let begun = (asked(), waits_of_this_process());
+        while asked() < begun.0 + 50 {
+            std::thread::yield_now();
+        }
+        let waits = waits_of_this_process() - begun.1;
+        world.state().nodes.get_mut(&attr.inode.raw()).unwrap().chunks.get_mut(&0).unwrap().lease = None;
+        assert!(waits < 5000, "{waits} waits while a lease was asked for 50 times");
+    });
+}
+
 #[test]
 fn data_written_under_a_lost_lease_is_reported_lost_and_the_file_goes_on() {
     let world = World::new(2);

@@ -128,9 +128,8 @@ impl Process {
 
     async fn recalled(&self, inode: InodeId, index: ChunkIndex) {
         let now = self.port.now();
-        let known = self.known().contains(&inode);
-        if known && !self.with(inode, |file| file.has_no_lease(index)) {
-            let give_back = self.with(inode, |file| GiveBack::new(file, Some(index), now));
+        if self.known().contains(&inode) {
+            let give_back = self.with(inode, |file| GiveBack::recalled(file, index, now));
             drop(self.run(inode, give_back).await);
         } else {
             drop(self.release_leases(inode, &[index]).await);

@@ -104,6 +104,11 @@ impl Process {
         self.memory().sessions_lost
     }
 
+    /// Whether it has heard that its session is over and has no other yet.
+    pub(crate) fn is_renewing(&self) -> bool {
+        self.memory().renewing
+    }
+
     /// Since when it has the present session: the one before had ended by then.
     pub(crate) fn renewed(&self) -> Duration {
         self.memory().renewed

@@ -232,5 +232,6 @@ pub(super) async fn cells_of(
         }
     }
     let in_doubt = process.memory().doubtful_reads != doubtful_reads;
-    Some((cells, Look { from, to: process.port.now(), in_doubt }))
+    let rotten = in_doubt && process.oracle.borrow().damaged.is_some();
+    Some((cells, Look { from, to: process.port.now(), in_doubt, rotten }))
 }

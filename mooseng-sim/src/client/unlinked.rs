@@ -50,7 +50,7 @@ impl Client {
             if let Some(problem) = self.is_not_there(inode, &data).await {
                 // The session may have ended without the client's knowing yet, as after a long sleep.
                 self.call.port.sleep(NOTICED_WITHIN).await;
-                if process.sessions_lost() == lost {
+                if process.sessions_lost() == lost && !process.is_renewing() {
                     self.accuse(format!("open_is_kept: {inode}, open and unlinked: {problem}"));
                 }
                 break;

@@ -60,6 +60,8 @@ pub(crate) struct Look {
     pub(crate) to: Duration,
     /// No copy was reached of something but one in doubt.
     pub(crate) in_doubt: bool,
+    /// And bits may have rotted in it: a server that crashed while it was written believes the bytes, not the checksums.
+    pub(crate) rotten: bool,
 }
 
 /// What a client has done to make its writes last.
@@ -156,6 +158,9 @@ impl Slates {
         look: Look,
     ) -> Option<String> {
         let slate = self.slates.get(slate)?;
+        if look.rotten {
+            return None;
+        }
         let began = |write: &Write| write.cells.contains(&cell) && write.invoked <= look.to;
         let mut candidates = Vec::new();
         if seen == 0 {
@@ -252,7 +257,7 @@ mod tests {
     }
 
     fn look(from: u64) -> Look {
-        Look { from: ms(from), to: ms(from + 1), in_doubt: false }
+        Look { from: ms(from), to: ms(from + 1), in_doubt: false, rotten: false }
     }
 
     fn in_doubt(from: u64) -> Look {

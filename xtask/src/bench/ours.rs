@@ -1,7 +1,7 @@
 //! Our side of a comparison: a release-built cluster of three masters and six chunkservers.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -10,21 +10,41 @@ use super::target::{Pids, Target};
 use crate::cluster::{Cluster, Options};
 use crate::test;
 
+/// Ports of one cluster.
+const PORTS: u16 = 100;
+
 pub(crate) struct Ours {
+    name: &'static str,
     cluster: Cluster,
     mode: FsyncMode,
 }
 
+/// This tree, built.
 pub(crate) fn start(root: &Path, scratch: &Path, port_base: u16, mode: FsyncMode) -> Result<Ours> {
-    let binary = test::build(root, true)?;
-    let (data, mount) = (scratch.join("ours/data"), scratch.join("ours/mnt"));
+    start_binary("mooseng", test::build(root, true)?, scratch, port_base, mode)
+}
+
+/// Another build of `mooseng`, beside this one.
+pub(crate) fn start_other(binary: &Path, scratch: &Path, port_base: u16, mode: FsyncMode) -> Result<Ours> {
+    let binary = fs::canonicalize(binary).with_context(|| format!("find {}", binary.display()))?;
+    start_binary("other", binary, scratch, port_base + PORTS, mode)
+}
+
+fn start_binary(
+    name: &'static str,
+    binary: PathBuf,
+    scratch: &Path,
+    port_base: u16,
+    mode: FsyncMode,
+) -> Result<Ours> {
+    let (data, mount) = (scratch.join(name).join("data"), scratch.join(name).join("mnt"));
     let options = Options { binary, data, mount, port_base, masters: 3, chunkservers: 6 };
     let mut cluster = Cluster::start(&options)?;
     let config = cluster.data().join("mount/config.toml");
     let text = fs::read_to_string(&config).with_context(|| format!("read {}", config.display()))?;
     fs::write(&config, with_fsync(&text, mode))?;
     cluster.remount()?;
-    Ok(Ours { cluster, mode })
+    Ok(Ours { name, cluster, mode })
 }
 
 /// The configuration with the key `fsync` set; a key of the top level, so it stands before the first table.
@@ -40,7 +60,7 @@ fn with_fsync(text: &str, mode: FsyncMode) -> String {
 
 impl Target for Ours {
     fn name(&self) -> &str {
-        "mooseng"
+        self.name
     }
 
     fn directory(&self) -> &Path {

@@ -58,6 +58,26 @@ fn a_truncation_under_a_new_lease_adopts_it_as_a_write_does_that_counts_on_nothi
 }
 
 #[test]
+fn what_a_truncation_cut_off_does_not_come_back_with_the_power() {
+    let (power, disk, store, _) = memory(u64::MAX);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    let first = token(id(1), 1, 1, true);
+    put(&chunk, &first, 0, &pattern(200_000, 1)).unwrap();
+    chunk.sync(Duration::ZERO, &first).unwrap();
+    let next = token(id(1), 1, 2, false);
+    chunk.truncate(Duration::ZERO, &next, 100_000).unwrap();
+    // Behind the cut, and not synced: the masters will count what lies between.
+    put(&chunk, &next, 150_000, b"more").unwrap();
+    drop((chunk, store));
+    power.power_cut(|| false);
+    let (store, _) = open(&disk, Path::new(ROOT));
+    let mut kept = get(&store.find(id(1)).unwrap(), 0, 300_000).unwrap();
+    assert_eq!(kept[..100_000], pattern(200_000, 1)[..100_000]);
+    kept.resize(150_000, 0);
+    assert!(kept[100_000..].iter().all(|byte| *byte == 0), "what was cut off is back");
+}
+
+#[test]
 fn a_sync_answers_only_for_a_version_that_the_copy_has_taken_on() {
     let (_, _, store, _) = memory(u64::MAX);
     let chunk = store.find_or_place(id(1)).unwrap();

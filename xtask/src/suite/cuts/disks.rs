@@ -75,9 +75,11 @@ impl Disks {
     fn lose(&self, number: u32, last_words: LastWords) -> Result<()> {
         let point = self.point(number);
         shut_down(&point, last_words).with_context(|| format!("shut {} down", point.display()))?;
-        mounts::unmount(&point);
         // On a busy machine the kernel takes its time to let go of what the dead server had open.
-        wait::quietly(UNMOUNTED_WITHIN, || !mounts::is_mounted(&point));
+        wait::quietly(UNMOUNTED_WITHIN, || {
+            mounts::unmount(&point);
+            !mounts::is_mounted(&point)
+        });
         self.mount(number).with_context(|| format!("mount disk {number} again"))
     }
 
