@@ -7,7 +7,8 @@ use mooseng_types::InodeId;
 use super::data::Written;
 use super::{Client, Expired};
 
-/// A client hears of the end of its session within this time, if it can reach the masters.
+/// A client hears of the end of its session within this time, if it can reach the masters; and a session lives longer than
+/// this, if its client is silent.
 const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 
 impl Client {
@@ -41,16 +42,19 @@ impl Client {
         // A lost session closes what was open; a request of it may still remove the name.
         let refused = self.call.unlink(root, &name).await?.is_err();
         let looks = if data.is_empty() { 1 } else { 3 };
+        let mut alive = self.call.port.now();
         for _ in 0..looks {
             let pause = self.call.port.rng(|rng| rng.ms(0, if looks == 1 { 20 } else { 800 }));
             self.call.port.sleep(pause).await;
             if refused || matches!(written, Written::Lost) {
                 break;
             }
+            let slept = self.call.port.now().saturating_sub(alive) >= NOTICED_WITHIN;
+            alive = self.call.port.now();
             if let Some(problem) = self.is_not_there(inode, &data).await {
                 // The session may have ended without the client's knowing yet, as after a long sleep.
                 self.call.port.sleep(NOTICED_WITHIN).await;
-                if process.sessions_lost() == lost && !process.is_renewing() {
+                if !slept && process.sessions_lost() == lost && !process.is_renewing() {
                     self.accuse(format!("open_is_kept: {inode}, open and unlinked: {problem}"));
                 }
                 break;
