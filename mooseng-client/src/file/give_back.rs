@@ -56,6 +56,10 @@ impl GiveBack {
 
     /// Sends and syncs what was written under one lease, until nothing is under way there any more.
     fn settle(&self, file: &mut File, key: LeaseKey, now: Duration) -> Brought {
+        if self.unknown {
+            // Nothing was sent under it. What is unsent waits for the next one: asked for here, both sides might wait.
+            return Brought::Ready;
+        }
         if file.buffer.holds_of_chunk(key.index, self.mark) {
             match file.send_step(Take::OfChunk(key.index, self.mark), true, now) {
                 Brought::Ready if file.buffer.holds_of_chunk(key.index, self.mark) => {
@@ -71,10 +75,8 @@ impl GiveBack {
         }
         if lease.grant.is_none() {
             // It was never had, or is lost.
-            if !self.unknown {
-                file.leases.remove(&key.index);
-                file.news = true;
-            }
+            file.leases.remove(&key.index);
+            file.news = true;
             return Brought::Ready;
         }
         let target = lease.confirmed;
