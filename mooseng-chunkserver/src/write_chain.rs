@@ -60,7 +60,8 @@ impl Limits {
             Request::Write(it) if it.sync => (SYNC_LIMITS, it.chain.len()),
             Request::Write(it) => (WRITE_LIMITS, it.chain.len()),
             Request::Sync(it) => (SYNC_LIMITS, it.chain.len()),
-            Request::Truncate(it) => (WRITE_LIMITS, it.chain.len()),
+            // What it cuts off is gone for good before it is answered.
+            Request::Truncate(it) => (SYNC_LIMITS, it.chain.len()),
             Request::Read(_) => (WRITE_LIMITS, 0),
         };
         (limits.one + limits.each_behind * u32::try_from(behind).unwrap_or(u32::MAX)).min(limits.most)
@@ -369,5 +370,14 @@ mod tests {
         assert!(limit(false, 15) < Duration::from_secs(10));
         assert!(limit(true, 15) < Duration::from_secs(60));
         assert!(ASK_AFTER + ASK_TIMEOUT < WRITE_LIMITS.one);
+    }
+
+    #[test]
+    fn what_waits_for_a_disk_has_the_time_of_a_sync() {
+        let write = |sync| Request::Write(pb::WriteChunkRequest { sync, ..Default::default() });
+        let cut = Request::Truncate(pb::TruncateChunkRequest::default());
+        assert!(Limits::of(&write(false)) < Limits::of(&cut), "a slow disk is no silent server");
+        assert_eq!(Limits::of(&cut), Limits::of(&write(true)));
+        assert_eq!(Limits::of(&cut), Limits::of(&Request::Sync(pb::SyncChunkRequest::default())));
     }
 }

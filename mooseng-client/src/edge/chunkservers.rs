@@ -65,9 +65,9 @@ impl ChunkClient {
         self.chain_call(grant, &messages::sync_chunk(grant), &[], SYNC_TIMEOUT)
     }
 
-    /// Cuts or extends a chunk to exactly `length` on every server of the chain.
+    /// Cuts or extends a chunk to exactly `length` on every server of the chain, whose disks it waits for.
     pub(crate) fn truncate(&self, grant: &Grant, length: u64) -> Result<(), Fault> {
-        self.chain_call(grant, &messages::truncate_chunk(grant, length), &[], WRITE_TIMEOUT)
+        self.chain_call(grant, &messages::truncate_chunk(grant, length), &[], SYNC_TIMEOUT)
     }
 
     /// Reads up to 1 MiB of a chunk from one of the source's servers, and verifies it block by block. A server that sent

@@ -299,8 +299,10 @@ impl File {
         }
         if let Some(lease) = self.leases.remove(&key.index)
             && lease.trouble.since.is_some()
-            && self.troubles.len() < TROUBLES_MAX
         {
+            if self.troubles.len() >= TROUBLES_MAX {
+                self.troubles.clear();
+            }
             self.troubles.insert(key.index, lease.trouble);
         }
         self.content.forget_place(key.index);

@@ -48,12 +48,6 @@ impl GiveBack {
         Self { unknown, ..Self::new(file, Some(index), now) }
     }
 
-    /// Whether there is nothing to give back.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.leases.is_empty()
-    }
-
     /// Sends and syncs what was written under one lease, until nothing is under way there any more.
     fn settle(&self, file: &mut File, key: LeaseKey, now: Duration) -> Brought {
         if self.unknown {

@@ -119,8 +119,7 @@ pub struct PartRead {
 }
 
 impl PartRead {
-    /// A read of `length` bytes at `offset` of a chunk, tried for `patience`. `order` ranks the servers: the lowest is
-    /// asked first; where the source's order is to be kept it is not asked.
+    /// A read of `length` bytes at `offset` of a chunk, tried for `patience`.
     #[must_use]
     pub fn new(offset: u64, length: u64, now: Duration, patience: Duration) -> Self {
         Self {
@@ -141,7 +140,8 @@ impl PartRead {
         }
     }
 
-    /// Begins a round with a source. `rank` orders the servers by their places; the lowest is asked first.
+    /// Begins a round with a source. `rank` orders the servers by their places; the lowest is asked first. It is not asked
+    /// where the source's order is to be kept.
     pub fn begin(&mut self, source: &Source, rank: impl Fn(usize) -> u64) {
         let valid = source.valid_length;
         // Beyond the valid length there are zeros, whatever a copy holds.

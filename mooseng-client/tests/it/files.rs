@@ -1,5 +1,8 @@
 //! File content: small files, chunks, broken chains, damaged copies, errors in the background.
 
+use std::sync::Arc;
+
+use mooseng_client::{Client, OpenFile};
 use mooseng_protocol::pb;
 use mooseng_types::{CHUNK_SIZE, FsError, SetAttr};
 
@@ -163,18 +166,24 @@ fn a_truncate_gives_the_leases_back_first_and_what_it_cut_stays_zero() {
     assert!(read_all(&writer, attr.inode) == expected);
 }
 
-#[test]
-fn a_recalled_lease_is_given_back_with_what_was_written_under_it() {
-    let world = World::new(2);
-    let first = client(&world);
+/// A client that holds the lease of a file's first chunk, and another one that has written there and cannot send it.
+fn held_by_another(world: &Arc<World>) -> (Arc<Client>, Arc<Client>, Arc<OpenFile>) {
+    let first = client(world);
     let (attr, file) = create(&first, "shared");
     first.write(&file, 0, &pattern(MIB, 10)).unwrap();
     first.flush(&file).unwrap();
-    let second = client(&world);
+    let second = client(world);
     let other = second.open(attr.inode).unwrap();
     second.write(&other, 10, &[7; 100_000]).unwrap();
+    (first, second, other)
+}
+
+#[test]
+fn a_recalled_lease_is_given_back_with_what_was_written_under_it() {
+    let world = World::new(2);
+    let (_first, second, other) = held_by_another(&world);
     // The control connection of the first client may still be on its way: the masters repeat themselves.
-    let inode = attr.inode.raw();
+    let inode = other.inode().raw();
     let recalling = std::thread::spawn({
         let world = std::sync::Arc::clone(&world);
         move || {
@@ -190,7 +199,7 @@ fn a_recalled_lease_is_given_back_with_what_was_written_under_it() {
     recalling.join().unwrap();
     let mut expected = pattern(MIB, 10);
     expected[10..100_010].fill(7);
-    assert!(read_all(&client(&world), attr.inode) == expected);
+    assert!(read_all(&client(&world), other.inode()) == expected);
 }
 
 /// How often threads of this process have given up the processor to wait.
@@ -208,13 +217,7 @@ fn waits_of_this_process() -> u64 {
 #[test]
 fn threads_that_wait_for_the_same_file_do_not_keep_each_other_awake() {
     let world = World::new(2);
-    let first = client(&world);
-    let (attr, file) = create(&first, "shared");
-    first.write(&file, 0, &pattern(MIB, 10)).unwrap();
-    first.flush(&file).unwrap();
-    let second = client(&world);
-    let other = second.open(attr.inode).unwrap();
-    second.write(&other, 10, &[7; 100_000]).unwrap();
+    let (_first, second, other) = held_by_another(&world);
     let asked = || world.state().log.iter().filter(|name| **name == "GrantWriteRequest").count();
     std::thread::scope(|scope| {
         // One asks for the lease again and again; the others wait for what comes of it.
@@ -226,7 +229,7 @@ fn threads_that_wait_for_the_same_file_do_not_keep_each_other_awake() {
             std::thread::yield_now();
         }
         let waits = waits_of_this_process() - begun.1;
-        world.state().nodes.get_mut(&attr.inode.raw()).unwrap().chunks.get_mut(&0).unwrap().lease = None;
+        world.state().nodes.get_mut(&other.inode().raw()).unwrap().chunks.get_mut(&0).unwrap().lease = None;
         assert!(waits < 5000, "{waits} waits while a lease was asked for 50 times");
     });
 }

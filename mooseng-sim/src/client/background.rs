@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mooseng_client::file::{Flush, GiveBack, Operation as _};
+use mooseng_client::file::{Flush, GiveBack};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc as _;
 use mooseng_protocol::status::CallError;
@@ -144,11 +144,7 @@ impl Process {
         if self.run(inode, flush).await.is_err() {
             return;
         }
-        let mut give_back = self.with(inode, |file| GiveBack::new(file, None, now));
-        if give_back.is_empty() {
-            self.with(inode, |file| give_back.abandon(file));
-            return;
-        }
+        let give_back = self.with(inode, |file| GiveBack::new(file, None, now));
         drop(self.run(inode, give_back).await);
     }
 }
