@@ -46,7 +46,7 @@ use crate::{ClientError, Loss};
 
 pub use append::{Append, Appended};
 pub use buffer::Piece;
-pub use content::Layout;
+pub use content::{Layout, Pages};
 pub use event::At;
 pub use flush::{Flush, SendFull};
 pub use give_back::GiveBack;
@@ -129,6 +129,7 @@ pub struct WriteJob {
     pub piece: Piece,
     /// Something is confirmed under an earlier version that no sync has covered.
     pub continues: bool,
+    begun: Duration,
 }
 
 impl WriteJob {
@@ -151,6 +152,7 @@ pub struct SyncJob {
     /// Whether the disks are meant; else only the version.
     pub durable: bool,
     covers: u64,
+    begun: Duration,
 }
 
 /// A write into the metadata.

@@ -10,6 +10,8 @@ use crate::lock;
 #[derive(Debug, Default)]
 struct State {
     files: BTreeSet<InodeId>,
+    /// Whose cache is being dropped.
+    at_work: Option<InodeId>,
     /// Somebody keeps a cache.
     listening: bool,
     stopped: bool,
@@ -36,12 +38,21 @@ impl ForeignChanges {
         }
     }
 
-    /// The next file, waiting for one; `None` after [`ForeignChanges::stop`].
+    /// The next file, waiting for one; `None` after [`ForeignChanges::stop`]. The cache of the one before is dropped.
     pub(crate) fn next(&self) -> Option<InodeId> {
+        let mut state = lock(&self.state);
+        state.at_work = None;
         let idle = |state: &mut State| state.files.is_empty() && !state.stopped;
-        let waited = self.changed.wait_while(lock(&self.state), idle);
+        let waited = self.changed.wait_while(state, idle);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        if state.stopped { None } else { state.files.pop_first() }
+        state.at_work = if state.stopped { None } else { state.files.pop_first() };
+        state.at_work
+    }
+
+    /// Whether a cache of the file has yet to be dropped.
+    pub(crate) fn is_noted(&self, inode: InodeId) -> bool {
+        let state = lock(&self.state);
+        state.at_work == Some(inode) || state.files.contains(&inode)
     }
 
     /// Nobody takes any more.

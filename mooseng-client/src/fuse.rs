@@ -25,6 +25,7 @@ use mooseng_types::{Attr, FileKind, FileName, FsError, NAME_MAX, SetAttr};
 
 use crate::client::Client;
 use crate::edge::inode::OpenFile;
+use crate::file::Pages;
 use crate::fs::{Caller, NewNode, RenameMode, XattrMode};
 use crate::{ClientError, Result};
 use convert::{errno, file_attr, id, kind_of_mode, set_time};
@@ -44,7 +45,7 @@ const CAPABILITIES: [InitFlags; 7] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_ASYNC_DIO,
-    // Handles that append go past the kernel's pages, and may be mapped all the same.
+    // Handles that go past the kernel's pages may be mapped all the same.
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     InitFlags::FUSE_CACHE_SYMLINKS,
 ];
@@ -86,6 +87,8 @@ pub(crate) struct FuseFs {
     attr_timeout: Duration,
     entry_timeout: Duration,
     kernel: Arc<Kernel>,
+    /// What is read past the kernel's pages can be mapped all the same.
+    direct_maps: bool,
 }
 
 impl FuseFs {
@@ -93,7 +96,8 @@ impl FuseFs {
         let attr_timeout = Duration::from_millis(client.config().attr_timeout_ms);
         let entry_timeout = Duration::from_millis(client.config().entry_timeout_ms);
         let kernel = Arc::new(Kernel::new(attr_timeout));
-        Self { client, files: Handles::new(), dirs: Handles::new(), attr_timeout, entry_timeout, kernel }
+        let (files, dirs) = (Handles::new(), Handles::new());
+        Self { client, files, dirs, attr_timeout, entry_timeout, kernel, direct_maps: false }
     }
 
     /// For answers that have one time for name and attributes.
@@ -130,12 +134,17 @@ impl FuseFs {
 
     fn open_file(&self, ino: INodeNo, flags: OpenFlags) -> Result<(FileHandle, FopenFlags)> {
         let file = self.client.open(id(ino))?;
-        if let Some(attr) = file.attr() {
-            self.kernel.opens(&attr, self.client.clock.monotonic());
-        }
         let mut answer = append_flags(flags.0);
-        if file.is_unchanged() {
-            answer |= FopenFlags::FOPEN_KEEP_CACHE;
+        if let Some((attr, pages)) = file.as_opened() {
+            // Asked before the kernel's beliefs are looked at: what is done with meanwhile is doubted there.
+            let noted = self.client.foreign.is_noted(attr.inode);
+            let trusted = self.kernel.opens(&attr, pages, self.client.clock.monotonic());
+            if pages == Pages::Right {
+                answer |= FopenFlags::FOPEN_KEEP_CACHE;
+            }
+            if (noted || !trusted) && self.direct_maps {
+                answer |= FopenFlags::FOPEN_DIRECT_IO;
+            }
         }
         // Nothing that a close would have to wait for.
         if flags.acc_mode() == OpenAccMode::O_RDONLY {
@@ -148,7 +157,7 @@ impl FuseFs {
     fn append(&self, file: &OpenFile, believed: u64, data: &[u8]) -> Result<()> {
         let offset = self.client.append(file, data)?;
         if offset != believed {
-            self.kernel.forget_attributes(file.inode());
+            self.kernel.forget_attributes(file.inode(), self.client.clock.monotonic());
             self.client.foreign.note(file.inode());
         }
         Ok(())
@@ -217,7 +226,8 @@ impl Filesystem for FuseFs {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for capability in CAPABILITIES {
             // An older kernel goes without.
-            config.add_capabilities(capability).ok();
+            let granted = config.add_capabilities(capability).is_ok();
+            self.direct_maps |= granted && capability == InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
         }
         config.set_max_write(REQUEST_MAX).ok();
         if let Err(most) = config.set_max_readahead(REQUEST_MAX) {

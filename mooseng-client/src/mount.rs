@@ -181,6 +181,7 @@ fn start_session(
     threads.spawn("forget", move || {
         while let Some(inode) = foreign.foreign.next() {
             kernel.forget_content(inode);
+            kernel.doubt(inode, foreign.clock.monotonic());
         }
     })?;
     let unmounter = session.unmount_callable();

@@ -44,11 +44,15 @@ pub struct Oracle {
     pub(crate) slates: Slates,
     /// What all clients append to.
     pub(crate) journal: Journal,
+    /// When a server has lost power last; zero: none has.
+    pub(crate) power_lost: Duration,
     /// The address of a server on whose disk bits have rotted: copies there may be damaged, and say so.
     pub(crate) damaged: Option<String>,
+    /// That server has crashed since: what has rotted in a copy that was written meanwhile may pass for what was written.
+    pub(crate) rot_may_pass: bool,
     /// Addresses of servers that some fault has touched: a client may want to do without them. The others it must not blame.
     pub(crate) touched: BTreeSet<String>,
-    /// Clients that do nothing for a while, with bytes that they have not sent.
+    /// Clients that do nothing for a while, with bytes that they have not sent, or not synced.
     pub(crate) idlers: BTreeSet<usize>,
     /// Operations answered, in all.
     pub(crate) answered: u64,
@@ -75,6 +79,7 @@ impl Oracle {
 
     /// A server has lost power.
     pub(crate) fn power_was_lost(&mut self, now: Duration) {
+        self.power_lost = now;
         self.journal.power_was_lost(now);
     }
 

@@ -20,9 +20,8 @@ pub enum Plant {
     SlowClock,
     /// A restarted master votes at once, while the leader from before may count on its silence.
     VoteAtOnce,
-    /// A restarted master finds that it has applied less than its store has, and the requests' numbers are gone: what
-    /// is
-    /// applied again is not known again.
+    /// A restarted master finds that it has applied less than its store has, and the requests' numbers are gone: it does
+    /// not know again what it applies again.
     DoubleApply,
     /// A restarted master has forgotten the answers it gave.
     ForgetAnswers,
@@ -30,13 +29,11 @@ pub enum Plant {
     StaleSnapshot,
     /// A snapshot leaves out the answers that were given.
     SnapshotWithoutAnswers,
-    /// The group changes by a list that a master goes by from its next start on: of five, the last two are left out
-    /// at
+    /// The group changes by a list that a master goes by from its next start on: of five, the last two are left out at
     /// once. Whoever has not started again goes by the group of before.
     ReplaceAtOnce,
     /// A client does not tell the chunkservers that it counts on bytes that no sync has covered: a copy that has lost
-    /// them
-    /// takes part as if nothing had happened.
+    /// them takes part as if nothing had happened.
     CountOnNothing,
     /// A client takes a sync for done without asking the chunkservers.
     SkipSync,
@@ -69,11 +66,13 @@ pub enum Plant {
     ListTooMuch,
     /// A client waits for a chain less long than its servers wait for each other, and blames the first of them.
     BlameTheFirst,
+    /// A client that closes a file does not ask the chunkservers whether they still have what it sent before.
+    CloseUnasked,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
@@ -103,6 +102,7 @@ impl Plant {
         Self::ReadBehindTheEnd,
         Self::ListTooMuch,
         Self::BlameTheFirst,
+        Self::CloseUnasked,
     ];
 
     /// Its name on the command line.
@@ -138,6 +138,7 @@ impl Plant {
             Self::ReadBehindTheEnd => "read-behind-the-end",
             Self::ListTooMuch => "list-too-much",
             Self::BlameTheFirst => "blame-the-first",
+            Self::CloseUnasked => "close-unasked",
         }
     }
 }

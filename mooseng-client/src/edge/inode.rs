@@ -9,7 +9,7 @@ use mooseng_types::{Attr, InodeId};
 use super::budget::Permit;
 use crate::client::Client;
 use crate::file::ahead::ReadAhead;
-use crate::file::{File, Occasion, Told};
+use crate::file::{File, Occasion, Pages, Told};
 use crate::{Result, lock};
 
 /// A file known here.
@@ -120,13 +120,12 @@ pub struct OpenFile {
     pub(crate) inode: Arc<Inode>,
     pub(crate) read_ahead: Mutex<ReadAhead>,
     told: Mutex<Told>,
-    /// The attributes as of the open, and whether the content is what this client last saw: caches of it may be kept then.
-    /// `None` for a file that was just made.
-    as_opened: Option<(Attr, bool)>,
+    /// The attributes as of the open, and what pages of the file the kernel may have. `None` for a file that was just made.
+    as_opened: Option<(Attr, Pages)>,
 }
 
 impl OpenFile {
-    pub(crate) fn new(inode: Arc<Inode>, told: Told, as_opened: Option<(Attr, bool)>) -> Arc<Self> {
+    pub(crate) fn new(inode: Arc<Inode>, told: Told, as_opened: Option<(Attr, Pages)>) -> Arc<Self> {
         Arc::new(Self { inode, read_ahead: Mutex::default(), told: Mutex::new(told), as_opened })
     }
 
@@ -136,16 +135,9 @@ impl OpenFile {
         self.inode.id
     }
 
-    /// Whether the content is that of the last time this client opened the file, or its own changes since.
-    #[must_use]
-    pub fn is_unchanged(&self) -> bool {
-        self.as_opened.is_some_and(|(_, unchanged)| unchanged)
-    }
-
-    /// The attributes as of the open.
-    #[must_use]
-    pub fn attr(&self) -> Option<Attr> {
-        self.as_opened.map(|(attr, _)| attr)
+    /// The attributes as of the open, and what pages the kernel may have; `None` if the file was just made.
+    pub(crate) fn as_opened(&self) -> Option<(Attr, Pages)> {
+        self.as_opened
     }
 
     /// Tells an error of writing in the background.

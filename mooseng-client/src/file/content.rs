@@ -22,6 +22,17 @@ pub enum Layout {
     Inline(Bytes),
 }
 
+/// What the kernel may have of a file's pages when the file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Nothing is known of them.
+    Unknown,
+    /// They are those of the present content.
+    Right,
+    /// Somebody else has changed the content since.
+    Old,
+}
+
 /// What a look at the masters has told of one chunk.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
@@ -165,12 +176,16 @@ impl Content {
         true
     }
 
-    /// A program opens the file. Tells whether the kernel may keep its pages, and takes them for dropped otherwise.
-    pub(super) fn opened(&mut self, remembered: Option<u64>) -> bool {
+    /// A program opens the file. Tells what the kernel's pages are, and takes them for dropped if they are not right.
+    pub(super) fn opened(&mut self, remembered: Option<u64>) -> Pages {
         let now = self.attr.map(|attr| attr.content_version);
         let before = self.pages.or(remembered);
         self.pages = now;
-        before.is_some() && before == now
+        match before {
+            None => Pages::Unknown,
+            Some(_) if before == now => Pages::Right,
+            Some(_) => Pages::Old,
+        }
     }
 
     pub(super) fn pages(&self) -> Option<u64> {

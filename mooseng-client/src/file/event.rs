@@ -5,7 +5,7 @@ use std::time::Duration;
 use mooseng_types::{Attr, ChunkCause, FsError};
 
 use super::buffer::Piece;
-use super::content::Layout;
+use super::content::{Layout, Pages};
 use super::lease::{Arrival, Verdict};
 use super::{CommitJob, Event, File, InlineJob, LeaseKey, LocateJob, SyncJob, WriteJob};
 use crate::chunk::{Fault, Granted, Located, Opened};
@@ -143,7 +143,7 @@ impl File {
         };
         match result {
             Ok(()) if lease.is_newest(version) => {
-                lease.confirm(version);
+                lease.confirm(version, job.begun);
                 self.landed = self.landed.max(job.piece.offset + job.piece.data.len() as u64);
                 if job.lease.index.raw() == 0 {
                     self.content.set_layout(Layout::Chunks);
@@ -173,7 +173,7 @@ impl File {
         let Some(lease) = self.lease_used(job.lease) else { return };
         lease.syncing = false;
         match result {
-            Ok(()) => lease.adopted(version, job.durable.then_some(job.covers)),
+            Ok(()) => lease.adopted(version, job.durable.then_some(job.covers), job.begun),
             Err(fault) => self.chain_failed(job.lease, &job.grant, fault, now),
         }
     }
@@ -195,9 +195,8 @@ impl File {
                 if self.buffer.is_empty() {
                     self.mtime = None;
                 }
-                let inline = self.inline().is_some();
-                self.take_attr(attr, at.told, at.told, true);
-                if inline && self.inline().is_some() {
+                let known = self.inline().is_some();
+                if self.take_attr(attr, at.told, at.told, true) && known && self.inline().is_some() {
                     self.content.written_inline(offset as usize, &job.piece.data);
                 }
                 Ok(())
@@ -293,7 +292,8 @@ impl File {
         }
     }
 
-    fn end_lease(&mut self, key: LeaseKey) {
+    /// Nothing is held under the lease any more. What it has met counts for the next one.
+    pub(super) fn end_lease(&mut self, key: LeaseKey) {
         if self.lease(key).is_none() {
             return;
         }
@@ -334,11 +334,13 @@ impl File {
         if self.buffer.is_empty() {
             self.mtime = None;
         }
-        let inline = self.inline().cloned();
-        self.take_attr(attr, at.told, at.told, true);
-        let cut = inline.filter(|content| attr.size <= content.len() as u64);
-        match cut {
-            Some(content) => self.content.learn_inline(content.slice(..attr.size as usize)),
+        if !self.take_attr(attr, at.told, at.told, true) {
+            return Ok(());
+        }
+        // Where somebody else has changed the file before us, its content is not known any more.
+        let cut = self.inline().filter(|content| attr.size <= content.len() as u64);
+        match cut.map(|content| content.slice(..attr.size as usize)) {
+            Some(content) => self.content.learn_inline(content),
             None if attr.size == 0 => self.content.learn_inline(bytes::Bytes::new()),
             None => self.content.set_layout(Layout::Chunks),
         }
@@ -395,9 +397,9 @@ impl File {
         Some(attr)
     }
 
-    /// A program opens the file, of which the masters have just told: whether pages of it that the kernel may have from
-    /// `remembered`, the content version that they were of when the file was last known here, are still right.
-    pub fn opened(&mut self, remembered: Option<u64>) -> bool {
+    /// A program opens the file, of which the masters have just told: what pages of it the kernel may have. `remembered` is
+    /// the content version that they were of when the file was last known here.
+    pub fn opened(&mut self, remembered: Option<u64>) -> Pages {
         self.content.opened(remembered)
     }
 

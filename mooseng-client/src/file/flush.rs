@@ -5,7 +5,7 @@ use std::time::Duration;
 use mooseng_types::ChunkIndex;
 
 use super::buffer::Take;
-use super::steps::{Brought, sooner};
+use super::steps::{Brought, Need, sooner};
 use super::{File, Lease, Operation, Step};
 use crate::ClientError;
 
@@ -30,6 +30,7 @@ impl Operation for SendFull {
 pub struct Flush {
     mark: u64,
     durable: bool,
+    begun: Duration,
     until: Duration,
     /// What is to be synced and committed: known once all is sent.
     targets: Option<Vec<(ChunkIndex, u64, u64)>>,
@@ -46,6 +47,7 @@ impl Flush {
         Self {
             mark: file.buffer.last_write(),
             durable,
+            begun: now,
             until,
             targets: None,
             told_masters: false,
@@ -91,9 +93,6 @@ impl Flush {
             let target = |(index, lease): (&ChunkIndex, &Lease)| (*index, lease.number, lease.confirmed);
             file.leases.iter().map(target).collect()
         });
-        if !self.durable {
-            return Brought::Ready;
-        }
         let mut wait = None;
         let mut waiting = false;
         for (index, number, target) in targets {
@@ -101,7 +100,12 @@ impl Flush {
                 // Whoever gave the lease back has synced it; if it was lost, that has been noted.
                 continue;
             }
-            match file.sync_step(*index, *target, true, now) {
+            let need = match self.durable {
+                true => Need::Disks { up_to: *target },
+                // What was lost before the call is to be told by it.
+                false => Need::Whole { since: self.begun },
+            };
+            match file.sync_step(*index, need, now) {
                 Brought::Ready => {}
                 Brought::Do(action) => return Brought::Do(action),
                 Brought::Wait(until) => {

@@ -9,7 +9,7 @@ use mooseng_types::ChunkIndex;
 use super::buffer::Take;
 use super::flush::gave_up;
 use super::lease::Phase;
-use super::steps::{Brought, sooner};
+use super::steps::{Brought, Need, sooner};
 use super::{Action, File, Lease, LeaseKey, Operation, Step};
 
 /// Leases to be given back.
@@ -69,12 +69,12 @@ impl GiveBack {
         }
         if lease.grant.is_none() {
             // It was never had, or is lost.
-            file.leases.remove(&key.index);
+            file.end_lease(key);
             file.news = true;
             return Brought::Ready;
         }
-        let target = lease.confirmed;
-        if file.rules.durable { file.sync_step(key.index, target, true, now) } else { Brought::Ready }
+        let need = Need::Disks { up_to: lease.confirmed };
+        if file.rules.durable { file.sync_step(key.index, need, now) } else { Brought::Ready }
     }
 
     fn step(&mut self, file: &mut File, now: Duration) -> Brought {

@@ -132,6 +132,8 @@ pub(super) struct Lease {
     fill: Option<Bytes>,
     /// The last version that every copy of its chain is known to have adopted.
     pub(super) adopted: Option<ChunkVersion>,
+    /// When the last request began that the whole chain has done: each copy then had all that was confirmed before.
+    pub(super) whole_at: Duration,
     /// Chain requests under way.
     pub(super) users: u32,
     pub(super) confirmed: u64,
@@ -159,6 +161,7 @@ impl Lease {
             fresh: false,
             fill: None,
             adopted: None,
+            whole_at: Duration::ZERO,
             users: 0,
             confirmed: 0,
             synced: 0,
@@ -260,10 +263,11 @@ impl Lease {
         }
     }
 
-    /// Every copy of the chain has taken a change.
-    pub(super) fn confirm(&mut self, version: ChunkVersion) {
+    /// Every copy of the chain has taken a change that was sent at `begun`.
+    pub(super) fn confirm(&mut self, version: ChunkVersion, begun: Duration) {
         self.confirmed += 1;
         self.adopted = Some(version);
+        self.whole_at = self.whole_at.max(begun);
         self.succeeded();
     }
 
@@ -271,12 +275,13 @@ impl Lease {
         self.trouble = Trouble::default();
     }
 
-    /// A sync or adoption of the whole chain is done; `covers` tells which changes are durable.
-    pub(super) fn adopted(&mut self, version: ChunkVersion, covers: Option<u64>) {
+    /// A sync or adoption of the whole chain is done that began at `begun`; `covers` tells which changes are durable.
+    pub(super) fn adopted(&mut self, version: ChunkVersion, covers: Option<u64>, begun: Duration) {
         if !self.is_newest(version) {
             return;
         }
         self.adopted = Some(version);
+        self.whole_at = self.whole_at.max(begun);
         self.synced = self.synced.max(covers.unwrap_or(0));
         if covers.is_some() {
             self.cut = None;

@@ -9,7 +9,7 @@ use mooseng_types::{ChunkIndex, ServerId};
 use super::buffer::{self, Piece};
 use super::content::Place;
 use super::lease::Phase;
-use super::steps::Brought;
+use super::steps::{Brought, Need};
 use super::{Action, File, LocateJob};
 use crate::chunk::{ChunkRef, Placement};
 
@@ -140,7 +140,7 @@ impl File {
         if !lease.is_adopted() {
             return match lease.phase {
                 Phase::Granting | Phase::Preparing { running: true } => Err(Brought::Wait(None)),
-                _ => match self.sync_step(index, 0, false, now) {
+                _ => match self.sync_step(index, Need::Version, now) {
                     // It has been given up meanwhile.
                     Brought::Ready => Err(Brought::Wait(Some(now))),
                     other => Err(other),

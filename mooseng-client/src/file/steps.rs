@@ -22,6 +22,27 @@ pub(super) enum Brought {
     Wait(Option<Duration>),
 }
 
+/// What is wanted of the copies of a lease.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Need {
+    /// They have the lease's version.
+    Version,
+    /// Those that have it had at this time or later all that was confirmed before and that no sync has covered.
+    Whole { since: Duration },
+    /// The changes up to this number are on the disks.
+    Disks { up_to: u64 },
+}
+
+impl Need {
+    fn is_met(self, lease: &Lease) -> bool {
+        match self {
+            Self::Version => lease.is_adopted(),
+            Self::Whole { since } => !lease.is_unsynced() || (lease.is_adopted() && lease.whole_at >= since),
+            Self::Disks { up_to } => lease.synced >= up_to.min(lease.confirmed),
+        }
+    }
+}
+
 /// The earlier of two times to ask again.
 pub(super) fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     match (a, b) {
@@ -72,7 +93,7 @@ impl File {
     pub(super) fn send_step(&mut self, which: Take, closing: bool, now: Duration) -> Brought {
         self.give_up_pieces(now);
         if let Some(piece) = self.take_piece(which, closing, now) {
-            return Brought::Do(self.write_job(piece));
+            return Brought::Do(self.write_job(piece, now));
         }
         let mut wait = None;
         let mut waiting = false;
@@ -85,7 +106,7 @@ impl File {
             }
         }
         match self.take_piece(which, closing, now) {
-            Some(piece) => Brought::Do(self.write_job(piece)),
+            Some(piece) => Brought::Do(self.write_job(piece, now)),
             None if waiting => Brought::Wait(wait),
             None => Brought::Ready,
         }
@@ -104,14 +125,14 @@ impl File {
         if self.resizing { None } else { self.buffer.take(which, usable) }
     }
 
-    fn write_job(&mut self, piece: Piece) -> Action {
+    fn write_job(&mut self, piece: Piece, now: Duration) -> Action {
         let index = ChunkIndex::of_offset(piece.offset).unwrap_or(ChunkIndex::from_raw(u32::MAX));
         let lease = self.lease_of(index);
         lease.users += 1;
         let grant = lease.grant.clone().unwrap_or_else(|| unreachable!("a lease that is held has a grant"));
         let key = LeaseKey { index, number: lease.number };
         let continues = lease.is_unsynced();
-        Action::Write(WriteJob { lease: key, grant, piece, continues })
+        Action::Write(WriteJob { lease: key, grant, piece, continues, begun: now })
     }
 
     /// What nobody could take for too long is given up, and told: kept, it would block every other writer in the end.
@@ -141,20 +162,10 @@ impl File {
         }
     }
 
-    /// Syncs what was confirmed of a chunk up to number `target`, or has its copies adopt the version if `durable` is not
-    /// asked for.
-    pub(super) fn sync_step(
-        &mut self,
-        index: ChunkIndex,
-        target: u64,
-        durable: bool,
-        now: Duration,
-    ) -> Brought {
+    /// Asks the copies of a chunk for what is needed of them.
+    pub(super) fn sync_step(&mut self, index: ChunkIndex, need: Need, now: Duration) -> Brought {
         let Some(lease) = self.leases.get_mut(&index) else { return Brought::Ready };
-        let done = |lease: &Lease| {
-            if durable { lease.synced >= target.min(lease.confirmed) } else { lease.is_adopted() }
-        };
-        if done(lease) {
+        if need.is_met(lease) {
             return Brought::Ready;
         }
         if lease.syncing {
@@ -166,7 +177,7 @@ impl File {
         }
         let Some(lease) = self.leases.get_mut(&index) else { return Brought::Ready };
         // A lost lease has nothing to sync any more.
-        if done(lease) {
+        if need.is_met(lease) {
             return Brought::Ready;
         }
         let Some(grant) = lease.grant.clone() else { return Brought::Wait(None) };
@@ -174,9 +185,10 @@ impl File {
         lease.users += 1;
         let key = LeaseKey { index, number: lease.number };
         let (continues, covers) = (lease.is_unsynced(), lease.confirmed);
-        let adopted = lease.is_adopted();
-        let job = SyncJob { lease: key, grant, continues, durable, covers };
-        Brought::Do(if adopted { Action::Sync(job) } else { Action::Adopt(job) })
+        let durable = matches!(need, Need::Disks { .. });
+        let sync = durable && lease.is_adopted();
+        let job = SyncJob { lease: key, grant, continues, durable, covers, begun: now };
+        Brought::Do(if sync { Action::Sync(job) } else { Action::Adopt(job) })
     }
 
     /// Tells the masters what has been written; of some chunks only, with `only`. With `release` their leases end. `Ready`:
@@ -201,9 +213,9 @@ impl File {
             let first = self.lease_of(*index).must_sync_first() && self.rules.durable;
             let target = self.lease_of(*index).confirmed;
             // Only a version that the copies have may be committed.
-            let adopted = self.sync_step(*index, target, false, now);
+            let adopted = self.sync_step(*index, Need::Version, now);
             let brought = match adopted {
-                Brought::Ready if first => self.sync_step(*index, target, true, now),
+                Brought::Ready if first => self.sync_step(*index, Need::Disks { up_to: target }, now),
                 other => other,
             };
             match brought {

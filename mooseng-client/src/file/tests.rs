@@ -34,6 +34,12 @@ fn told(file: &mut File, mark: &mut Told) -> Option<ClientError> {
     file.tell(mark, Occasion::Sync).err()
 }
 
+fn resize(cluster: &mut Cluster, client: u32, file: &mut File, size: u64) {
+    let change = SetAttr { size: Some(size), ..SetAttr::default() };
+    let truncate = Truncate::new(file, change, cluster.now);
+    cluster.run(client, file, truncate).unwrap();
+}
+
 #[test]
 fn a_small_file_with_a_chunk_beyond_the_first_reads_back_whole() {
     let mut cluster = Cluster::new(2);
@@ -114,6 +120,44 @@ fn a_server_that_lost_unsynced_bytes_leaves_the_chain_and_the_others_keep_them()
     assert!(told(&mut a, &mut mark).is_none());
     assert_eq!(cluster.rows[&ChunkIndex::from_raw(0)].servers, [2]);
     assert_eq!(cluster.read(1, &mut a, 0, data.len() as u64).unwrap(), data);
+}
+
+#[test]
+fn a_close_tells_the_loss_of_what_the_power_took_before_it() {
+    for cut in [&[1][..], &[2], &[1, 2]] {
+        let mut cluster = Cluster::new(2);
+        let mut a = file();
+        cluster.open(&mut a);
+        let mut mark = a.begin_told();
+        let data = pattern(2 * MIB, 1);
+        cluster.write(&mut a, 0, &data);
+        let send = Flush::only_send(&a, cluster.now);
+        cluster.run(1, &mut a, send).unwrap();
+        cut.iter().for_each(|server| cluster.power_cut(*server));
+        cluster.now += Duration::from_millis(1);
+        let outcome = close(&mut cluster, 1, &mut a);
+        let error = told(&mut a, &mut mark).or(outcome.err());
+        if cut.len() == 2 {
+            assert!(matches!(error, Some(ClientError::Lost(Loss::Interrupted))), "{error:?}");
+        } else {
+            assert!(error.is_none(), "{error:?}");
+            assert_eq!(cluster.read(1, &mut a, 0, data.len() as u64).unwrap(), data);
+        }
+    }
+}
+
+#[test]
+fn a_close_that_sends_something_of_a_chunk_asks_its_copies_nothing_more() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, &pattern(2 * MIB, 1));
+    let send = Flush::only_send(&a, cluster.now);
+    cluster.run(1, &mut a, send).unwrap();
+    cluster.now += Duration::from_millis(1);
+    cluster.write(&mut a, 2 * MIB as u64, b"end");
+    close(&mut cluster, 1, &mut a).unwrap();
+    assert_eq!(cluster.log, ["grant", "write", "write", "write", "commit"]);
 }
 
 #[test]
@@ -370,9 +414,7 @@ fn a_truncation_cuts_what_was_written_and_what_lies_behind_stays_zero() {
     cluster.write(&mut a, 0, &pattern(2 * MIB, 1));
     close(&mut cluster, 1, &mut a).unwrap();
     for size in [1000, 5000] {
-        let change = SetAttr { size: Some(size), ..SetAttr::default() };
-        let truncate = Truncate::new(&mut a, change, cluster.now);
-        cluster.run(1, &mut a, truncate).unwrap();
+        resize(&mut cluster, 1, &mut a, size);
         assert_eq!(a.size(), size);
     }
     cluster.write(&mut a, 9000, b"end");
@@ -394,9 +436,7 @@ fn cut_then_power_cut(action: &str) -> Vec<u8> {
     cluster.open(&mut a);
     cluster.write(&mut a, 0, &pattern(60_000, 1));
     fsync(&mut cluster, 1, &mut a).unwrap();
-    let change = SetAttr { size: Some(1000), ..SetAttr::default() };
-    let truncate = Truncate::new(&mut a, change, cluster.now);
-    cluster.run(1, &mut a, truncate).unwrap();
+    resize(&mut cluster, 1, &mut a, 1000);
     cluster.write(&mut a, 40_000, b"x");
     let mut flush = Flush::new(&a, true, cluster.now);
     let mut cut = false;
@@ -581,9 +621,7 @@ fn who_writes_through_a_handle_from_before_a_truncation_elsewhere_sees_the_new_l
     cluster.write(&mut a, 0, &pattern(68_000, 1));
     close(&mut cluster, 1, &mut a).unwrap();
     cluster.open(&mut b);
-    let change = SetAttr { size: Some(6000), ..SetAttr::default() };
-    let truncate = Truncate::new(&mut a, change, cluster.now);
-    cluster.run(1, &mut a, truncate).unwrap();
+    resize(&mut cluster, 1, &mut a, 6000);
     cluster.write(&mut b, 2000, &pattern(20_000, 2));
     cluster.open(&mut b);
     assert_eq!(b.size(), 22_000, "before it is sent");
@@ -604,6 +642,42 @@ fn who_writes_through_a_handle_from_before_a_truncation_elsewhere_sees_the_new_l
     assert_eq!(b.size(), 22_000, "before it is committed");
     close(&mut cluster, 2, &mut b).unwrap();
     assert_eq!((b.size(), cluster.size), (22_000, 22_000));
+}
+
+#[test]
+fn a_truncation_of_a_small_file_cuts_what_others_have_made_of_it_and_not_what_was_known() {
+    let mut cluster = Cluster::new(2);
+    let (mut a, mut b) = (file(), file());
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, b"old content");
+    close(&mut cluster, 1, &mut a).unwrap();
+    cluster.open(&mut b);
+    assert_eq!(cluster.read(2, &mut b, 0, 11).unwrap(), b"old content");
+    cluster.write(&mut a, 0, b"NEW");
+    close(&mut cluster, 1, &mut a).unwrap();
+    resize(&mut cluster, 2, &mut b, 5);
+    assert_eq!(cluster.read(2, &mut b, 0, 11).unwrap(), b"NEW c");
+}
+
+#[test]
+fn the_answer_to_a_small_write_says_nothing_of_a_file_that_others_have_emptied_since() {
+    let mut cluster = Cluster::new(2);
+    let (mut a, mut b) = (file(), file());
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, b"old");
+    close(&mut cluster, 1, &mut a).unwrap();
+    cluster.open(&mut a);
+    cluster.open(&mut b);
+    cluster.write(&mut a, 0, b"new");
+    let Step::Do(write) = Flush::only_send(&a, cluster.now).next(&mut a, cluster.now) else {
+        panic!("nothing to do")
+    };
+    let answer = cluster.carry_out(1, write);
+    resize(&mut cluster, 2, &mut b, 0);
+    cluster.open(&mut a);
+    a.happened(answer, At { now: cluster.now, asked: 500, told: 501 }).unwrap();
+    resize(&mut cluster, 1, &mut a, 3);
+    assert_eq!(cluster.read(1, &mut a, 0, 3).unwrap(), [0; 3]);
 }
 
 #[test]
@@ -706,9 +780,13 @@ fn an_append_to_a_chunk_whose_only_copy_is_damaged_fails_soon_though_another_cli
             Step::Done(result) => break result.unwrap_err(),
             Step::Do(action) => cluster.step(1, &mut a, action).unwrap(),
             Step::Wait(until) => {
+                for _ in 0..2 {
+                    let recalled = GiveBack::recalled(&mut a, index, cluster.now);
+                    cluster.run(1, &mut a, recalled).unwrap();
+                    // The second one meets a lease that has not been asked for yet.
+                    assert!(matches!(append.next(&mut a, cluster.now), Step::Wait(_)));
+                }
                 cluster.now = until.unwrap().max(cluster.now);
-                let recalled = GiveBack::recalled(&mut a, index, cluster.now);
-                cluster.run(1, &mut a, recalled).unwrap();
             }
         }
         assert!(cluster.now - begun < Duration::from_secs(10), "{:?}", cluster.now - begun);

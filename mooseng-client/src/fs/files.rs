@@ -80,16 +80,14 @@ impl Client {
             return Err(error);
         }
         let mut core = held.enter(self);
-        let foreign = core.file.take_foreign_change();
-        let unchanged = core.file.opened(self.remembered(inode));
+        // Whoever opens a changed file drops its pages at once.
+        core.file.take_foreign_change();
+        let pages = core.file.opened(self.remembered(inode));
         let seen = core.file.seen().unwrap_or(attr);
         core.last_used = self.clock.monotonic();
         let told = core.file.begin_told();
         drop(core);
-        if foreign {
-            self.foreign.note(inode);
-        }
-        Ok(OpenFile::new(held, told, Some((seen, unchanged))))
+        Ok(OpenFile::new(held, told, Some((seen, pages))))
     }
 
     /// Closes an open file. What could not be saved was told by [`Client::flush`] or [`Client::fsync`].

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mooseng_chunkserver::Request;
 use mooseng_client::chunk::{Fault, Grant, Granted, Located, Opened};
 use mooseng_client::file::{
-    Action, Ask, Event, LocateJob, PartAnswer, PartRead, PartStep, Prepare, Source, Span, Wish,
+    Action, Ask, Event, LocateJob, PartAnswer, PartRead, PartStep, Prepare, Source, Span, SyncJob, Wish,
 };
 use mooseng_client::messages::{self, WriteHow};
 use mooseng_client::session::Kind;
@@ -49,9 +49,13 @@ impl Process {
             Action::Write(job) => {
                 let how = WriteHow { sync: false, continues: job.continues };
                 let done = self.write_chain(&job.grant, job.offset_in_chunk(), &job.piece.data, how).await;
+                if self.plant == Some(Plant::CloseUnasked) && done.is_ok() {
+                    self.memory().written.insert((job.grant.chunk.chunk, job.grant.chunk.version));
+                }
                 Event::Wrote(job, done)
             }
             Action::Adopt(job) if self.plant == Some(Plant::AdoptNothing) => Event::Synced(job, Ok(())),
+            Action::Adopt(job) if self.is_written(&job) => Event::Synced(job, Ok(())),
             Action::Adopt(job) => {
                 let how = WriteHow { sync: job.durable, continues: job.continues };
                 let done = self.write_chain(&job.grant, 0, &[], how).await;
@@ -89,6 +93,11 @@ impl Process {
                 Event::SizeSet(done)
             }
         }
+    }
+
+    fn is_written(&self, job: &SyncJob) -> bool {
+        let chunk = &job.grant.chunk;
+        !job.durable && self.memory().written.contains(&(chunk.chunk, chunk.version))
     }
 
     async fn for_attr<R: mooseng_protocol::rpc::Rpc<Reply = pb::AttrReply>>(

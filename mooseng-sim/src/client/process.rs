@@ -2,7 +2,7 @@
 //! here decides; where the product has threads and sockets, this has futures and the world's ports.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use mooseng_client::session::{Belief, Kind, Next, OpenFiles, RequestIds, Retry};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkIndex, FsError, InodeId, ServerId};
+use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, FsError, InodeId, ServerId};
 
 use crate::oracle::Oracle;
 use crate::plant::Plant;
@@ -46,6 +46,8 @@ pub(super) struct Memory {
     pub(super) told: Option<(u64, u64)>,
     /// Of a planted bug: what it was told first of a file's chunks.
     pub(super) places: BTreeMap<(InodeId, ChunkIndex), Vec<Located>>,
+    /// Of a planted bug: versions under which something was written.
+    pub(super) written: BTreeSet<(ChunkId, ChunkVersion)>,
     /// Addresses of the servers of its leases.
     pub(super) addresses: BTreeMap<ServerId, String>,
     /// Reads of copies in doubt, as no other was left.
@@ -86,9 +88,15 @@ impl Process {
             told: None,
             places: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            written: BTreeSet::new(),
             doubtful_reads: 0,
         };
         Self { port, memory: Rc::new(RefCell::new(memory)), oracle, plant }
+    }
+
+    /// Whether something was read from a copy in doubt since there were so many reads of such.
+    pub(super) fn has_doubted_since(&self, doubtful_reads: u64) -> bool {
+        self.memory().doubtful_reads != doubtful_reads
     }
 
     pub(super) fn memory(&self) -> RefMut<'_, Memory> {

@@ -51,6 +51,9 @@ impl Client {
             }
         }
         self.make_last(which, &mut slate, Made::Closed).await?;
+        if self.call.port.rng(|rng| rng.chance(200)) {
+            self.read_slate(which, &mut slate).await?;
+        }
         self.call.process.close(slate.inode);
         Ok(())
     }
@@ -106,15 +109,23 @@ impl Client {
             if self.call.process.plant == Some(Plant::SwallowErrors) {
                 drop(self.call.process.with(slate.inode, |file| file.tell(&mut slate.told, Occasion::Sync)));
             }
+            if self.call.port.rng(|rng| rng.chance(300)) {
+                self.idle(1500).await;
+            }
         } else if slate.written.len() == 1 && self.call.port.rng(|rng| rng.chance(500)) {
             // Some programs keep for a while what they wrote first.
             let longest = if self.call.port.rng(|rng| rng.chance(300)) { 8000 } else { 1500 };
-            let pause = self.call.port.rng(|rng| rng.ms(100, longest));
-            self.oracle.borrow_mut().idlers.insert(self.number);
-            self.call.port.sleep(pause).await;
-            self.oracle.borrow_mut().idlers.remove(&self.number);
+            self.idle(longest).await;
         }
         Ok(())
+    }
+
+    /// Does nothing for a while, with something to lose.
+    async fn idle(&self, longest_ms: u64) {
+        let pause = self.call.port.rng(|rng| rng.ms(100, longest_ms));
+        self.oracle.borrow_mut().idlers.insert(self.number);
+        self.call.port.sleep(pause).await;
+        self.oracle.borrow_mut().idlers.remove(&self.number);
     }
 
     /// Cuts the file off where a cell begins, or makes it longer.
@@ -172,19 +183,19 @@ impl Client {
         // What was told to nobody so far is told to whoever opens the file next.
         (slate.inode, slate.told) = (again.inode, again.told);
         let Some((seen, look)) = cells_of(&self.call.process, slate.inode, from).await else { return Ok(()) };
-        let problem = self.problem(which, &seen, look);
-        if problem.is_none() {
-            self.remember(which, &seen, look);
-            return Ok(());
+        let mut problem = self.problem(which, &seen, None, look);
+        let own = || self.problem(which, &seen, Some(self.life), look);
+        // It may be that a loss of what this client has not closed has yet to be told.
+        if problem.is_none() && own().is_some() {
+            if !self.make_last(which, slate, Made::Synced).await? {
+                return Ok(());
+            }
+            problem = self.problem(which, &seen, Some(self.life), look);
         }
-        // It may be that a loss has yet to be told.
-        if !self.make_last(which, slate, Made::Synced).await? {
-            return Ok(());
+        match problem {
+            Some(problem) => self.accuse(format!("content_is_current: slate {which}: {problem}")),
+            None => self.remember(which, &seen, look),
         }
-        let problem = self.problem(which, &seen, look);
-        problem
-            .into_iter()
-            .for_each(|problem| self.accuse(format!("content_is_current: slate {which}: {problem}")));
         Ok(())
     }
 
@@ -201,9 +212,9 @@ impl Client {
         }
     }
 
-    fn problem(&self, which: usize, seen: &[Vec<u64>], look: Look) -> Option<String> {
+    fn problem(&self, which: usize, seen: &[Vec<u64>], reader: Option<usize>, look: Look) -> Option<String> {
         let oracle = self.oracle.borrow();
-        let check = |cell, number| oracle.slates.check(which, cell, number, Some(self.life), look);
+        let check = |cell, number| oracle.slates.check(which, cell, number, reader, look);
         seen.iter()
             .enumerate()
             .find_map(|(cell, numbers)| numbers.iter().find_map(|number| check(cell, *number)))
@@ -231,7 +242,8 @@ pub(super) async fn cells_of(
             cells.push(numbers);
         }
     }
-    let in_doubt = process.memory().doubtful_reads != doubtful_reads;
-    let rotten = in_doubt && process.oracle.borrow().damaged.is_some();
+    let oracle = process.oracle.borrow();
+    let in_doubt = process.has_doubted_since(doubtful_reads).then_some(oracle.power_lost);
+    let rotten = in_doubt.is_some() && oracle.rot_may_pass;
     Some((cells, Look { from, to: process.port.now(), in_doubt, rotten }))
 }

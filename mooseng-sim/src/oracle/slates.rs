@@ -1,8 +1,8 @@
 //! Files that several clients write and read at once, cell by cell: what any reader may see.
 //!
 //! Every write fills some cells of a file with its own number. A cell that is read shows the number of a write, or none.
-//! A write *must be seen* by whoever begins to read after a close or a sync that covers it has returned (and, if it was
-//! only closed, reads no copy in doubt: what no sync covers may be lost there). It is *over* when that happened, or when its
+//! A write *must be seen* by whoever begins to read after a close or a sync that covers it has returned (but if it was only
+//! closed, and a server has lost power since the close began, not by whoever reaches a copy in doubt only). It is *over* when that happened, or when its
 //! client was told of a loss, lost its session or died. A read may show a write only if no write that must be seen began
 //! after that one was over. A truncation is a write of nothing to all cells behind the new end, which lasts from when it has
 //! returned; one that failed may be done at any time.
@@ -23,8 +23,9 @@ pub(crate) struct Write {
     life: usize,
     cells: std::ops::Range<usize>,
     invoked: Duration,
-    /// When a close that covers it returned.
+    /// When the first close that covers it returned, and when that one had begun.
     closed: Option<Duration>,
+    closing: Duration,
     /// When a sync that covers it returned.
     synced: Option<Duration>,
     /// When it was told lost, or its client or session ended.
@@ -58,8 +59,8 @@ pub(crate) struct Look {
     pub(crate) from: Duration,
     /// When it ended.
     pub(crate) to: Duration,
-    /// No copy was reached of something but one in doubt.
-    pub(crate) in_doubt: bool,
+    /// No copy was reached of something but one in doubt, and a server had lost power last by then.
+    pub(crate) in_doubt: Option<Duration>,
     /// And bits may have rotted in it: a server that crashed while it was written believes the bytes, not the checksums.
     pub(crate) rotten: bool,
 }
@@ -92,6 +93,7 @@ impl Slates {
             cells,
             invoked: now,
             closed: None,
+            closing: Duration::MAX,
             synced: None,
             ended: None,
             void: false,
@@ -113,7 +115,7 @@ impl Slates {
     /// A truncation is done.
     pub(crate) fn cut(&mut self, slate: usize, number: u64, now: Duration) {
         if let Some(write) = self.slates[slate].write_mut(number) {
-            (write.closed, write.synced) = (Some(now), Some(now));
+            (write.closed, write.closing, write.synced) = (Some(now), now, Some(now));
         }
     }
 
@@ -124,9 +126,12 @@ impl Slates {
             if !mine || write.synced.is_some() || write.cut {
                 continue;
             }
+            if matches!(what, Made::Closed | Made::Synced) && write.closed.is_none() {
+                (write.closed, write.closing) = (Some(now), begun);
+            }
             match what {
-                Made::Closed => drop(write.closed.get_or_insert(now)),
-                Made::Synced => (write.closed, write.synced) = (write.closed.or(Some(now)), Some(now)),
+                Made::Closed => {}
+                Made::Synced => write.synced = Some(now),
                 Made::Lost => write.ended = Some(now),
                 Made::Dead => (write.ended, write.dead) = (Some(now), Some(now)),
             }
@@ -202,7 +207,7 @@ impl Slates {
     /// that was not when its session was over.
     pub(crate) fn saw(&mut self, slate: usize, cell: usize, seen: u64, look: Look) -> Option<String> {
         let slate = self.slates.get_mut(slate)?;
-        if look.in_doubt {
+        if look.in_doubt.is_some() {
             return None;
         }
         let before = slate.last.get(&cell).copied().filter(|(_, before)| before.to < look.from);
@@ -243,8 +248,9 @@ impl Slate {
 fn must_be_seen(write: &Write, reader: Option<usize>, look: Look) -> bool {
     let done = !write.cut || write.closed.is_some();
     let mine = reader == Some(write.life) && write.invoked < look.from && write.ended.is_none() && done;
+    let may_be_lost = look.in_doubt.is_some_and(|power_lost| power_lost >= write.closing);
     write.synced.is_some_and(|synced| synced < look.from)
-        || (write.ended.is_none() && !look.in_doubt && write.closed.is_some_and(|closed| closed < look.from))
+        || (write.ended.is_none() && !may_be_lost && write.closed.is_some_and(|closed| closed < look.from))
         || mine
 }
 
@@ -257,11 +263,11 @@ mod tests {
     }
 
     fn look(from: u64) -> Look {
-        Look { from: ms(from), to: ms(from + 1), in_doubt: false, rotten: false }
+        Look { from: ms(from), to: ms(from + 1), in_doubt: None, rotten: false }
     }
 
-    fn in_doubt(from: u64) -> Look {
-        Look { in_doubt: true, ..look(from) }
+    fn in_doubt(from: u64, power_lost: u64) -> Look {
+        Look { in_doubt: Some(ms(power_lost)), ..look(from) }
     }
 
     #[test]
@@ -277,7 +283,7 @@ mod tests {
         assert!(check(&slates, 1, 1, 5).is_none() && check(&slates, 1, 2, 5).is_none(), "both may be there");
         slates.made(0, 2, ms(3), ms(6), Made::Synced);
         assert!(check(&slates, 1, 1, 7).is_some(), "replaced");
-        assert!(slates.check(0, 1, 1, None, in_doubt(7)).is_some(), "a copy in doubt has what was synced");
+        assert!(slates.check(0, 1, 1, None, in_doubt(7, 4)).is_some(), "a copy in doubt has what was synced");
         assert!(check(&slates, 0, 2, 7).is_some(), "never written there");
     }
 
@@ -291,7 +297,7 @@ mod tests {
         assert!(slates.saw(0, 0, 1, look(2)).is_none());
         assert!(slates.saw(0, 0, 2, look(5)).is_none());
         assert!(slates.clone().saw(0, 0, 1, look(8)).is_some(), "another reader sees the older one again");
-        assert!(slates.saw(0, 0, 1, in_doubt(8)).is_none(), "only a copy that may have lost it was left");
+        assert!(slates.saw(0, 0, 1, in_doubt(8, 7)).is_none(), "only a copy that may have lost it was left");
         assert!(slates.saw(0, 0, 1, look(10)).is_some(), "that says nothing about the others");
     }
 
@@ -299,10 +305,11 @@ mod tests {
     fn a_close_counts_but_for_copies_in_doubt_and_a_told_loss_does_not_count() {
         let mut slates = Slates::default();
         slates.begin(0, 1, 0..1, ms(1));
-        slates.made(0, 1, ms(1), ms(2), Made::Closed);
-        assert!(slates.check(0, 0, 0, None, look(3)).is_some());
-        assert!(slates.check(0, 0, 0, None, in_doubt(6)).is_none());
-        assert!(slates.check(0, 0, 0, Some(1), in_doubt(6)).is_some(), "its writer is to be told first");
+        slates.made(0, 1, ms(2), ms(3), Made::Closed);
+        assert!(slates.check(0, 0, 0, None, look(4)).is_some());
+        assert!(slates.check(0, 0, 0, None, in_doubt(6, 2)).is_none());
+        assert!(slates.check(0, 0, 0, None, in_doubt(6, 1)).is_some(), "the close was to tell that");
+        assert!(slates.check(0, 0, 0, Some(1), in_doubt(6, 5)).is_some(), "its writer is to be told first");
         slates.made(0, 1, ms(1), ms(8), Made::Lost);
         assert!(slates.check(0, 0, 0, Some(1), look(9)).is_none());
     }

@@ -55,7 +55,8 @@ impl World {
             36 => self.restart_servers_in_turn(),
             37 => self.busy_server(index),
             38 => self.put_server_ahead(index),
-            39..=40 => self.oversleep(),
+            39 => self.oversleep(),
+            40 => self.cut_power_of_somebody_idle(),
             _ => self.with_core(master, |core, now| core.flush(now.mono)),
         }
     }
@@ -131,6 +132,9 @@ impl World {
         }
         links.into_iter().for_each(|task| self.end_task(task));
         self.touch(Place::Server(index));
+        let mut oracle = self.oracle.borrow_mut();
+        oracle.rot_may_pass |= oracle.damaged.as_ref() == Some(&server::address(index));
+        drop(oracle);
         self.thaw(Place::Server(index), None);
         self.note(format!("server {index} {}", if power { "loses power" } else { "is killed" }));
         let down = self.rng.ms(20, 1500);
@@ -246,6 +250,15 @@ impl World {
         self.freeze(Place::Client(client), span);
     }
 
+    /// All servers lose power while a client has something to lose, if one has.
+    fn cut_power_of_somebody_idle(&mut self) {
+        let none_is_idle = self.oracle.borrow().idlers.is_empty();
+        match none_is_idle {
+            true => self.oversleep(),
+            false => (0..SERVERS).for_each(|index| self.crash_server(index, true)),
+        }
+    }
+
     /// A fault concerns this place: whoever wants to do without it may have a reason.
     pub(super) fn touch(&self, place: Place) {
         if let Place::Server(index) = place {
@@ -295,9 +308,9 @@ impl World {
         if rotten.is_empty() {
             return;
         }
-        self.oracle.borrow_mut().damaged = Some(server::address(index));
         rotten.into_iter().for_each(|what| self.note(format!("bits rot on server {index}: {what}")));
         self.crash_server(index, false);
+        self.oracle.borrow_mut().damaged = Some(server::address(index));
     }
 
     /// Somebody sets a master's clock, or a leap of its time source does.

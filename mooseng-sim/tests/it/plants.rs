@@ -178,6 +178,11 @@ fn a_list_of_open_files_that_claims_to_know_of_opens_under_way_is_found() {
 }
 
 #[test]
+fn a_close_that_does_not_ask_for_what_was_sent_before_it_is_found() {
+    loses_data(Plant::CloseUnasked);
+}
+
+#[test]
 fn a_client_that_blames_a_healthy_server_for_the_silence_of_another_is_found() {
     is_found_in_time(Plant::BlameTheFirst, &["none_is_blamed_falsely"]);
 }

@@ -1,12 +1,14 @@
-//! System calls that have no safe wrapper: a `close(2)` whose answer counts, and shared mappings.
+//! System calls that have no safe wrapper: a `close(2)` whose answer counts, shared mappings, and threads with
+//! descriptors of their own.
 #![expect(
     unsafe_code,
-    reason = "four system calls without a safe wrapper, each used as its manual page has it"
+    reason = "five system calls without a safe wrapper, each used as its manual page has it"
 )]
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+use std::thread::JoinHandle;
 
 /// Closes a file and answers what `close(2)` did: the last chance to hear of an error. Dropping a `File` says nothing.
 pub(super) fn close(file: File) -> io::Result<()> {
@@ -61,6 +63,23 @@ impl Drop for Mapping {
     }
 }
 
+/// Starts a thread with a table of descriptors of its own (`unshare(2)`, `CLONE_FILES`).
+///
+/// Every program that a process starts begins as a copy of the process, open files included, and the kernel flushes each
+/// of them when the copy gives it up. Where the files' servers are down, that takes as long as a `close` would, and
+/// nothing starts meanwhile. What such a thread opens is in no copy that another thread makes.
+///
+/// The number of a descriptor means another file in another thread, or none: `work` takes no file along and hands none
+/// out.
+pub(super) fn spawn_with_own_descriptors(work: impl FnOnce() + Send + 'static) -> JoinHandle<io::Result<()>> {
+    std::thread::spawn(|| {
+        // SAFETY: the call touches no memory; the thread has just begun, and neither takes files along nor hands any out.
+        answer(unsafe { libc::unshare(libc::CLONE_FILES) })?;
+        work();
+        Ok(())
+    })
+}
+
 fn answer(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -82,5 +101,22 @@ mod tests {
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut back, 4994).unwrap();
         assert_eq!(&back, b"\x07\x07abcd");
         close(file).unwrap();
+    }
+
+    #[test]
+    fn what_a_thread_with_its_own_descriptors_opens_is_in_nobody_elses_table() {
+        let (say, heard) = std::sync::mpsc::sync_channel(1);
+        let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
+        let thread = spawn_with_own_descriptors(move || {
+            let file = tempfile::tempfile().unwrap();
+            say.send(file.as_raw_fd()).unwrap();
+            released.recv().unwrap();
+            drop(file);
+        });
+        let descriptor = heard.recv().unwrap();
+        let ours = std::fs::read_link(format!("/proc/self/fd/{descriptor}"));
+        release.send(()).unwrap();
+        thread.join().unwrap().unwrap();
+        assert!(ours.map_or(true, |path| !path.to_string_lossy().contains("deleted")), "it is ours too");
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Operations in turn from a seed, against a model in memory: no operation begins before the one before has ended, so
 //! there is one right answer to each. Before them, loads at the same time: writers and readers of neighbouring blocks on one
-//! mount, records appended through both, and stores through mappings of closed files.
+//! mount, records appended through both, stores through mappings of closed files, and files that are changed while the other
+//! mount still believes what it has seen.
 
 mod content;
 mod model;
 mod player;
+mod reopened;
 mod together;
 
 use std::path::Path;
@@ -36,10 +38,11 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     let b = ExtraMount::start(&cluster, "mount-b", SETTINGS)?;
     let points = [a.point(), b.point()];
     let mut wrong = Vec::new();
-    let parts: [(&str, &dyn Fn() -> Result<()>); 4] = [
+    let parts: [(&str, &dyn Fn() -> Result<()>); 5] = [
         ("blocks", &|| together::blocks(points, rounds(context))),
         ("appends", &|| together::appends(points, rounds(context))),
         ("mapped", &|| together::mapped(points, rounds(context))),
+        ("reopened", &|| on_believing_mounts(&cluster, rounds(context))),
         ("in turn", &|| in_turn(context, points, seed)),
     ];
     // Each tells something that the others do not: all are run.
@@ -55,6 +58,15 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     b.stop()?;
     shell::stdout(&mut cluster.mooseng(&["fsck"])).context("after all")?;
     Ok(Outcome::Passed)
+}
+
+/// On mounts that believe names, too, for as long as by default: nothing is asked before an open.
+fn on_believing_mounts(cluster: &Cluster, rounds: u32) -> Result<()> {
+    let a = ExtraMount::start(cluster, "mount-c", "")?;
+    let b = ExtraMount::start(cluster, "mount-d", "")?;
+    reopened::reopened([a.point(), b.point()], rounds)?;
+    a.stop()?;
+    b.stop()
 }
 
 fn in_turn(context: &Context, points: [&Path; 2], seed: u64) -> Result<()> {

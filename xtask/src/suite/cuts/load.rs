@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::promise::Promise;
 use crate::random::Random;
@@ -30,17 +30,22 @@ const STOP_LIMIT: Duration = Duration::from_secs(150);
 const HISTORIES_MAX: usize = 3;
 const LINES_MAX: usize = 30;
 
-/// A file, its only writer's handle, and what was promised.
+/// A file and what was promised. Its only writer has the handle, in descriptors of its own.
 pub(super) struct Known {
     /// Below the mount point.
     pub(super) name: String,
     /// Where its window begins; before it is a hole.
     start: u64,
     promise: Promise,
-    open: Option<(Arc<File>, bool)>,
     renames: u32,
     /// Every call with its answer.
     history: Vec<String>,
+}
+
+/// A writer's handle.
+struct Open {
+    file: File,
+    append: bool,
 }
 
 /// What the threads share.
@@ -60,7 +65,7 @@ pub(super) struct Shared {
 
 pub(super) struct Load {
     pub(super) shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl Load {
@@ -70,14 +75,7 @@ impl Load {
         let known = |number: usize| {
             let start = if number % FILES_EACH == 1 { BORDER } else { 0 };
             let name = format!("{place}/file-{number}");
-            Mutex::new(Known {
-                name,
-                start,
-                promise: Promise::default(),
-                open: None,
-                renames: 0,
-                history: Vec::new(),
-            })
+            Mutex::new(Known { name, start, promise: Promise::default(), renames: 0, history: Vec::new() })
         };
         let shared = Arc::new(Shared {
             files: (0..WRITERS * FILES_EACH).map(known).collect(),
@@ -96,7 +94,7 @@ impl Load {
                 point: points.get(number % 2).map(|point| point.to_path_buf()).unwrap_or_default(),
                 random: Random::seeded(random.next()),
             };
-            load.threads.push(std::thread::spawn(move || {
+            load.threads.push(syscall::spawn_with_own_descriptors(move || {
                 if number < WRITERS { worker.write(number) } else { worker.read() }
             }));
         }
@@ -117,9 +115,8 @@ impl Load {
         let threads = &self.threads;
         wait::until(STOP_LIMIT, "the load to end", || Ok(threads.iter().all(JoinHandle::is_finished)))?;
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                bail!("a thread of the load panicked");
-            }
+            let Ok(ended) = thread.join() else { bail!("a thread of the load panicked") };
+            ended.context("give a thread of the load its own descriptors")?;
         }
         Ok(())
     }
@@ -194,35 +191,36 @@ impl Worker {
 
     fn write(mut self, number: usize) {
         let shared = Arc::clone(&self.shared);
-        let own = || shared.files.iter().skip(number * FILES_EACH).take(FILES_EACH);
+        let own = shared.files.get(number * FILES_EACH..).unwrap_or_default();
+        let mut open = [const { None }; FILES_EACH];
         while self.goes_on() {
             let index = self.random.index(FILES_EACH);
-            if let Some(known) = own().nth(index) {
-                self.step(&mut wait::lock(known));
+            if let (Some(known), Some(open)) = (own.get(index), open.get_mut(index)) {
+                self.step(&mut wait::lock(known), open);
             }
         }
-        for known in own() {
-            self.close(&mut wait::lock(known));
+        for (known, open) in own.iter().zip(&mut open) {
+            self.close(&mut wait::lock(known), open);
         }
     }
 
-    fn step(&mut self, known: &mut Known) {
-        if known.open.is_none() {
+    fn step(&mut self, known: &mut Known, open: &mut Option<Open>) {
+        if open.is_none() {
             let append = self.random.below(3) == 0;
             let mut options = File::options();
             let opened =
                 options.read(true).write(true).create(true).append(append).open(self.point.join(&known.name));
             let what = if append { "open to append" } else { "open" };
-            known.open = self.told(known, what, opened).map(|file| (Arc::new(file), append));
+            *open = self.told(known, what, opened).map(|file| Open { file, append });
         }
         match self.random.below(20) {
-            0..12 => self.change(known),
-            12..16 => self.sync(known),
-            16..18 => self.close(known),
+            0..12 => self.change(known, open),
+            12..16 => self.sync(known, open),
+            16..18 => self.close(known, open),
             18 => self.rename(known),
             _ => {
-                self.change(known);
-                self.sync(known);
+                self.change(known, open);
+                self.sync(known, open);
             }
         }
     }
@@ -244,20 +242,24 @@ impl Worker {
         }
     }
 
-    fn change(&mut self, known: &mut Known) {
-        let Some((file, append)) = known.open.clone() else { return };
+    fn change(&mut self, known: &mut Known, open: &mut Option<Open>) {
+        let Some(Open { file, append }) = open else { return };
         let most = if self.random.below(8) == 0 { 400_000 } else { 60_000 };
         let length = 1 + self.random.index(most);
-        if append {
-            return self.append(known, file, length);
+        if *append {
+            if !self.append(known, file, length) {
+                // Where the next one would go is not known; the next open says it.
+                self.close(known, open);
+            }
+            return;
         }
         let offset = self.random.index(known.promise.length_max() + 1);
         if offset + length > WINDOW_BYTES {
             // Full: overwrites only.
             let offset = self.random.index(known.promise.length_max().saturating_sub(8192));
-            return self.write_at(known, &file, offset, 8192);
+            return self.write_at(known, file, offset, 8192);
         }
-        self.write_at(known, &file, offset, length);
+        self.write_at(known, file, offset, length);
     }
 
     fn write_at(&mut self, known: &mut Known, file: &File, offset: usize, length: usize) {
@@ -267,47 +269,38 @@ impl Worker {
         known.promise.wrote(offset, &bytes, done);
     }
 
-    fn append(&mut self, known: &mut Known, file: Arc<File>, length: usize) {
+    /// Answers whether it was done. Where there is no room it is not tried.
+    fn append(&mut self, known: &mut Known, mut file: &File, length: usize) -> bool {
         // A file that is shorter than its window would be appended to before it.
         let end = file.metadata().map_or(0, |metadata| metadata.len()).checked_sub(known.start);
         let room = |offset: &usize| offset + length <= WINDOW_BYTES;
-        let Some(offset) = end.and_then(|end| usize::try_from(end).ok()).filter(room) else {
-            drop(file);
-            return self.close(known);
-        };
+        let Some(offset) = end.and_then(|end| usize::try_from(end).ok()).filter(room) else { return false };
         let bytes = self.random.bytes(length);
-        let written = (&*file).write_all(&bytes);
-        drop(file);
+        let written = file.write_all(&bytes);
         let done = self.told(known, &format!("append {length} (at {offset})"), written).is_some();
         known.promise.wrote(offset, &bytes, done);
-        if !done {
-            // Where the next one would go is not known; the next open says it.
-            self.close(known);
-        }
+        done
     }
 
-    fn sync(&mut self, known: &mut Known) {
-        let Some((file, append)) = known.open.clone() else { return };
+    fn sync(&mut self, known: &mut Known, open: &mut Option<Open>) {
+        let Some(Open { file, append }) = open else { return };
         let (word, synced) = if self.random.below(2) == 0 {
             ("fsync", file.sync_all())
         } else {
             ("fdatasync", file.sync_data())
         };
-        drop(file);
         let done = self.told(known, word, synced).is_some();
         known.promise.synced(done);
-        if append && !done {
-            self.close(known);
+        if *append && !done {
+            self.close(known, open);
         }
     }
 
-    fn close(&mut self, known: &mut Known) {
-        let Some((file, _)) = known.open.take() else { return };
+    fn close(&mut self, known: &mut Known, open: &mut Option<Open>) {
+        let Some(Open { file, .. }) = open.take() else { return };
         // Before the call: a cut in its midst may take what the call has just put there.
         let cuts = self.shared.heavy_cuts.load(Ordering::SeqCst);
-        // Nobody else has it: callers have let go of theirs.
-        let closed = Arc::into_inner(file).map_or_else(|| Err(io::Error::other("in use")), syscall::close);
-        let done = self.told(known, "close", closed).is_some();
+        let done = self.told(known, "close", syscall::close(file)).is_some();
         known.promise.closed(done, cuts);
     }
 

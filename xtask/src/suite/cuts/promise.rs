@@ -49,15 +49,20 @@ impl Promise {
                 self.settle(&write);
             }
         } else {
-            self.doubt.append(&mut self.pending);
+            self.lost();
         }
+    }
+
+    /// A loss was told: of what was pending, or of what only a close has covered. Nobody says what was lost.
+    fn lost(&mut self) {
+        self.doubt.append(&mut self.pending);
+        self.cut(u64::MAX);
     }
 
     /// A close was answered, after so many heavy cuts.
     pub(super) fn closed(&mut self, done: bool, cuts: u64) {
         if !done {
-            self.doubt.append(&mut self.pending);
-            return;
+            return self.lost();
         }
         for write in std::mem::take(&mut self.pending) {
             let before = (write.offset..write.end()).map(|at| self.certain.get(at).copied()).collect();
@@ -168,6 +173,28 @@ mod tests {
         promise.cut(4);
         assert!(fine(&promise, b"abb") && fine(&promise, b"aa") && fine(&promise, b"aa\0"));
         assert!(!fine(&promise, b"a") && !fine(&promise, b"a\0b"));
+    }
+
+    #[test]
+    fn an_error_also_tells_the_loss_of_what_only_a_close_has_covered() {
+        for told_by_close in [false, true] {
+            let mut promise = Promise::default();
+            promise.wrote(0, b"aa", true);
+            promise.synced(true);
+            promise.wrote(1, b"bb", true);
+            promise.closed(true, 3);
+            promise.wrote(4, b"c", false);
+            if told_by_close {
+                promise.closed(false, 3)
+            } else {
+                promise.synced(false)
+            }
+            promise.synced(true);
+            assert!(fine(&promise, b"aa") && fine(&promise, b"abb") && !fine(&promise, b"ac"));
+            promise.wrote(1, b"d", true);
+            promise.synced(true);
+            assert!(fine(&promise, b"ad") && fine(&promise, b"adb") && !fine(&promise, b"abb"));
+        }
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub(super) fn mapped(points: [&Path; 2], rounds: u32) -> Result<()> {
     Ok(())
 }
 
-fn joined<T>(threads: Vec<ScopedJoinHandle<'_, Result<T>>>) -> Result<Vec<T>> {
+pub(super) fn joined<T>(threads: Vec<ScopedJoinHandle<'_, Result<T>>>) -> Result<Vec<T>> {
     threads
         .into_iter()
         .map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread of the load panicked"))?)
