@@ -210,12 +210,13 @@ impl Client {
             core.last_used = self.clock.monotonic();
             !core.file.is_clean()
         };
-        let many = {
+        let (many, last) = {
             let mut opens = self.opens();
             opens.closed(inode.id);
-            opens.idle() >= LEAVING_MAX && opens.idle().is_multiple_of(LEAVING_MAX)
+            let many = opens.idle() >= LEAVING_MAX && opens.idle().is_multiple_of(LEAVING_MAX);
+            (many, !opens.is_open(inode.id))
         };
-        if unclean {
+        if unclean && last {
             // What came through a mapping after the close.
             lock(&self.mapped).insert(inode.id, Duration::ZERO);
         }

@@ -316,6 +316,13 @@ impl File {
         self.buffer.is_empty() && self.mtime.is_none() && !self.leases.values().any(Lease::is_uncommitted)
     }
 
+    /// Whether a flush has something to do or to find out: what waits, or for a handle that `wrote`, whether what the
+    /// background has committed since is still there.
+    #[must_use]
+    pub fn owes_flush(&self, wrote: bool) -> bool {
+        !self.is_clean() || (wrote && self.leases.values().any(Lease::is_unsynced))
+    }
+
     /// Whether leases are held or data waits.
     #[must_use]
     pub fn holds_anything(&self) -> bool {

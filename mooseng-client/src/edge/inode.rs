@@ -1,6 +1,7 @@
 //! A file known here: its core under one lock, never held across a request, and what the lock's holders share beside it.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,11 +123,14 @@ pub struct OpenFile {
     told: Mutex<Told>,
     /// The attributes as of the open, and what pages of the file the kernel may have. `None` for a file that was just made.
     as_opened: Option<(Attr, Pages)>,
+    /// Something was written through it that no flush or sync of it has answered for.
+    wrote: AtomicBool,
 }
 
 impl OpenFile {
     pub(crate) fn new(inode: Arc<Inode>, told: Told, as_opened: Option<(Attr, Pages)>) -> Arc<Self> {
-        Arc::new(Self { inode, read_ahead: Mutex::default(), told: Mutex::new(told), as_opened })
+        let (told, wrote) = (Mutex::new(told), AtomicBool::new(false));
+        Arc::new(Self { inode, read_ahead: Mutex::default(), told, as_opened, wrote })
     }
 
     /// The file that is open.
@@ -138,6 +142,16 @@ impl OpenFile {
     /// The attributes as of the open, and what pages the kernel may have; `None` if the file was just made.
     pub(crate) fn as_opened(&self) -> Option<(Attr, Pages)> {
         self.as_opened
+    }
+
+    /// Something is being written through this handle.
+    pub(crate) fn writes(&self) {
+        self.wrote.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this handle has to answer for something it wrote. It has not from here on.
+    pub(crate) fn take_wrote(&self) -> bool {
+        self.wrote.swap(false, Ordering::Relaxed)
     }
 
     /// Tells an error of writing in the background.

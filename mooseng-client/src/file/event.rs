@@ -229,6 +229,8 @@ impl File {
                     if let Some(lease) = self.lease(*key) {
                         lease.committed(*confirmed);
                     }
+                    // What was looked up before may count again when the lease is over.
+                    self.content.forget_place(key.index);
                     if job.commit.release {
                         self.end_lease(*key);
                     }

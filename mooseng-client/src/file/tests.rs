@@ -147,6 +147,25 @@ fn a_close_tells_the_loss_of_what_the_power_took_before_it() {
 }
 
 #[test]
+fn a_close_answers_for_what_the_background_has_committed_since() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    let mut mark = a.begin_told();
+    cluster.write(&mut a, 0, &pattern(2 * MIB, 1));
+    close(&mut cluster, 1, &mut a).unwrap();
+    assert!(a.is_clean() && a.owes_flush(true), "it is on no disk yet");
+    assert!(!a.owes_flush(false), "who has not written has nothing to answer for");
+    cluster.power_cut(1);
+    cluster.power_cut(2);
+    cluster.now += Duration::from_millis(1);
+    let outcome = close(&mut cluster, 1, &mut a);
+    let error = told(&mut a, &mut mark).or(outcome.err());
+    assert!(matches!(error, Some(ClientError::Lost(Loss::Interrupted))), "{error:?}");
+    assert!(!a.owes_flush(true));
+}
+
+#[test]
 fn a_close_that_sends_something_of_a_chunk_asks_its_copies_nothing_more() {
     let mut cluster = Cluster::new(2);
     let mut a = file();
@@ -792,6 +811,23 @@ fn an_append_to_a_chunk_whose_only_copy_is_damaged_fails_soon_though_another_cli
         assert!(cluster.now - begun < Duration::from_secs(10), "{:?}", cluster.now - begun);
     };
     assert!(matches!(error, ClientError::Lost(Loss::Unwritable(_))), "{error}");
+}
+
+#[test]
+fn a_hole_that_was_looked_up_before_it_was_written_is_no_hole_when_the_lease_is_over() {
+    let mut cluster = Cluster::new(1);
+    let (mut a, index) = (file(), ChunkIndex::from_raw(0));
+    cluster.open(&mut a);
+    resize(&mut cluster, 1, &mut a, 20_000);
+    assert_eq!(cluster.read(1, &mut a, 0, 4).unwrap(), [0; 4], "a hole");
+    cluster.write(&mut a, 0, &pattern(10_000, 1));
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    let chunk = cluster.rows[&index].chunk;
+    cluster.servers.get_mut(&1).unwrap().copies.get_mut(&chunk).unwrap().damaged = true;
+    // The lease ends because the only copy takes nothing any more.
+    cluster.write(&mut a, 0, b"more");
+    drop(fsync(&mut cluster, 1, &mut a));
+    assert_eq!(cluster.read(1, &mut a, 0, 4).unwrap(), pattern(4, 1));
 }
 
 #[test]

@@ -115,6 +115,7 @@ impl Client {
         let permit = self.room(inode, part.len())?;
         let mut core = inode.enter(self);
         file.tell(&mut core, Occasion::Write)?;
+        file.writes();
         core.give_room(permit);
         let full = core.file.write(offset, part, self.clock.wall());
         core.last_used = self.clock.monotonic();
@@ -136,6 +137,7 @@ impl Client {
             let append = {
                 let mut core = inode.enter(self);
                 file.tell(&mut core, Occasion::Write)?;
+                file.writes();
                 core.last_used = self.clock.monotonic();
                 let data = Bytes::copy_from_slice(part);
                 Append::new(&core.file, data, self.clock.wall(), self.clock.monotonic())
@@ -186,14 +188,24 @@ impl Client {
     /// What `close(2)` does: everything written is on the chunkservers and visible to all clients, though not
     /// necessarily on a disk.
     pub fn flush(self: &Arc<Self>, file: &OpenFile) -> Result<()> {
-        let clean = file.inode.enter(self).file.is_clean();
-        let outcome = if clean { Ok(()) } else { self.flush_and_commit(&file.inode, false) };
-        file.tell(&mut file.inode.enter(self), Occasion::Sync).and(outcome)
+        let wrote = file.take_wrote();
+        let owes = file.inode.enter(self).file.owes_flush(wrote);
+        let outcome = if owes { self.flush_and_commit(&file.inode, false) } else { Ok(()) };
+        self.answered(file, wrote, outcome)
     }
 
     /// What `fsync(2)` does: everything written before the call is durable as the configuration has it.
     pub fn fsync(self: &Arc<Self>, file: &OpenFile) -> Result<()> {
+        let wrote = file.take_wrote();
         let outcome = self.flush_and_commit(&file.inode, true);
+        self.answered(file, wrote, outcome)
+    }
+
+    /// What a flush or a sync tells. What it could not do, the next one answers for.
+    fn answered(&self, file: &OpenFile, wrote: bool, outcome: Result<()>) -> Result<()> {
+        if wrote && outcome.is_err() {
+            file.writes();
+        }
         file.tell(&mut file.inode.enter(self), Occasion::Sync).and(outcome)
     }
 

@@ -202,16 +202,15 @@ fn a_recalled_lease_is_given_back_with_what_was_written_under_it() {
     assert!(read_all(&client(&world), other.inode()) == expected);
 }
 
-/// How often threads of this process have given up the processor to wait.
-fn waits_of_this_process() -> u64 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let statuses =
-        tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
-    let waits = |status: String| {
+/// How often these threads (as `/proc/thread-self` names them) have given up the processor to wait.
+fn waits_of(threads: &[std::path::PathBuf]) -> u64 {
+    let waits = |thread: &std::path::PathBuf| {
+        let status =
+            std::fs::read_to_string(std::path::Path::new("/proc").join(thread).join("status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        line.and_then(|count| count.trim().parse::<u64>().ok())
+        line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap()
     };
-    statuses.filter_map(waits).sum()
+    threads.iter().map(waits).sum()
 }
 
 #[test]
@@ -221,14 +220,21 @@ fn threads_that_wait_for_the_same_file_do_not_keep_each_other_awake() {
     let asked = || world.state().log.iter().filter(|name| **name == "GrantWriteRequest").count();
     std::thread::scope(|scope| {
         // One asks for the lease again and again; the others wait for what comes of it.
+        let (say, said) = std::sync::mpsc::sync_channel(4);
         for _ in 0..4 {
-            scope.spawn(|| second.fsync(&other).unwrap());
+            let say = say.clone();
+            let (second, other) = (&second, &other);
+            scope.spawn(move || {
+                say.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+                second.fsync(other).unwrap();
+            });
         }
-        let begun = (asked(), waits_of_this_process());
+        let threads: Vec<_> = said.iter().take(4).collect();
+        let begun = (asked(), waits_of(&threads));
         while asked() < begun.0 + 50 {
             std::thread::yield_now();
         }
-        let waits = waits_of_this_process() - begun.1;
+        let waits = waits_of(&threads) - begun.1;
         world.state().nodes.get_mut(&other.inode().raw()).unwrap().chunks.get_mut(&0).unwrap().lease = None;
         assert!(waits < 5000, "{waits} waits while a lease was asked for 50 times");
     });

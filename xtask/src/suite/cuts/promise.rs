@@ -32,12 +32,20 @@ pub(super) struct Promise {
     closed: Vec<(u64, usize, Write)>,
     /// What may be there instead.
     doubt: Vec<Write>,
+    /// Every write ever, for what is told of a finding.
+    all: Vec<Write>,
 }
+
+/// Wrong bytes that are told of a finding, run by run.
+const RUNS_SHOWN: usize = 4;
+/// Right bytes that a wrong run may have in between: some are right by chance.
+const CHANCE: usize = 16;
 
 impl Promise {
     /// A write was answered.
     pub(super) fn wrote(&mut self, offset: usize, bytes: &[u8], acknowledged: bool) {
         let write = Write { offset, bytes: bytes.iter().copied().map(Some).collect() };
+        self.all.push(write.clone());
         if acknowledged { self.pending.push(write) } else { self.doubt.push(write) }
     }
 
@@ -120,11 +128,36 @@ impl Promise {
         let zeros = have.iter().enumerate().filter(wrong).all(|(_, byte)| *byte == 0);
         let place = if self.certain.get(first).is_some() { "promised" } else { "never written there" };
         Some(format!(
-            "{count} of {} bytes wrong from {first} on ({byte:02x}{}; {place}: {:02x?})",
+            "{count} of {} bytes wrong from {first} on ({byte:02x}{}; {place}: {:02x?}){}",
             have.len(),
             if zeros { ", all zeros" } else { "" },
-            self.certain.get(first)
+            self.certain.get(first),
+            self.runs(have)
         ))
+    }
+
+    /// Where the wrong bytes lie, and of which write they are.
+    fn runs(&self, have: &[u8]) -> String {
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for (at, _) in have.iter().enumerate().filter(|(at, byte)| !self.allows(*at, **byte)) {
+            match runs.last_mut() {
+                Some((_, to)) if at <= *to + CHANCE => *to = at + 1,
+                _ => runs.push((at, at + 1)),
+            }
+        }
+        let tell = |(from, to): &(usize, usize)| {
+            let is_of = |write: &&Write| (*from..*to).all(|at| write.allows(at, *have.get(at).unwrap_or(&0)));
+            let number = self.all.iter().rposition(|write| is_of(&write));
+            let whose = number.and_then(|number| Some((self.all.len() - number, self.all.get(number)?)));
+            match whose {
+                Some((back, write)) => {
+                    format!("{from}..{to} of write {} at {}, {back} back", write.bytes.len(), write.offset)
+                }
+                None => format!("{from}..{to} of no one write"),
+            }
+        };
+        let shown: Vec<String> = runs.iter().take(RUNS_SHOWN).map(tell).collect();
+        format!("; {} runs: {}", runs.len(), shown.join(", "))
     }
 
     fn allows(&self, at: usize, byte: u8) -> bool {
