@@ -10,7 +10,7 @@ use super::buffer::Take;
 use super::flush::gave_up;
 use super::lease::Phase;
 use super::steps::{Brought, Need, sooner};
-use super::{Action, File, Lease, LeaseKey, Operation, Step};
+use super::{Action, File, LeaseKey, Operation, Step};
 
 /// Leases to be given back.
 #[derive(Debug)]
@@ -23,11 +23,12 @@ pub struct GiveBack {
 }
 
 impl GiveBack {
-    /// All that are held now; only that of one chunk, with `only`. Nothing new begins under them from here on.
+    /// All that are held now; only that of one chunk, with `only`. Nothing new begins under them from here on. One that is
+    /// being asked for is not held: whoever waits for it here may keep another one from the client that holds it.
     pub fn new(file: &mut File, only: Option<ChunkIndex>, now: Duration) -> Self {
         let mut leases = Vec::new();
         for (index, lease) in &mut file.leases {
-            if only.is_none_or(|only| only == *index) && !lease.closing {
+            if only.is_none_or(|only| only == *index) && lease.can_be_given_back() {
                 lease.closing = true;
                 leases.push(LeaseKey { index: *index, number: lease.number });
             }
@@ -40,10 +41,6 @@ impl GiveBack {
     /// is given back all the same, and not asked for meanwhile.
     pub fn recalled(file: &mut File, index: ChunkIndex, now: Duration) -> Self {
         let unknown = file.has_no_lease(index);
-        let asked = |lease: &Lease| matches!(lease.phase, Phase::Granting);
-        if file.leases.get(&index).is_some_and(asked) {
-            return Self { leases: Vec::new(), mark: 0, until: now, unknown };
-        }
         file.lease_of(index);
         Self { unknown, ..Self::new(file, Some(index), now) }
     }
@@ -78,41 +75,39 @@ impl GiveBack {
     }
 
     fn step(&mut self, file: &mut File, now: Duration) -> Brought {
-        let mut wait = None;
-        let mut waiting = false;
+        let mut settled = Vec::new();
+        let mut rest = Brought::Ready;
         for key in self.leases.clone() {
-            match self.settle(file, key, now) {
-                Brought::Ready => {}
-                Brought::Do(action) => return Brought::Do(action),
-                Brought::Wait(until) => {
-                    waiting = true;
-                    wait = sooner(wait, until);
-                }
+            match (self.settle(file, key, now), &rest) {
+                (Brought::Ready, _) => settled.push(key),
+                (Brought::Do(action), _) => return Brought::Do(action),
+                (Brought::Wait(until), Brought::Wait(other)) => rest = Brought::Wait(sooner(*other, until)),
+                (Brought::Wait(until), _) => rest = Brought::Wait(until),
             }
         }
         self.leases.retain(|key| file.lease(*key).is_some());
-        if waiting {
-            return Brought::Wait(wait);
+        settled.retain(|key| file.lease(*key).is_some());
+        if settled.is_empty() {
+            return rest;
         }
-        let indexes: Vec<ChunkIndex> = self.leases.iter().map(|key| key.index).collect();
-        if indexes.is_empty() {
-            return Brought::Ready;
-        }
+        // One that takes its time keeps no other one here.
+        let indexes: Vec<ChunkIndex> = settled.iter().map(|key| key.index).collect();
         match file.commit_step(Some(&indexes), true, now) {
             Brought::Ready => {}
             other => return other,
         }
         self.leases.retain(|key| file.lease(*key).is_some());
-        if self.leases.is_empty() {
-            return Brought::Ready;
+        settled.retain(|key| file.lease(*key).is_some());
+        if settled.is_empty() {
+            return rest;
         }
         if file.changing {
             return Brought::Wait(None);
         }
         // Held against a second release of the same.
         file.changing = true;
-        let part = &self.leases[..self.leases.len().min(INDEXES_MAX)];
-        Brought::Do(Action::ReleaseLeases(part.to_vec()))
+        settled.truncate(INDEXES_MAX);
+        Brought::Do(Action::ReleaseLeases(settled))
     }
 }
 

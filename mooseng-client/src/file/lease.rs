@@ -174,6 +174,11 @@ impl Lease {
         }
     }
 
+    /// Whether there is anything to give back that nobody is giving back already.
+    pub(super) fn can_be_given_back(&self) -> bool {
+        !self.closing && self.phase != Phase::Granting
+    }
+
     pub(super) fn is_unsynced(&self) -> bool {
         self.confirmed > self.synced
     }

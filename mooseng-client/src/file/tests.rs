@@ -763,6 +763,24 @@ fn a_lease_that_is_being_asked_for_is_not_given_back_before_anybody_has_used_it(
 }
 
 #[test]
+fn a_lease_that_is_idle_is_given_back_while_another_one_is_waited_for() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, CHUNK_SIZE, &pattern(10_000, 1));
+    close(&mut cluster, 1, &mut a).unwrap();
+    cluster.write(&mut a, 0, &pattern(10_000, 2));
+    let mut flush = Flush::new(&a, true, cluster.now);
+    let Step::Do(grant @ Action::Grant(..)) = flush.next(&mut a, cluster.now) else { panic!("no grant") };
+    // The client that holds it may wait for the one that is held here.
+    give_back(&mut cluster, 1, &mut a).unwrap();
+    assert!(a.has_no_lease(ChunkIndex::from_raw(1)));
+    cluster.step(1, &mut a, grant).unwrap();
+    cluster.run(1, &mut a, flush).unwrap();
+    assert_eq!(cluster.read(1, &mut a, 0, 10_000).unwrap(), pattern(10_000, 2));
+}
+
+#[test]
 fn a_lease_that_only_the_masters_know_of_is_given_back_and_not_asked_for_meanwhile() {
     let mut cluster = Cluster::new(2);
     let (mut a, chunk) = (file(), ChunkIndex::from_raw(0));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mooseng_types::SetAttr;
 
 use super::flush::gave_up;
-use super::{Action, File, Flush, GiveBack, Operation, Step};
+use super::{Action, File, Flush, GiveBack, Lease, Operation, Step};
 
 #[derive(Debug)]
 enum Stage {
@@ -40,8 +40,8 @@ impl Truncate {
         }
         // Another program got a lease meanwhile, or changes the file.
         self.stage = Stage::Flushing(Flush::new(file, false, now));
-        let others_at_it = file.leases.values().all(|lease| lease.closing);
-        others_at_it.then_some(Step::Wait(Some(self.until)))
+        let nothing_to_give_back = !file.leases.values().any(Lease::can_be_given_back);
+        nothing_to_give_back.then_some(Step::Wait(Some(self.until)))
     }
 }
 
