@@ -2,10 +2,10 @@
 //!
 //! Every write fills some cells of a file with its own number. A cell that is read shows the number of a write, or none.
 //! A write *must be seen* by whoever begins to read after a close or a sync that covers it has returned (but if it was only
-//! closed, and a server has lost power since the close began, not by whoever reaches a copy in doubt only). It is *over* when that happened, or when its
-//! client was told of a loss, lost its session or died. A read may show a write only if no write that must be seen began
-//! after that one was over. A truncation is a write of nothing to all cells behind the new end, which lasts from when it has
-//! returned; one that failed may be done at any time.
+//! closed, and a server has lost power since the close began, not by whoever reaches a copy in doubt only). It is *over*
+//! when that happened, or when its client was told of a loss, lost its session or died. A read may show a write only if no
+//! write that must be seen began after that one was over. A truncation is a write of nothing to all cells behind the new
+//! end, which lasts from when it has returned; one that failed may be done at any time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

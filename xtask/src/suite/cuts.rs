@@ -8,11 +8,12 @@ mod load;
 mod promise;
 mod shutdown;
 
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use self::disks::Disks;
 use self::load::Load;
@@ -31,6 +32,8 @@ const AFTER_MS: (u64, u64) = (500, 3000);
 /// From the restart of the last server until fsck finds everything in order.
 const FSCK_LIMIT: Duration = Duration::from_secs(60);
 const SHOWN_MAX: usize = 12;
+/// The files of so many rounds stay, so that later cuts meet idle leases; more would fill the disks.
+const ROUNDS_KEPT: u32 = 5;
 /// Calls fail soon enough for a round to end.
 const SETTINGS: &str = "retry_ms = 20000";
 
@@ -61,6 +64,10 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
         if !round.run(context, &mut cluster, &disks)? {
             failed.push(number);
         }
+        if let Some(old) = number.checked_sub(ROUNDS_KEPT).filter(|old| *old > 0) {
+            fs::remove_dir_all(a.point().join(place_of(old)))
+                .with_context(|| format!("remove the files of round {old}"))?;
+        }
     }
     ensure!(
         failed.is_empty(),
@@ -74,6 +81,11 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Where a round's files are, below a mount point.
+fn place_of(round: u32) -> String {
+    format!("round-{round}")
+}
+
 /// A load, a cut in its midst, an audit. Each has files of its own.
 struct Round<'a> {
     number: u32,
@@ -85,7 +97,7 @@ impl Round<'_> {
     /// Answers whether everything was right; an error is one of the suite's own, or a cluster that does not come back.
     fn run(&mut self, context: &Context, cluster: &mut Cluster, disks: &Disks) -> Result<bool> {
         let begun = Instant::now();
-        let mut load = Load::start(self.points, &format!("round-{}", self.number), &mut self.random)?;
+        let mut load = Load::start(self.points, &place_of(self.number), &mut self.random)?;
         wait::let_run(self.between(BEFORE_MS))?;
         let (early, _) = load.findings();
         let victims = self.victims();
