@@ -462,6 +462,12 @@ impl MasterCore {
         self.group.epoch
     }
 
+    /// Whether it leads the group. One that led when the others went on without it does not.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.node.role() == Role::Leader && !self.door.removed
+    }
+
     /// The consensus core, to look at.
     #[must_use]
     pub fn node(&self) -> &Node {

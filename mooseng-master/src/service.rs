@@ -20,7 +20,7 @@ use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, FsError, InodeId, ServerI
 use prost::Message;
 
 use crate::core::{ConnId, MasterCore, Now};
-use crate::raft::{Change, Role};
+use crate::raft::Change;
 
 /// How long a chunk's token is good for, in seconds. Versions fence; this only bounds what a stolen token is worth.
 const TOKEN_SECONDS: u64 = 24 * 3600;
@@ -154,7 +154,7 @@ fn request(meta: Option<&pb::RequestMeta>) -> Result<Request, BadMessage> {
 impl MasterCore {
     /// Only the leader takes commands.
     fn must_lead(&self) -> Result<(), CallError> {
-        if self.node.role() == Role::Leader && !self.door.removed { Ok(()) } else { Err(self.not_leader()) }
+        if self.leads() { Ok(()) } else { Err(self.not_leader()) }
     }
 
     /// Changes are taken by the leader, once the state has been founded.

@@ -99,8 +99,6 @@ pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) limit: fn(&Context) -> Duration,
     pub(crate) run: fn(&Context) -> Result<Outcome>,
-    /// Whether it is run unless others are named.
-    pub(crate) by_default: bool,
 }
 
 const fn suite(
@@ -108,16 +106,7 @@ const fn suite(
     limit: fn(&Context) -> Duration,
     run: fn(&Context) -> Result<Outcome>,
 ) -> Suite {
-    Suite { name, limit, run, by_default: true }
-}
-
-/// Only when it is named.
-const fn on_demand(
-    name: &'static str,
-    limit: fn(&Context) -> Duration,
-    run: fn(&Context) -> Result<Outcome>,
-) -> Suite {
-    Suite { name, limit, run, by_default: false }
+    Suite { name, limit, run }
 }
 
 pub(crate) const SUITES: [Suite; 12] = [
@@ -132,7 +121,7 @@ pub(crate) const SUITES: [Suite; 12] = [
     suite("failover", failover::limit, failover::run),
     suite("dead_mount", |_| minutes(4), dead_mount::run),
     suite("two_mounts", |context| minutes(5 + 2 * two_mounts::rounds(context)), two_mounts::run),
-    on_demand("cuts", |context| minutes(3 + 4 * cuts::rounds(context)), cuts::run),
+    suite("cuts", |context| minutes(3 + 4 * cuts::rounds(context)), cuts::run),
 ];
 
 fn minutes(count: u32) -> Duration {

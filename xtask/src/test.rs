@@ -69,8 +69,7 @@ pub(crate) fn run(root: &Path, wanted: &Wanted) -> Result<()> {
         };
         tally.add("explore", outcome);
     }
-    let runs = |suite: &Suite| is_wanted(suite.name) && (suite.by_default || !wanted.only.is_empty());
-    let suites: Vec<(u16, &Suite)> = (0..).zip(&SUITES).filter(|(_, suite)| runs(suite)).collect();
+    let suites: Vec<(u16, &Suite)> = (0..).zip(&SUITES).filter(|(_, suite)| is_wanted(suite.name)).collect();
     if !suites.is_empty() {
         end_to_end(root, wanted, &suites, &mut tally);
     }

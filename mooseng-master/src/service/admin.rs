@@ -8,7 +8,7 @@ use mooseng_types::MasterId;
 
 use super::{Answer, answer};
 use crate::core::{MasterCore, Now};
-use crate::raft::{Change, Role};
+use crate::raft::Change;
 
 /// More orphans than these are not counted: that would take too long between two heartbeats.
 const ORPHANS_COUNTED: usize = 10_000;
@@ -29,8 +29,7 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
         disks_failed: server.disks.iter().filter(|disk| disk.failed).count() as u64,
     });
     let servers = servers.collect();
-    let sessions =
-        if core.node.role() == Role::Leader { core.sessions.len() } else { core.state.sessions().len() };
+    let sessions = if core.leads() { core.sessions.len() } else { core.state.sessions().len() };
     answer(&pb::ClusterStatusReply {
         cluster_id: Bytes::copy_from_slice(&core.config.cluster.bytes()),
         masters: masters(core),
@@ -47,7 +46,7 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
 
 fn masters(core: &MasterCore) -> Vec<pb::MasterStatus> {
     let leader = core.node.leader();
-    let leads = core.node.role() == Role::Leader;
+    let leads = core.leads();
     let status = |member: &Member| {
         let id = member.id;
         let role = match id {

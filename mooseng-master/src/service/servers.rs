@@ -10,7 +10,6 @@ use prost::Message;
 
 use super::{Answer, Context, answer, at_most};
 use crate::core::{ConnId, MasterCore, Now};
-use crate::raft::Role;
 use crate::registry::{Copy, Disk, Report};
 
 /// A copy to be fetched.
@@ -66,7 +65,7 @@ pub(super) fn heartbeat(
 ) -> Result<Answer, CallError> {
     at_most(it.disks.len(), DISKS_MAX, "disks")?;
     let id = ServerId::from_raw(it.server);
-    let leader = core.node.role() == Role::Leader;
+    let leader = core.leads();
     let Some(server) = core.registry.heard(id, conn, now.mono, disks(&it.disks)) else {
         return Err(CallError::Unavailable {
             message: format!("server {id} is not known here yet: register first"),

@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use mooseng_master::raft::Role;
-
 use super::{DISK, Event, SERVERS, World};
 use crate::client;
 use crate::invariants;
@@ -146,7 +144,7 @@ impl World {
             let running: Vec<_> =
                 self.masters.values().filter_map(|master| master.running.as_ref()).collect();
             let current = running.iter().map(|running| running.core.state().applied_index());
-            let leaders = running.iter().filter(|r| r.core.node().role() == Role::Leader).count();
+            let leaders = running.iter().filter(|running| running.core.leads()).count();
             if leaders == 1
                 && running.len() == self.masters.len()
                 && current.zip(&applied).all(|(current, stored)| current == *stored)

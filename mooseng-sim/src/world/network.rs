@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use mooseng_master::raft::Role;
-
 use super::{DISK, Event, SERVERS, World};
 use crate::net::Place;
 use crate::plant::Plant;
@@ -77,7 +75,7 @@ impl World {
 
     fn leads(&self, id: u64) -> bool {
         let running = self.masters.get(&id).and_then(|master| master.running.as_ref());
-        running.is_some_and(|running| running.core.node().role() == Role::Leader)
+        running.is_some_and(|running| running.core.leads())
     }
 
     /// The leader goes on alone, reachable for clients. One of those who follow it may crash and come back at once, and

@@ -1,6 +1,6 @@
 //! Knocks, and who may tell of a later group.
 
-use super::super::testing::{NOW, config, core, voter};
+use super::super::testing::{Leader, NOW, config, core, voter};
 use super::*;
 
 fn knock(core: &mut MasterCore, number: u16, lost_group: bool) {
@@ -44,6 +44,17 @@ fn only_a_master_where_one_is_known_to_be_tells_of_a_later_group_or_a_lost_log()
     let mut it = in_group();
     it.greeted(&known);
     assert!(it.door.removed && !lost(&mut it));
+}
+
+#[test]
+fn a_leader_that_the_group_goes_on_without_tells_no_chunkserver_that_it_leads() {
+    let mut leader = Leader::new();
+    let server = leader.serve_chunks(1);
+    let heartbeat = pb::HeartbeatRequest { server, ..Default::default() };
+    assert!(leader.ask(101, &heartbeat).unwrap().leader);
+    leader.core.door.removed = true;
+    let reply = leader.ask(101, &heartbeat).unwrap();
+    assert!(!reply.leader && !reply.want_full_report && reply.masters.is_empty(), "{reply:?}");
 }
 
 #[test]
