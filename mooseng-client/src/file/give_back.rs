@@ -10,7 +10,7 @@ use super::buffer::Take;
 use super::flush::gave_up;
 use super::lease::Phase;
 use super::steps::{Brought, Need, sooner};
-use super::{Action, File, LeaseKey, Operation, Step};
+use super::{Action, File, Lease, LeaseKey, Operation, Step};
 
 /// Leases to be given back.
 #[derive(Debug)]
@@ -74,40 +74,59 @@ impl GiveBack {
         if file.rules.durable { file.sync_step(key.index, need, now) } else { Brought::Ready }
     }
 
+    /// Whether nothing is left to be done under a lease but to commit it and give it back.
+    fn is_settled(&self, file: &mut File, key: LeaseKey) -> bool {
+        let waits = file.buffer.holds_of_chunk(key.index, self.mark);
+        let durable = file.rules.durable;
+        let settled = |lease: &Lease| {
+            let idle = lease.users == 0 && lease.phase != Phase::Granting;
+            idle && !waits && lease.grant.is_some() && !(durable && lease.is_unsynced())
+        };
+        self.unknown || file.lease(key).is_some_and(|lease| settled(lease))
+    }
+
+    /// Commits what was written under these leases and gives them back.
+    fn release(file: &mut File, mut leases: Vec<LeaseKey>, now: Duration) -> Brought {
+        let indexes: Vec<ChunkIndex> = leases.iter().map(|key| key.index).collect();
+        match file.commit_step(Some(&indexes), true, now) {
+            Brought::Ready => {
+                // Held against a second release of the same.
+                file.changing = true;
+                leases.truncate(INDEXES_MAX);
+                Brought::Do(Action::ReleaseLeases(leases))
+            }
+            other => other,
+        }
+    }
+
+    /// What is settled goes first: a lease that takes its time, or has to be asked for again, keeps no other one from the
+    /// client that may hold it up.
     fn step(&mut self, file: &mut File, now: Duration) -> Brought {
-        let mut settled = Vec::new();
-        let mut rest = Brought::Ready;
-        for key in self.leases.clone() {
-            match (self.settle(file, key, now), &rest) {
-                (Brought::Ready, _) => settled.push(key),
-                (Brought::Do(action), _) => return Brought::Do(action),
-                (Brought::Wait(until), Brought::Wait(other)) => rest = Brought::Wait(sooner(*other, until)),
-                (Brought::Wait(until), _) => rest = Brought::Wait(until),
+        loop {
+            self.leases.retain(|key| file.lease(*key).is_some());
+            let (settled, open): (Vec<_>, Vec<_>) =
+                self.leases.iter().partition(|key| self.is_settled(file, **key));
+            let mut wait = None;
+            if !settled.is_empty() {
+                match Self::release(file, settled, now) {
+                    Brought::Wait(until) => wait = until,
+                    other => return other,
+                }
+            } else if open.is_empty() {
+                return Brought::Ready;
+            }
+            let mut moved = false;
+            for key in open {
+                match self.settle(file, key, now) {
+                    Brought::Ready => moved = true,
+                    Brought::Do(action) => return Brought::Do(action),
+                    Brought::Wait(until) => wait = sooner(wait, until),
+                }
+            }
+            if !moved {
+                return Brought::Wait(wait);
             }
         }
-        self.leases.retain(|key| file.lease(*key).is_some());
-        settled.retain(|key| file.lease(*key).is_some());
-        if settled.is_empty() {
-            return rest;
-        }
-        // One that takes its time keeps no other one here.
-        let indexes: Vec<ChunkIndex> = settled.iter().map(|key| key.index).collect();
-        match file.commit_step(Some(&indexes), true, now) {
-            Brought::Ready => {}
-            other => return other,
-        }
-        self.leases.retain(|key| file.lease(*key).is_some());
-        settled.retain(|key| file.lease(*key).is_some());
-        if settled.is_empty() {
-            return rest;
-        }
-        if file.changing {
-            return Brought::Wait(None);
-        }
-        // Held against a second release of the same.
-        file.changing = true;
-        settled.truncate(INDEXES_MAX);
-        Brought::Do(Action::ReleaseLeases(settled))
     }
 }
 

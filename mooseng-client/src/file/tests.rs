@@ -781,6 +781,29 @@ fn a_lease_that_is_idle_is_given_back_while_another_one_is_waited_for() {
 }
 
 #[test]
+fn a_lease_that_is_settled_is_given_back_before_another_one_is_synced() {
+    let mut cluster = Cluster::new(2);
+    let mut a = file();
+    cluster.open(&mut a);
+    for offset in [0, CHUNK_SIZE] {
+        cluster.write(&mut a, offset, &pattern(10_000, 1));
+    }
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    cluster.write(&mut a, 0, b"on no disk yet");
+    close(&mut cluster, 1, &mut a).unwrap();
+    let mut all = GiveBack::new(&mut a, None, cluster.now);
+    let first = all.next(&mut a, cluster.now);
+    let Step::Do(release @ Action::ReleaseLeases(_)) = first else { panic!("{first:?}") };
+    cluster.step(1, &mut a, release).unwrap();
+    assert!(a.has_no_lease(ChunkIndex::from_raw(1)) && !a.has_no_lease(ChunkIndex::from_raw(0)));
+    cluster.run(1, &mut a, all).unwrap();
+    assert!(a.has_no_lease(ChunkIndex::from_raw(0)));
+    cluster.power_cut(1);
+    cluster.power_cut(2);
+    assert_eq!(cluster.read(2, &mut a, 0, 14).unwrap(), b"on no disk yet");
+}
+
+#[test]
 fn a_lease_that_only_the_masters_know_of_is_given_back_and_not_asked_for_meanwhile() {
     let mut cluster = Cluster::new(2);
     let (mut a, chunk) = (file(), ChunkIndex::from_raw(0));

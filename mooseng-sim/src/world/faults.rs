@@ -252,10 +252,11 @@ impl World {
 
     /// All servers lose power while a client has something to lose, if one has.
     fn cut_power_of_somebody_idle(&mut self) {
-        let none_is_idle = self.oracle.borrow().idlers.is_empty();
-        match none_is_idle {
-            true => self.oversleep(),
-            false => (0..SERVERS).for_each(|index| self.crash_server(index, true)),
+        let some_are_idle = !self.oracle.borrow().idlers.is_empty();
+        if some_are_idle {
+            (0..SERVERS).for_each(|index| self.crash_server(index, true));
+        } else {
+            self.oversleep();
         }
     }
 

@@ -1,7 +1,8 @@
 //! Long sequential writes and reads of known bytes, with something done to the cluster in the middle.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,21 @@ use crate::random::Random;
 use crate::wait;
 
 pub(super) const MIB: usize = 1 << 20;
+
+/// What a file holds from `start` on, `most` bytes of it at most, read in calls as large as there is room: the length that
+/// the kernel believes is asked of nobody first.
+pub(super) fn read_window(file: &File, start: u64, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; most];
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, start + done as u64)? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
 
 /// How a stream went.
 pub(super) struct Streamed {

@@ -88,6 +88,7 @@ fn answer(result: libc::c_int) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
 
     #[test]
     fn what_is_stored_in_a_mapping_is_in_the_file() {
@@ -109,14 +110,15 @@ mod tests {
         let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
         let thread = spawn_with_own_descriptors(move || {
             let file = tempfile::tempfile().unwrap();
-            say.send(file.as_raw_fd()).unwrap();
+            let metadata = file.metadata().unwrap();
+            say.send((file.as_raw_fd(), (metadata.dev(), metadata.ino()))).unwrap();
             released.recv().unwrap();
             drop(file);
         });
-        let descriptor = heard.recv().unwrap();
-        let ours = std::fs::read_link(format!("/proc/self/fd/{descriptor}"));
+        let (descriptor, theirs) = heard.recv().unwrap();
+        let ours = std::fs::metadata(format!("/proc/self/fd/{descriptor}"));
         release.send(()).unwrap();
         thread.join().unwrap().unwrap();
-        assert!(ours.map_or(true, |path| !path.to_string_lossy().contains("deleted")), "it is ours too");
+        assert!(ours.map_or(true, |ours| (ours.dev(), ours.ino()) != theirs), "it is ours too");
     }
 }

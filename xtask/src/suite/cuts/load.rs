@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::promise::Promise;
 use crate::random::Random;
+use crate::suite::stream::read_window;
 use crate::suite::syscall;
 use crate::wait;
 
@@ -342,19 +343,9 @@ impl Worker {
     }
 }
 
-/// The window of a file.
+/// The window of a file, and a byte more if there is one.
 fn read(path: &Path, start: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let mut bytes = vec![0; WINDOW_BYTES + 1];
-    let mut done = 0;
-    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, start + done as u64)? {
-            0 => break,
-            count => done += count,
-        }
-    }
-    bytes.truncate(done);
-    Ok(bytes)
+    read_window(&File::open(path)?, start, WINDOW_BYTES + 1)
 }
 
 #[cfg(test)]

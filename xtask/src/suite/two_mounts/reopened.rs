@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::super::stream::read_window;
 use super::super::syscall;
 use super::together::joined;
 use crate::random::Random;
@@ -113,8 +114,9 @@ impl Pair<'_> {
                 }
             };
             let file = File::open(self.reads.join(&name))?;
-            let old = kept.get_or_insert(File::open(self.reads.join(&name))?);
-            for (handle, file) in [("anew", &file), ("of before", old)] {
+            let read = |file| read_window(file, 0, BYTES_MAX + 1);
+            for (handle, file) in [("anew", Some(&file)), ("of before", kept.as_ref())] {
+                let Some(file) = file else { continue };
                 let have = read(file).with_context(|| format!("after change {number} ({what})"))?;
                 if have != expected {
                     let right = read(file)? == expected;
@@ -125,6 +127,7 @@ impl Pair<'_> {
                     ));
                 }
             }
+            kept = kept.or(Some(file));
         }
         Ok(wrong)
     }
@@ -135,19 +138,6 @@ impl Pair<'_> {
         file.write_all_at(bytes, 0)?;
         Ok(syscall::close(file)?)
     }
-}
-
-fn read(file: &File) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; BYTES_MAX + 1];
-    let mut done = 0;
-    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, done as u64)? {
-            0 => break,
-            count => done += count,
-        }
-    }
-    bytes.truncate(done);
-    Ok(bytes)
 }
 
 #[cfg(test)]
