@@ -111,11 +111,21 @@ pub enum Action {
     /// Tell the masters what was written.
     Commit(CommitJob),
     /// Give back leases under which nothing is uncommitted.
-    ReleaseLeases(Vec<LeaseKey>),
+    ReleaseLeases(ReleaseJob),
     /// Ask the masters where chunks are.
     Locate(LocateJob),
     /// Change the file's length, and what else is asked with it.
     SetSize(SetAttr),
+}
+
+/// Leases to be given back.
+#[derive(Debug)]
+pub struct ReleaseJob {
+    /// Which.
+    pub leases: Vec<LeaseKey>,
+    /// They are held here. Otherwise only the masters believe that they are; a change of the file may be under way
+    /// meanwhile, which the masters may refuse until they are told.
+    pub(super) held: bool,
 }
 
 /// A piece to be written.
@@ -201,7 +211,7 @@ pub enum Event {
     /// Of [`Action::Commit`].
     Committed(CommitJob, Result<Attr, ClientError>),
     /// Of [`Action::ReleaseLeases`].
-    Released(Vec<LeaseKey>, Result<(), ClientError>),
+    Released(ReleaseJob, Result<(), ClientError>),
     /// Of [`Action::Locate`].
     Located(LocateJob, Result<(Opened, Vec<Located>), ClientError>),
     /// Of [`Action::SetSize`].

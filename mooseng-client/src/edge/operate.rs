@@ -96,9 +96,9 @@ impl Client {
                 let done = self.masters.commit_write(inode, &job.commit);
                 Event::Committed(job, done)
             }
-            Action::ReleaseLeases(keys) => {
-                let indexes: Vec<_> = keys.iter().map(|key| key.index).collect();
-                Event::Released(keys, self.masters.release_leases(inode, &indexes))
+            Action::ReleaseLeases(job) => {
+                let indexes: Vec<_> = job.leases.iter().map(|key| key.index).collect();
+                Event::Released(job, self.masters.release_leases(inode, &indexes))
             }
             Action::Locate(job) => {
                 let found = self.masters.locate(inode, &job);

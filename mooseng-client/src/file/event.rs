@@ -7,7 +7,7 @@ use mooseng_types::{Attr, ChunkCause, FsError};
 use super::buffer::Piece;
 use super::content::{Layout, Pages};
 use super::lease::{Arrival, Verdict};
-use super::{CommitJob, Event, File, InlineJob, LeaseKey, LocateJob, SyncJob, WriteJob};
+use super::{CommitJob, Event, File, InlineJob, LeaseKey, LocateJob, ReleaseJob, SyncJob, WriteJob};
 use crate::chunk::{Fault, Granted, Located, Opened};
 use crate::{ClientError, Loss};
 
@@ -66,8 +66,8 @@ impl File {
                 let outcome = self.committed(&job, result, at);
                 self.changed(outcome)
             }
-            Event::Released(keys, result) => {
-                let outcome = self.released(&keys, result);
+            Event::Released(job, result) => {
+                let outcome = self.released(&job, result);
                 self.changed(outcome)
             }
             Event::Located(job, result) => self.located(&job, result, at),
@@ -282,12 +282,12 @@ impl File {
         }
     }
 
-    fn released(&mut self, keys: &[LeaseKey], result: Result<(), ClientError>) -> Result<(), ClientError> {
-        self.changing = false;
+    fn released(&mut self, job: &ReleaseJob, result: Result<(), ClientError>) -> Result<(), ClientError> {
+        self.changing &= !job.held;
         match result {
             // Removed meanwhile, and the leases with it.
             Ok(()) | Err(ClientError::Refused(FsError::NotFound | FsError::Stale | FsError::LeaseLost)) => {
-                keys.iter().for_each(|key| self.end_lease(*key));
+                job.leases.iter().for_each(|key| self.end_lease(*key));
                 Ok(())
             }
             Err(error) => Err(error),

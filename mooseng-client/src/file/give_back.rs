@@ -10,7 +10,7 @@ use super::buffer::Take;
 use super::flush::gave_up;
 use super::lease::Phase;
 use super::steps::{Brought, Need, sooner};
-use super::{Action, File, Lease, LeaseKey, Operation, Step};
+use super::{Action, File, Lease, LeaseKey, Operation, ReleaseJob, Step};
 
 /// Leases to be given back.
 #[derive(Debug)]
@@ -86,14 +86,18 @@ impl GiveBack {
     }
 
     /// Commits what was written under these leases and gives them back.
-    fn release(file: &mut File, mut leases: Vec<LeaseKey>, now: Duration) -> Brought {
+    fn release(&self, file: &mut File, mut leases: Vec<LeaseKey>, now: Duration) -> Brought {
+        if self.unknown {
+            // Not held against a change that is under way: it may be what waits for this.
+            return Brought::Do(Action::ReleaseLeases(ReleaseJob { leases, held: false }));
+        }
         let indexes: Vec<ChunkIndex> = leases.iter().map(|key| key.index).collect();
         match file.commit_step(Some(&indexes), true, now) {
             Brought::Ready => {
                 // Held against a second release of the same.
                 file.changing = true;
                 leases.truncate(INDEXES_MAX);
-                Brought::Do(Action::ReleaseLeases(leases))
+                Brought::Do(Action::ReleaseLeases(ReleaseJob { leases, held: true }))
             }
             other => other,
         }
@@ -108,7 +112,7 @@ impl GiveBack {
                 self.leases.iter().partition(|key| self.is_settled(file, **key));
             let mut wait = None;
             if !settled.is_empty() {
-                match Self::release(file, settled, now) {
+                match self.release(file, settled, now) {
                     Brought::Wait(until) => wait = until,
                     other => return other,
                 }

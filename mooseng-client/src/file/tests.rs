@@ -824,6 +824,33 @@ fn a_lease_that_only_the_masters_know_of_is_given_back_and_not_asked_for_meanwhi
 }
 
 #[test]
+fn a_lease_that_only_the_masters_know_of_is_given_back_while_a_small_write_waits_for_it() {
+    let mut cluster = Cluster::new(2);
+    let (mut before, index) = (file(), ChunkIndex::from_raw(0));
+    cluster.open(&mut before);
+    cluster.write(&mut before, 0, &pattern(10_000, 1));
+    let mut flush = Flush::new(&before, true, cluster.now);
+    let Step::Do(grant @ Action::Grant(..)) = flush.next(&mut before, cluster.now) else {
+        panic!("no grant")
+    };
+    cluster.step(1, &mut before, grant).unwrap();
+    // Nothing was ever sent under the lease, and this client has forgotten the file with it.
+    let mut a = file();
+    cluster.open(&mut a);
+    cluster.write(&mut a, 0, b"small");
+    let mut flush = Flush::new(&a, true, cluster.now);
+    let Step::Do(inline @ Action::WriteInline(_)) = flush.next(&mut a, cluster.now) else {
+        panic!("no write")
+    };
+    // The masters refuse it, ask for the lease, and are asked again.
+    let recalled = GiveBack::recalled(&mut a, index, cluster.now);
+    cluster.run(1, &mut a, recalled).unwrap();
+    cluster.step(1, &mut a, inline).unwrap();
+    cluster.run(1, &mut a, flush).unwrap();
+    assert_eq!(cluster.read(2, &mut a, 0, 5).unwrap(), b"small");
+}
+
+#[test]
 fn an_append_to_a_chunk_whose_only_copy_is_damaged_fails_soon_though_another_client_wants_the_lease_too() {
     let mut cluster = Cluster::new(1);
     let (mut a, index) = (file(), ChunkIndex::from_raw(0));

@@ -77,10 +77,10 @@ impl Process {
                 let done = self.for_attr("commit a write", request).await;
                 Event::Committed(job, done)
             }
-            Action::ReleaseLeases(keys) => {
-                let indexes: Vec<_> = keys.iter().map(|key| key.index).collect();
+            Action::ReleaseLeases(job) => {
+                let indexes: Vec<_> = job.leases.iter().map(|key| key.index).collect();
                 let done = self.release_leases(inode, &indexes).await;
-                Event::Released(keys, done)
+                Event::Released(job, done)
             }
             Action::Locate(job) => {
                 let found = self.locate(inode, &job).await;

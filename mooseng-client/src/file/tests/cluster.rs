@@ -266,12 +266,12 @@ impl Cluster {
                 let done = self.commit(client, &job.commit);
                 Event::Committed(job, done)
             }
-            Action::ReleaseLeases(keys) => {
+            Action::ReleaseLeases(job) => {
                 self.log.push("release");
-                for key in &keys {
+                for key in &job.leases {
                     self.end_lease(client, key.index);
                 }
-                Event::Released(keys, Ok(()))
+                Event::Released(job, Ok(()))
             }
             Action::Locate(job) => {
                 self.log.push("locate");
