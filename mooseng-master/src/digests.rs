@@ -33,16 +33,25 @@ pub struct Differs {
 struct Notes(BTreeMap<u64, u64>);
 
 impl Notes {
-    /// A hash of 0 says that the master does not know it.
-    fn add(&mut self, index: u64, digest: u64) {
+    /// Whether that says anything new. A hash of 0 says that the master does not know it.
+    fn add(&mut self, index: u64, digest: u64) -> bool {
         if digest == 0 || index == 0 || !index.is_multiple_of(NOTE_EVERY) {
-            return;
+            return false;
         }
-        self.0.insert(index, digest);
+        let before = self.0.insert(index, digest);
         if self.0.len() > NOTES_MAX {
             self.0.pop_first();
         }
+        before != Some(digest)
     }
+}
+
+/// A verdict, and whom it is about.
+#[derive(Clone, Debug)]
+struct Judged {
+    members: Vec<MasterId>,
+    own: MasterId,
+    verdict: Option<Differs>,
 }
 
 /// What this master has noted, and as leader what the others have.
@@ -50,6 +59,11 @@ impl Notes {
 pub struct Digests {
     own: Notes,
     others: BTreeMap<MasterId, Notes>,
+    /// The last verdict, until something is noted that it does not know. It is asked for with every message, and one
+    /// message in many says anything new.
+    judged: Option<Judged>,
+    #[cfg(test)]
+    looked: usize,
 }
 
 impl Digests {
@@ -62,7 +76,9 @@ impl Digests {
     /// To be called after every applied entry: notes the state's hash if it is time for it. A `digest` of 0 is not known
     /// and is not noted.
     pub fn note(&mut self, index: u64, digest: u64) {
-        self.own.add(index, digest);
+        if self.own.add(index, digest) {
+            self.judged = None;
+        }
     }
 
     /// Index and hash of this master's last note: what it tells the leader.
@@ -79,14 +95,19 @@ impl Digests {
 
     /// Another master says that it has noted this; saying it again is fine.
     pub fn told(&mut self, peer: MasterId, index: u64, digest: u64) {
-        if self.others.len() < PEERS_MAX || self.others.contains_key(&peer) {
-            self.others.entry(peer).or_default().add(index, digest);
+        let room = self.others.len() < PEERS_MAX || self.others.contains_key(&peer);
+        if room && self.others.entry(peer).or_default().add(index, digest) {
+            self.judged = None;
         }
     }
 
     /// Forgets what masters said that are not in the group any more.
     pub fn retain(&mut self, members: &[MasterId]) {
+        let before = self.others.len();
         self.others.retain(|peer, _| members.contains(peer));
+        if self.others.len() < before {
+            self.judged = None;
+        }
     }
 
     /// Whose state is wrong, as far as can be told by now: for the lowest index where two notes differ, who is not with
@@ -94,7 +115,24 @@ impl Digests {
     /// and learners) have been heard for that index; if that brings no majority, the leader's word counts and the peer is
     /// named. `own` is the leader, which asks. The answer stays the same until it is acted on.
     #[must_use]
-    pub fn verdict(&self, members: &[MasterId], own: MasterId) -> Option<Differs> {
+    pub fn verdict(&mut self, members: &[MasterId], own: MasterId) -> Option<Differs> {
+        if let Some(judged) = &self.judged
+            && judged.own == own
+            && judged.members == members
+        {
+            return judged.verdict;
+        }
+        let verdict = self.look(members, own);
+        self.judged = Some(Judged { members: members.to_vec(), own, verdict });
+        #[cfg(test)]
+        {
+            self.looked += 1;
+        }
+        verdict
+    }
+
+    /// The verdict from all notes.
+    fn look(&self, members: &[MasterId], own: MasterId) -> Option<Differs> {
         let members: BTreeSet<MasterId> = members.iter().copied().chain([own]).collect();
         let notes: BTreeMap<MasterId, &Notes> =
             members.iter().filter_map(|&member| Some((member, self.notes(member, own)?))).collect();
@@ -247,6 +285,32 @@ mod tests {
         assert_eq!(all.latest(), Some((200 * NOTE_EVERY, 200)));
     }
 
+    #[test]
+    fn the_notes_are_looked_through_again_only_when_something_new_was_said() {
+        let mut all = at(256, &[7, 7, 7]);
+        let second = MasterId::new(2, 0);
+        let ask = |all: &mut Digests, count: u16| (all.verdict(&members(count), OWN), all.looked).1;
+        assert_eq!(ask(&mut all, 3), 1);
+        for _ in 0..9 {
+            all.note(256, 7);
+            all.note(257, 9);
+            all.told(second, 256, 7);
+            all.told(second, 512, 0);
+            all.retain(&members(3));
+            assert_eq!(ask(&mut all, 3), 1);
+        }
+        all.note(512, 5);
+        assert_eq!((ask(&mut all, 3), ask(&mut all, 3)), (2, 2));
+        all.told(second, 512, 6);
+        assert_eq!((ask(&mut all, 3), ask(&mut all, 3)), (3, 3));
+        all.told(second, 512, 5);
+        assert_eq!((ask(&mut all, 3), ask(&mut all, 3)), (4, 4));
+        assert_eq!((ask(&mut all, 2), ask(&mut all, 2)), (5, 5));
+        all.retain(&members(2));
+        assert_eq!((ask(&mut all, 2), ask(&mut all, 2)), (6, 6));
+        assert_eq!((all.verdict(&members(2), second), all.looked).1, 7);
+    }
+
     /// Every note ever made, looked through from the start; the last word of each for an index counts.
     fn naive(notes: &[(u64, u64, u64)], count: u64) -> Option<(u64, u64, u64, u64)> {
         let word = |member, index| {
@@ -289,16 +353,16 @@ mod tests {
                 .map(|(member, step, digest)| (member, step * NOTE_EVERY, digest))
                 .collect();
             let mut all = Digests::new();
-            for &(member, index, digest) in &said {
+            for (heard, &(member, index, digest)) in (1..).zip(&said) {
                 if member == 1 {
                     all.note(index, digest);
                 } else {
                     all.told(MasterId::from_raw(member), index, digest);
                 }
+                let verdict = all.verdict(&members(count), OWN);
+                let verdict = verdict.map(|Differs { at, member, theirs, majority }| (at, member.raw(), theirs, majority));
+                prop_assert_eq!(verdict, naive(&said[..heard], count.into()));
             }
-            let verdict = all.verdict(&members(count), OWN);
-            let verdict = verdict.map(|Differs { at, member, theirs, majority }| (at, member.raw(), theirs, majority));
-            prop_assert_eq!(verdict, naive(&said, count.into()));
         }
     }
 }
