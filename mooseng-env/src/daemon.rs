@@ -1,11 +1,13 @@
 //! What every daemon does once: logs, the word to systemd, a lock on its data directory, waiting for the order to stop.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
 use tracing_subscriber::EnvFilter;
 
 /// Sends log lines to standard error: text for people at a terminal, JSON with `json`. `MOOSENG_LOG` sets the filter
@@ -21,11 +23,20 @@ pub fn start_logging(json: bool) {
 /// Tells the service manager about a change of state, `READY=1` or `STOPPING=1` (`sd_notify(3)`). Does nothing where
 /// no service manager asked for it.
 pub fn notify(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(state.as_bytes(), Path::new(&path)));
-    if let Err(error) = sent {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = tell(&name, state) {
         tracing::warn!(%error, "the service manager was not reached");
     }
+}
+
+/// A socket whose name begins with `@` is in no directory (`unix(7)`: abstract).
+fn tell(name: &OsStr, state: &str) -> io::Result<()> {
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(name)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)?;
+    Ok(())
 }
 
 /// A lock on a data directory that ends with the process, whatever happens to it.
@@ -39,7 +50,7 @@ impl DirLock {
     pub fn take(dir: &Path) -> io::Result<Self> {
         let path = dir.join("lock");
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        file.try_lock()?;
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
         Ok(Self { _file: file })
@@ -57,5 +68,24 @@ mod tests {
         assert_eq!(DirLock::take(dir.path()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(first);
         DirLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_service_manager_is_reached_by_a_path_and_by_an_abstract_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let name = format!("mooseng-notify-{}", dir.path().display());
+        let by_path = UnixDatagram::bind(&path).unwrap();
+        let by_name = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        for (socket, address) in [(by_path, path.into_os_string()), (by_name, format!("@{name}").into())] {
+            tell(&address, "READY=1").unwrap();
+            let mut word = [0; 32];
+            let length = socket.recv(&mut word).unwrap();
+            assert_eq!(&word[..length], b"READY=1");
+        }
+        assert_eq!(
+            tell(OsStr::new("@nobody is here"), "").unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
     }
 }
