@@ -164,37 +164,46 @@ impl StoreView for FjallView {
 mod tests {
     use std::collections::BTreeMap;
 
+    use mooseng_meta::store::{CONTRACT, check_history, check_reopened};
+    use proptest::collection::{btree_map, vec};
+    use proptest::option;
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn rows(store: &FjallStore, prefix: &[u8], from: &[u8], max: usize) -> Vec<Vec<u8>> {
+    fn rows(store: &FjallStore, prefix: &[u8]) -> Vec<Vec<u8>> {
         let mut keys = Vec::new();
-        store.scan(prefix, from, &mut |key, _| {
+        store.scan(prefix, b"", &mut |key, _| {
             keys.push(key.to_vec());
-            keys.len() < max
+            true
         });
         keys
     }
 
     #[test]
-    fn rows_are_there_after_a_restart_in_order_and_by_prefix() {
+    fn rows_on_disk_are_a_store() {
+        for check in CONTRACT {
+            let dir = tempfile::tempdir().unwrap();
+            check(&FjallStore::open(dir.path()).unwrap());
+        }
+    }
+
+    #[test]
+    fn rows_are_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let store = FjallStore::open(dir.path()).unwrap();
-        let put = |keys: &[&[u8]], value: Option<&'static [u8]>| Batch {
-            applied_index: 1,
-            rows: keys
-                .iter()
-                .map(|key| (key.to_vec(), value.map(Bytes::from_static)))
-                .collect::<BTreeMap<_, _>>(),
-        };
-        store.write(&put(&[b"a2", b"a1", b"b1", b"a3"], Some(b"v")));
-        store.write(&put(&[b"a3"], None));
-        drop(store);
-        let store = FjallStore::open(dir.path()).unwrap();
-        assert_eq!(store.get(b"a1").as_deref(), Some(&b"v"[..]));
-        assert_eq!(store.get(b"a3"), None);
-        assert_eq!(rows(&store, b"a", b"", 9), [b"a1", b"a2"]);
-        assert_eq!(rows(&store, b"a", b"a2", 9), [b"a2"]);
-        assert_eq!(rows(&store, b"", b"", 2), [b"a1", b"a2"]);
+        check_reopened(&|| Box::new(FjallStore::open(dir.path()).unwrap()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(16) })]
+
+        #[test]
+        fn rows_on_disk_are_those_of_a_map(
+            history in vec(btree_map(vec(0u8..3, 1..4), option::of(vec(any::<u8>(), 0..6).prop_map(Bytes::from)), 0..12), 0..12),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            check_history(&FjallStore::open(dir.path()).unwrap(), history);
+        }
     }
 
     /// The batch of a round: every row gets the round's value, but for some that go and some that come.
@@ -287,7 +296,7 @@ mod tests {
             }
             let live: Vec<_> =
                 model.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| key.clone()).collect();
-            assert_eq!(super::tests::rows(&store, b"k", b"", 99), live, "round {round}");
+            assert_eq!(super::tests::rows(&store, b"k"), live, "round {round}");
         }
     }
 }

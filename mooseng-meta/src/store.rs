@@ -1,7 +1,9 @@
 //! The ordered store under the namespace, and the one in memory that tests and the simulator use.
 //!
 //! Infallible by contract: an implementation that cannot read or write its disk stops the process, because a replica
-//! that goes on without its rows would answer differently from the others.
+//! that goes on without its rows would answer differently from the others. What else it must do, `contract` checks for every implementation.
+
+mod contract;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,6 +14,9 @@ use bytes::Bytes;
 use crate::codec::v1::row::Number;
 use crate::key;
 use crate::tables::decode;
+
+#[doc(hidden)]
+pub use contract::{CONTRACT, check_history, check_reopened};
 
 /// One ordered key space.
 pub trait MetaStore: Send + Sync + std::fmt::Debug + 'static {
@@ -154,50 +159,25 @@ impl StoreView for MemoryView {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::option;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn a_scan_keeps_to_its_prefix_and_its_start() {
-        let store = MemoryStore::new();
-        let rows = [b"a1", b"b1", b"b2", b"b3", b"c1"];
-        let rows = rows.iter().map(|key| (key.to_vec(), Some(Bytes::new()))).collect();
-        store.write(&Batch { applied_index: 1, rows });
-        let list = |prefix: &[u8], from: &[u8], max: usize| {
-            let mut seen = Vec::new();
-            store.scan(prefix, from, &mut |key, _| {
-                seen.push(String::from_utf8(key.to_vec()).unwrap());
-                seen.len() < max
-            });
-            seen
-        };
-        assert_eq!(list(b"b", b"", 9), ["b1", "b2", "b3"]);
-        assert_eq!(list(b"b", b"b2", 9), ["b2", "b3"]);
-        assert_eq!(list(b"b", b"b1", 2), ["b1", "b2"]);
-        assert_eq!(list(b"", b"", 9).len(), 5);
+    fn rows_in_memory_are_a_store() {
+        CONTRACT.iter().for_each(|check| check(&MemoryStore::new()));
     }
 
-    #[test]
-    fn a_view_shows_what_was_there_when_it_was_made() {
-        let store = MemoryStore::new();
-        assert_eq!(applied_index_of(&*store.view()), 0);
-        let write = |key: &[u8], value: Option<&[u8]>| {
-            let rows = [(key.to_vec(), value.map(Bytes::copy_from_slice))].into();
-            store.write(&Batch { applied_index: 1, rows });
-        };
-        write(b"a", Some(b"1"));
-        write(b"c", Some(b"2"));
-        write(b"ma", Some(&Number(300).encode()));
-        let view = store.view();
-        write(b"a", None);
-        write(b"b", Some(b"3"));
-        write(b"c", Some(b"4"));
-        let mut seen = Vec::new();
-        view.scan(b"", &mut |key, value| {
-            seen.push((key.to_vec(), value.to_vec()));
-            seen.len() < 2
-        });
-        assert_eq!(seen, [(b"a".to_vec(), b"1".to_vec()), (b"c".to_vec(), b"2".to_vec())]);
-        assert_eq!((view.get(b"b"), view.get(b"c").as_deref()), (None, Some(&b"2"[..])));
-        assert_eq!(applied_index_of(&*view), 300);
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+        #[test]
+        fn rows_in_memory_are_those_of_a_map(
+            history in vec(btree_map(vec(0u8..3, 0..4), option::of(vec(any::<u8>(), 0..6).prop_map(Bytes::from)), 0..12), 0..12),
+        ) {
+            check_history(&MemoryStore::new(), history);
+        }
     }
 }
