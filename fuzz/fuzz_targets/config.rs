@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((selector, bytes)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let error = match selector % 3 {
-        0 => ConfigFile::parse(text).err().map(|error| format!("{error:#}")),
+        0 => ConfigFile::parse(text).err().map(|error| error.to_string()),
         1 => match ChunkserverConfig::parse(text) {
             Ok(config) => {
                 assert!(config.check().is_ok());

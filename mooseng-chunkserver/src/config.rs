@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use mooseng_env::config::{self, ConfigError};
+use mooseng_env::secret::Secret;
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::ClusterId;
-
-use crate::server::StartError;
 
 /// The configuration of a chunkserver; `examples/mooseng-chunkserver.toml` explains each key.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
@@ -59,90 +59,66 @@ impl Default for Config {
 
 impl Config {
     /// Reads and checks a configuration.
-    pub fn parse(text: &str) -> Result<Self, StartError> {
-        let config: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            let what = error.message().replace('\n', " ");
-            StartError::config(format!("line {line}: {what}: correct it or remove the key"))
-        })?;
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = config::parse(text)?;
         config.check()?;
         Ok(config)
     }
 
     /// Reads and checks a configuration file.
-    pub fn read(path: &Path) -> Result<Self, StartError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            StartError::config(format!("{}: {error}: name a readable file with --config", path.display()))
-        })?;
-        Self::parse(&text).map_err(|error| StartError::config(format!("{}: {error}", path.display())))
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        config::load(path, Self::parse)
     }
 
     /// Checks what can be checked without touching anything.
-    pub fn check(&self) -> Result<(), StartError> {
-        let bad = |what: String| Err(StartError::config(what));
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bad = |key: &str, problem: String| Err(ConfigError::value(key, problem));
         if self.name.is_empty() || self.name.len() > 255 {
-            return bad("name: give a name of 1 to 255 bytes".into());
+            return bad("name", "give a name of 1 to 255 bytes".into());
         }
         if self.disks.is_empty() || self.disks.len() > 256 {
-            return bad("disks: name 1 to 256 directories for chunks".into());
+            return bad("disks", "name 1 to 256 directories for chunks".into());
         }
         for (i, disk) in self.disks.iter().enumerate() {
             if !disk.is_absolute() {
-                return bad(format!("disks: {} must be an absolute path", disk.display()));
+                return bad("disks", format!("{} must be an absolute path", disk.display()));
             }
             if self.disks[..i].contains(disk) || *disk == self.data {
-                return bad(format!("disks: {} is named twice, remove one", disk.display()));
+                return bad("disks", format!("{} is named twice, remove one", disk.display()));
             }
         }
         for (key, address) in [("listen", &self.listen), ("advertise", &self.advertise)] {
             let may_be_empty = key == "advertise";
             if !(is_address(address) || may_be_empty && address.is_empty()) {
-                return bad(format!("{key}: \"{address}\" is not host:port"));
+                return bad(key, format!("\"{address}\" is not host:port"));
             }
         }
         if let Some(master) = self.masters.iter().find(|master| !is_address(master)) {
-            return bad(format!("masters: \"{master}\" is not host:port"));
+            return bad("masters", format!("\"{master}\" is not host:port"));
         }
         if self.masters.len() > 16 {
-            return bad("masters: a cluster has at most 16".into());
+            return bad("masters", "a cluster has at most 16".into());
         }
         if !self.cluster_id.is_empty() && ClusterId::parse(&self.cluster_id).is_none() {
-            return bad("cluster_id: give the 32 hexadecimal digits that the master shows".into());
+            return bad("cluster_id", "give the 32 hexadecimal digits that the master shows".into());
         }
         if !(1..=64).contains(&self.io_threads_per_disk) {
-            return bad("io_threads_per_disk: give 1 to 64".into());
+            return bad("io_threads_per_disk", "give 1 to 64".into());
         }
         if !(10..=60_000).contains(&self.heartbeat_ms) {
-            return bad("heartbeat_ms: give 10 to 60000".into());
+            return bad("heartbeat_ms", "give 10 to 60000".into());
         }
         Ok(())
     }
 
     /// The cluster's secret.
-    pub(crate) fn read_key(&self) -> Result<TokenKey, StartError> {
-        let path = self.key_file.display();
-        let text = std::fs::read_to_string(&self.key_file).map_err(|error| {
-            StartError::config(format!("key_file: {path}: {error}: copy the cluster's key from a master"))
-        })?;
-        match parse_key(text.trim()) {
-            Some(secret) => Ok(TokenKey::new(&secret)),
-            None => Err(StartError::config(format!(
-                "key_file: {path} must hold 64 hexadecimal digits: copy the cluster's key from a master"
-            ))),
-        }
+    pub(crate) fn read_key(&self) -> Result<TokenKey, ConfigError> {
+        Ok(TokenKey::new(Secret::load(&self.key_file)?.bytes()))
     }
 }
 
 fn is_address(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-}
-
-fn parse_key(text: &str) -> Option<[u8; 32]> {
-    let (high, low) = text.split_at_checked(32)?;
-    let mut secret = [0; 32];
-    secret[..16].copy_from_slice(&ClusterId::parse(high)?.bytes());
-    secret[16..].copy_from_slice(&ClusterId::parse(low)?.bytes());
-    Some(secret)
 }
 
 #[cfg(test)]
@@ -174,14 +150,5 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
             assert!(!error.contains('\n'), "{error}");
         }
-    }
-
-    #[test]
-    fn a_key_is_64_hexadecimal_digits() {
-        let key = parse_key(&"0f".repeat(32)).unwrap();
-        assert_eq!(key, [0x0f; 32]);
-        assert_eq!(parse_key(&"0f".repeat(31)), None);
-        assert_eq!(parse_key(&"0g".repeat(32)), None);
-        assert_eq!(parse_key(&"0f".repeat(33)), None);
     }
 }

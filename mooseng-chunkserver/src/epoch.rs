@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mooseng_env::Disk;
 use mooseng_protocol::status::CallError;
 
-use crate::server::StartError;
+use crate::start::StartError;
 
 /// The highest epoch ever heard of, in `masters-epoch` of the server's directory: decimal digits and a line feed.
 #[derive(Debug)]
@@ -31,13 +31,13 @@ impl Epoch {
         let path = data.join("masters-epoch");
         let damaged = || {
             let shown = path.display();
-            StartError::config(format!(
+            StartError::named(format!(
                 "{shown} is damaged: write the epoch into it that `mooseng cluster status` shows"
             ))
         };
         let highest = match disk.read_whole(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(StartError::config(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(StartError::named(format!("{}: {error}", path.display()))),
             Ok(bytes) => {
                 let digits = std::str::from_utf8(&bytes).ok().map(str::trim_end);
                 digits.and_then(|digits| digits.parse().ok()).ok_or_else(damaged)?

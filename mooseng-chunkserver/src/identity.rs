@@ -8,7 +8,7 @@ use mooseng_env::daemon::DirLock;
 use mooseng_env::{Disk, Entropy};
 use mooseng_types::ClusterId;
 
-use crate::server::StartError;
+use crate::start::StartError;
 
 /// A random number of 16 bytes that a server keeps for good; printed like a cluster's id.
 pub(crate) type ServerUuid = ClusterId;
@@ -38,7 +38,7 @@ impl Identity {
         let lock = lock(disk, data)?;
         let cluster = match (read_id(disk, &data.join("cluster-id"))?, configured) {
             (Some(known), Some(other)) if known != other => {
-                return Err(StartError::config(format!(
+                return Err(StartError::named(format!(
                     "data: {} belongs to cluster {known}, cluster_id says {other}: correct one of them",
                     data.display()
                 )));
@@ -50,7 +50,7 @@ impl Identity {
             }
             (None, None) => {
                 let what = "cluster_id: needed at the first start, give the digits that the master shows";
-                return Err(StartError::config(what.into()));
+                return Err(StartError::named(what.into()));
             }
         };
         let uuid_path = data.join("server-uuid");
@@ -103,7 +103,7 @@ pub(crate) fn mark_disk(
             } else {
                 "belongs to another cluster"
             };
-            Err(StartError::config(format!(
+            Err(StartError::named(format!(
                 "disks: {shown} {whose}: name the right directory, or one that is empty"
             )))
         }
@@ -113,7 +113,7 @@ pub(crate) fn mark_disk(
                 !["lock", "lost+found", "identity.tmp"].iter().any(|known| entry.ends_with(known))
             });
             if let Some(foreign) = foreign {
-                return Err(StartError::config(format!(
+                return Err(StartError::named(format!(
                     "disks: {shown} is not empty ({}) and no chunk directory: name one that is empty",
                     foreign.display()
                 )));
@@ -130,7 +130,7 @@ pub(crate) fn mark_disk(
 fn lock(disk: &dyn Disk, directory: &Path) -> Result<DirLock, StartError> {
     disk.create_dir_all(directory).map_err(|error| trouble(directory, &error))?;
     DirLock::take(directory).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => StartError::config(format!(
+        io::ErrorKind::WouldBlock => StartError::named(format!(
             "{} is in use by another process: stop that one, or name another directory",
             directory.display()
         )),
@@ -139,10 +139,7 @@ fn lock(disk: &dyn Disk, directory: &Path) -> Result<DirLock, StartError> {
 }
 
 fn trouble(path: &Path, error: &io::Error) -> StartError {
-    StartError::config(format!(
-        "{}: {error}: make it a directory that this user may write to",
-        path.display()
-    ))
+    StartError::named(format!("{}: {error}: make it a directory that this user may write to", path.display()))
 }
 
 fn read_id(disk: &dyn Disk, path: &Path) -> Result<Option<ClusterId>, StartError> {
@@ -153,7 +150,7 @@ fn read_id(disk: &dyn Disk, path: &Path) -> Result<Option<ClusterId>, StartError
             let id = std::str::from_utf8(&bytes).ok().and_then(|text| ClusterId::parse(text.trim()));
             id.map(Some).ok_or_else(|| {
                 let shown = path.display();
-                StartError::config(format!(
+                StartError::named(format!(
                     "{shown} is damaged: restore it from a backup, or begin a new server"
                 ))
             })

@@ -22,6 +22,7 @@ use crate::identity::Identity;
 use crate::io_pool::IoPool;
 use crate::master_link::{self, LinkContext};
 use crate::orders::{Fetches, Orders, fetch_all};
+use crate::start::StartError;
 use crate::store::Store;
 use crate::talk::Teller;
 use crate::write_chain::WriteChain;
@@ -40,36 +41,6 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
 const IDLE: Duration = Duration::from_secs(10);
 /// Open files that the server asks for: two thousand copies on each of several disks, and the connections.
 const OPEN_FILES: u64 = 65_536;
-
-/// Why a chunkserver does not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// Something in the configuration, or in what it names, is to be corrected by the administrator.
-    #[error("{what}")]
-    Config {
-        /// What, and what to do about it; one line.
-        what: String,
-    },
-    /// The machine does not do what is needed.
-    #[error("{action}: {source}")]
-    Io {
-        /// What was being done.
-        action: String,
-        /// How it failed.
-        source: std::io::Error,
-    },
-}
-
-impl StartError {
-    pub(crate) fn config(what: String) -> Self {
-        Self::Config { what }
-    }
-
-    fn io(action: &str) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Io { action: action.to_owned(), source }
-    }
-}
 
 /// A running chunkserver. Dropping it stops it.
 #[derive(Debug)]
@@ -237,7 +208,7 @@ fn greeting(config: &Config, identity: &Identity) -> pb::HelloReply {
 
 fn listen(address: &str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(|error| {
-        StartError::config(format!(
+        StartError::named(format!(
             "listen: {address}: {error}: stop what uses the port, or choose another address"
         ))
     })

@@ -1,7 +1,8 @@
 //! What a mount, or a program that uses the library, may choose.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use mooseng_env::config::{self, ConfigError};
 use mooseng_types::ClusterId;
 use serde::Deserialize;
 
@@ -95,28 +96,6 @@ impl Default for ClientConfig {
     }
 }
 
-/// A setting that cannot be.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// Not TOML, or a key or type that is not known.
-    #[error("line {line}: {problem}: correct it or remove the key")]
-    Syntax {
-        /// Where.
-        line: usize,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A value that makes no sense.
-    #[error("{key}: {problem}")]
-    Value {
-        /// Which setting.
-        key: &'static str,
-        /// What is wrong, and what would be right.
-        problem: String,
-    },
-}
-
 /// The least write buffer: a few full pieces, so that one writer cannot block itself.
 const WRITE_BUFFER_MIN: usize = 4 << 20;
 /// Each thread of fuser reserves 16 MiB of address space.
@@ -125,18 +104,20 @@ const THREADS_MAX: usize = 64;
 impl ClientConfig {
     /// Reads and checks a TOML text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
-            line: error.span().map_or(1, |span| text[..span.start].lines().count().max(1)),
-            problem: error.message().replace('\n', " "),
-        })?;
+        let mut config: Self = config::parse(text)?;
         config.read_only |= config.options.contains(&MountFlag::Ro);
         config.check()?;
         Ok(config)
     }
 
+    /// Reads and checks a configuration file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        config::load(path, Self::parse)
+    }
+
     /// Checks that the values make sense together.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bad = |key, problem: String| Err(ConfigError::Value { key, problem });
+        let bad = |key, problem: String| Err(ConfigError::value(key, problem));
         if self.masters.is_empty() {
             return bad("masters", "name at least one, as \"host:port\"".into());
         }

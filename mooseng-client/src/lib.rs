@@ -21,7 +21,7 @@ pub mod session;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use client::Client;
-pub use config::{ClientConfig, ConfigError, FsyncMode};
+pub use config::{ClientConfig, FsyncMode};
 pub use edge::inode::OpenFile;
 pub use edge::messages;
 pub use error::{ClientError, Loss, Unreadable};

@@ -77,10 +77,7 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
 
 fn configure(args: &Args) -> anyhow::Result<ClientConfig> {
     let mut config = match &args.config {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-            ClientConfig::parse(&text).with_context(|| path.display().to_string())?
-        }
+        Some(path) => ClientConfig::read(path)?,
         None => ClientConfig::default(),
     };
     if !args.masters.is_empty() {

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use mooseng_env::config::{self, ConfigError};
+use mooseng_env::secret::Secret;
 use mooseng_protocol::limits::TEXT_MAX;
 use mooseng_types::{ClusterId, MasterId};
 use serde::Deserialize;
@@ -98,7 +99,7 @@ pub struct Config {
     /// The cluster.
     pub cluster: ClusterId,
     /// The secret that masters and chunkservers share.
-    pub secret: [u8; 32],
+    pub secret: Secret,
     /// Masters of a new cluster, or where to look for the group; this one included, by number.
     pub peers: Vec<Peer>,
     /// Copies of a chunk.
@@ -119,10 +120,8 @@ pub struct Config {
 
 impl Config {
     /// Reads and checks the file at `path`, and the key file it names.
-    pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        let file = ConfigFile::parse(&text).with_context(|| path.display().to_string())?;
-        file.check().with_context(|| format!("check {}", path.display()))
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        config::load(path, |text| ConfigFile::parse(text)?.check())
     }
 
     /// What the core needs of it. `lost_group`: this master was in a group of which it has nothing any more.
@@ -146,50 +145,45 @@ impl Config {
 
 impl ConfigFile {
     /// Reads the text of a file, and does not judge the values; the error names the line.
-    pub fn parse(text: &str) -> anyhow::Result<Self> {
-        toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            let what = error.message().replace('\n', " ");
-            anyhow!("line {line}: {what}: correct it or remove the key")
-        })
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        config::parse(text)
     }
 
-    fn check(mut self) -> anyhow::Result<Config> {
+    fn check(mut self) -> Result<Config, ConfigError> {
         if self.peers.is_empty() {
             self.peers.push(Peer { id: self.id, name: self.name.clone(), address: self.listen.clone() });
         }
         self.peers.sort_by_key(|peer| peer.id);
         let number = u16::try_from(self.id).ok().filter(|number| *number > 0);
-        let Some(number) = number else { bail!("id must be 1 to 65535") };
-        ensure!(
-            self.peers.iter().any(|peer| peer.id == self.id),
-            "peers must list this master, id {}",
-            self.id
-        );
-        ensure!(self.peers.windows(2).all(|two| two[0].id != two[1].id), "two peers have the same id");
-        ensure!(self.peers.len() <= 16, "peers must be 16 masters at most");
+        let number = number.ok_or_else(|| ConfigError::value("id", "give 1 to 65535"))?;
+        self.check_peers()?;
         let grpc = Some(&self.grpc_listen).filter(|address| !address.is_empty());
         let own = [("listen", &self.listen)].into_iter().chain(grpc.map(|address| ("grpc_listen", address)));
         for (key, address) in own.chain(self.peers.iter().map(|peer| ("address in peers", &peer.address))) {
-            ensure!(
-                address.parse::<SocketAddr>().is_ok(),
-                "{key} {address:?} must be an IP address and a port, such as \"10.0.0.1:9421\" (host names are not looked up)"
-            );
+            ensure(address.parse::<SocketAddr>().is_ok(), key, || {
+                format!(
+                    "{address:?} must be an IP address and a port, such as \"10.0.0.1:9421\" (host names are not looked up)"
+                )
+            })?;
         }
         let names = self.peers.iter().map(|peer| &peer.name).chain([&self.name]);
-        ensure!(names.map(String::len).max() <= Some(TEXT_MAX), "names must be {TEXT_MAX} bytes at most");
-        ensure!((1..=9).contains(&self.copies), "copies must be 1 to 9");
-        ensure!(self.heartbeat_ms >= 10, "heartbeat_ms must be at least 10");
-        ensure!(
-            self.election_ms >= 3 * self.heartbeat_ms,
-            "election_ms must be at least three times heartbeat_ms"
-        );
-        ensure!(self.session_timeout_ms >= 1000, "session_timeout_ms must be at least 1000");
-        let Some(cluster) = ClusterId::parse(&self.cluster_id) else {
-            bail!("cluster_id must be 32 hexadecimal digits, the same for every part of the cluster");
-        };
+        ensure(names.map(String::len).max() <= Some(TEXT_MAX), "name", || {
+            format!("give names of {TEXT_MAX} bytes at most")
+        })?;
+        ensure((1..=9).contains(&self.copies), "copies", || "give 1 to 9".into())?;
+        ensure(self.heartbeat_ms >= 10, "heartbeat_ms", || "give at least 10".into())?;
+        ensure(self.election_ms >= 3 * self.heartbeat_ms, "election_ms", || {
+            "give at least three times heartbeat_ms".into()
+        })?;
+        ensure(self.session_timeout_ms >= 1000, "session_timeout_ms", || "give at least 1000".into())?;
+        let cluster = ClusterId::parse(&self.cluster_id).ok_or_else(|| {
+            ConfigError::value(
+                "cluster_id",
+                "give 32 hexadecimal digits, the same for every part of the cluster",
+            )
+        })?;
         Ok(Config {
-            secret: read_secret(&self.key_file)?,
+            secret: Secret::load(&self.key_file)?,
             name: self.name,
             number,
             data: self.data,
@@ -206,21 +200,20 @@ impl ConfigFile {
             json_logs: self.json_logs,
         })
     }
+
+    fn check_peers(&self) -> Result<(), ConfigError> {
+        ensure(self.peers.iter().any(|peer| peer.id == self.id), "peers", || {
+            format!("list this master, id {}", self.id)
+        })?;
+        ensure(self.peers.windows(2).all(|two| two[0].id != two[1].id), "peers", || {
+            "two have the same id: give each its own".into()
+        })?;
+        ensure(self.peers.len() <= 16, "peers", || "list 16 masters at most".into())
+    }
 }
 
-fn read_secret(path: &Path) -> anyhow::Result<[u8; 32]> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read key_file {}", path.display()))?;
-    let digits = text.trim();
-    let mut secret = [0; 32];
-    ensure!(
-        digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()),
-        "key_file {} must hold 64 hexadecimal digits",
-        path.display()
-    );
-    for (byte, pair) in secret.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
-    }
-    Ok(secret)
+fn ensure(holds: bool, key: &str, problem: impl FnOnce() -> String) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError::value(key, problem())) }
 }
 
 #[cfg(test)]
@@ -229,20 +222,21 @@ mod tests {
 
     #[test]
     fn the_example_shows_the_defaults() {
-        let example: ConfigFile = toml::from_str(include_str!("../../examples/mooseng-master.toml")).unwrap();
+        let example: ConfigFile =
+            ConfigFile::parse(include_str!("../../examples/mooseng-master.toml")).unwrap();
         assert_eq!(example, ConfigFile::default());
     }
 
     #[test]
     fn mistakes_are_named() {
-        let unknown = toml::from_str::<ConfigFile>("nmae = \"x\"").unwrap_err().to_string();
+        let unknown = ConfigFile::parse("nmae = \"x\"").unwrap_err().to_string();
         assert!(unknown.contains("nmae"), "{unknown}");
         let check = |file: ConfigFile| file.check().unwrap_err().to_string();
         assert!(check(ConfigFile::default()).contains("cluster_id"));
         assert!(check(ConfigFile { copies: 0, ..ConfigFile::default() }).contains("copies"));
         assert!(check(ConfigFile { id: 65_536, ..ConfigFile::default() }).contains("65535"));
         let named = ConfigFile { listen: "moose.example:9421".into(), ..ConfigFile::default() };
-        assert!(check(named).contains("listen \"moose.example:9421\" must be an IP address"));
+        assert!(check(named).contains("listen: \"moose.example:9421\" must be an IP address"));
         let other = vec![Peer { id: 2, ..Peer::default() }];
         assert!(check(ConfigFile { peers: other, ..ConfigFile::default() }).contains("this master"));
     }

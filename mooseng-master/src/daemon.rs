@@ -37,7 +37,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let config = match Config::load(&args.config) {
         Ok(config) => config,
-        Err(error) => return fail(&error, 2),
+        Err(error) => return fail(&error.into(), 2),
     };
     if args.check_config {
         return ExitCode::SUCCESS;

@@ -142,7 +142,7 @@ impl Server {
         let to_peer = peers::hello(config, id);
         let incoming = Incoming { place: place.clone(), cache_bytes: config.cache_bytes };
         let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
-        let key = TokenKey::new(&config.secret);
+        let key = TokenKey::new(config.secret.bytes());
         let now = clock.monotonic();
         let core =
             MasterCore::new(config.core(id, lost_group), key, state, recovered, now, Arc::new(SystemEntropy));

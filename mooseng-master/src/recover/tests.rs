@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use mooseng_env::secret::Secret;
 use mooseng_meta::Command;
 
 use super::*;
@@ -18,7 +19,7 @@ fn config(data: &std::path::Path) -> Config {
         listen: "127.0.0.1:2".into(),
         grpc_listen: None,
         cluster: ClusterId::from_bytes([9; 16]),
-        secret: [1; 32],
+        secret: Secret::take(&mut [1; 32]),
         peers: (1..=3).map(peer).collect(),
         copies: 2,
         heartbeat: Duration::from_millis(50),

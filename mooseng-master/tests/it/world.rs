@@ -73,7 +73,7 @@ impl World {
             listen: self.peers.iter().find(|peer| peer.id == id).unwrap().address.clone(),
             grpc_listen: None,
             cluster: ClusterId::from_bytes([3; 16]),
-            secret: [7; 32],
+            secret: mooseng_env::secret::Secret::take(&mut [7; 32]),
             peers: self.peers.clone(),
             copies: 2,
             heartbeat: Duration::from_millis(50),

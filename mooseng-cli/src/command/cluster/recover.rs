@@ -125,7 +125,7 @@ pub(super) fn run(args: &RecoverArgs) -> anyhow::Result<ExitCode> {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(error) => {
-            output::error(&error);
+            output::error(&error.into());
             return Ok(ExitCode::from(MISTAKE));
         }
     };
