@@ -16,7 +16,7 @@ use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::{frame, pb};
 use mooseng_types::{
-    Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, MasterId,
+    Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, MasterId, Part,
     RequestId, ServerId, SessionId, SetAttr, SetTime, TimeNs,
 };
 use prost::Message;
@@ -116,7 +116,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
 
 fn tokens() -> Vec<(&'static str, Vec<u8>)> {
     let token = Token {
-        chunk: ChunkId::from_raw(7),
+        part: Part::whole(ChunkId::from_raw(7)),
         base_version: ChunkVersion::from_raw(3),
         version: ChunkVersion::from_raw(4),
         read: true,
@@ -125,8 +125,12 @@ fn tokens() -> Vec<(&'static str, Vec<u8>)> {
         session: SessionId::from_raw(11),
         expiry_unix_s: 1000,
     };
-    let bytes = TokenKey::new(&[1; 32]).sign(&token);
+    let key = TokenKey::new(&[1; 32]);
+    let bytes = key.sign(&token);
+    let part = Part::new(token.part.chunk(), 5).expect("a stripe has that many");
+    let of_part = key.sign(&Token { part, ..token });
     vec![
+        ("part", input(&999u64.to_le_bytes(), &of_part)),
         ("valid", input(&999u64.to_le_bytes(), &bytes)),
         ("expired", input(&1001u64.to_le_bytes(), &bytes)),
         ("short", input(&0u64.to_le_bytes(), &bytes[..40])),
@@ -356,7 +360,7 @@ fn log_segments() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
 
 fn sidecars() -> Vec<(&'static str, Vec<u8>)> {
     let header = sidecar::Header {
-        chunk: ChunkId::from_raw(7),
+        part: Part::whole(ChunkId::from_raw(7)),
         version: ChunkVersion::from_raw(9),
         cluster: ClusterId::from_bytes([1; 16]),
         dirty: false,
@@ -365,7 +369,13 @@ fn sidecars() -> Vec<(&'static str, Vec<u8>)> {
         length: 65_537,
         table_crc: 0x1122_3344,
     };
-    vec![("valid", input(&[0], &header.encode())), ("sealed", input(&[1], &header.encode()))]
+    let part = Part::new(header.part.chunk(), 5).expect("a stripe has that many");
+    let of_part = sidecar::Header { part, ..header };
+    vec![
+        ("valid", input(&[0], &header.encode())),
+        ("sealed", input(&[1], &header.encode())),
+        ("part", input(&[0], &of_part.encode())),
+    ]
 }
 
 fn configs() -> Vec<(&'static str, Vec<u8>)> {

@@ -26,7 +26,9 @@ fuzz_target!(|data: &[u8]| {
     match Header::decode(&sector(bytes, sealed)) {
         Ok(header) => assert_eq!(Header::decode(&header.encode()), Ok(header)),
         Err(BadSidecar::Torn) => assert!(!sealed, "magic and checksum are right"),
-        Err(BadSidecar::Format(format)) => assert_ne!(format, 1),
+        Err(BadSidecar::Format(format)) => assert!(![1, 2].contains(&format)),
+        Err(BadSidecar::Part { format: 1, part }) => assert_ne!(part, 0),
+        Err(BadSidecar::Part { format, part }) => assert!(format == 2 && !(1..=48).contains(&part)),
     }
     let table = decode_table(bytes);
     assert_eq!(encode_table(&table), bytes[..bytes.len() / 4 * 4]);

@@ -16,7 +16,7 @@ use mooseng_protocol::frame::FLAG_REPLY;
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{PROTOCOL_VERSION, checksum, pb};
-use mooseng_types::{CHUNK_SIZE, ChunkId, ChunkVersion, SessionId};
+use mooseng_types::{CHUNK_SIZE, ChunkId, ChunkVersion, Part, SessionId};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -81,7 +81,7 @@ fn hello() -> pb::Hello {
 
 fn token(chunk: u64) -> bytes::Bytes {
     let token = Token {
-        chunk: ChunkId::from_raw(chunk),
+        part: Part::whole(ChunkId::from_raw(chunk)),
         base_version: ChunkVersion::from_raw(1),
         version: ChunkVersion::from_raw(1),
         read: true,
@@ -126,10 +126,11 @@ fn write_all(
             chunk,
             version: 1,
             offset: u32::try_from(offset)?,
-            checksums: checksum::of_range(ChunkId::from_raw(chunk), offset, &bytes),
+            checksums: checksum::of_range(Part::whole(ChunkId::from_raw(chunk)), offset, &bytes),
             chain: chain.to_vec(),
             sync: false,
             continues: false,
+            part: 0,
         };
         in_flight.push_back(client.send(&request, &[IoSlice::new(&bytes)], TIMEOUT)?);
     }
@@ -138,7 +139,7 @@ fn write_all(
     }
     let syncs = (0..total.div_ceil(CHUNK_SIZE)).map(|index| {
         let chunk = base + 1 + index;
-        pb::SyncChunkRequest { token: token(chunk), chunk, version: 1, chain: chain.to_vec() }
+        pb::SyncChunkRequest { token: token(chunk), chunk, version: 1, chain: chain.to_vec(), part: 0 }
     });
     for sync in syncs {
         client.call(&sync, &[], TIMEOUT)?;
@@ -172,6 +173,7 @@ fn read_all(client: &mut FrameStream, base: u64, total: u64) -> anyhow::Result<(
             verify: false,
             intact: false,
             whole: false,
+            part: 0,
         };
         in_flight.push_back((client.send(&request, &[], TIMEOUT)?, chunk));
     }
@@ -194,7 +196,12 @@ fn receive(
     let reply = pb::ReadChunkReply::decode(frame.body)?;
     bytes.resize(frame.payload_length, 0);
     client.reader().read_payload(bytes)?;
-    let intact = checksum::matches(ChunkId::from_raw(chunk), reply.offset.into(), bytes, &reply.checksums);
+    let intact = checksum::matches(
+        Part::whole(ChunkId::from_raw(chunk)),
+        reply.offset.into(),
+        bytes,
+        &reply.checksums,
+    );
     anyhow::ensure!(intact && bytes.len() as u64 == PIECE, "bytes do not verify");
     Ok(())
 }

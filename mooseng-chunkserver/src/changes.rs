@@ -1,12 +1,12 @@
-//! What changed since the leader was last told: coalesced by chunk, so that it can never grow beyond what there is.
+//! What changed since the leader was last told: coalesced by copy, so that it can never grow beyond what there is.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mooseng_types::{ChunkId, ChunkVersion};
+use mooseng_types::{ChunkVersion, Part};
 
-/// Changes kept; beyond, a full report is due instead. A full report of so many chunks is not much longer.
+/// Changes kept; beyond, a full report is due instead. A full report of so many copies is not much longer.
 const CHANGES_MAX: usize = 100_000;
 
 /// What happened to a copy.
@@ -32,7 +32,7 @@ pub(crate) struct Changes {
 
 #[derive(Debug, Default)]
 struct State {
-    by_chunk: BTreeMap<ChunkId, Change>,
+    by_part: BTreeMap<Part, Change>,
     overflowed: bool,
     stopping: bool,
 }
@@ -41,16 +41,16 @@ struct State {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ToTell {
     /// These changes.
-    Some(Vec<(ChunkId, Change)>),
+    Some(Vec<(Part, Change)>),
     /// Too many to name: everything.
     Everything,
 }
 
 impl Changes {
     /// Notes a change.
-    pub(crate) fn note(&self, chunk: ChunkId, change: Change) {
+    pub(crate) fn note(&self, part: Part, change: Change) {
         let mut state = self.lock();
-        state.by_chunk.insert(chunk, change);
+        state.by_part.insert(part, change);
         state.bound();
         self.wake.notify_all();
     }
@@ -63,21 +63,21 @@ impl Changes {
         }
         let mut taken = Vec::new();
         while taken.len() < max
-            && let Some(change) = state.by_chunk.pop_first()
+            && let Some(change) = state.by_part.pop_first()
         {
             taken.push(change);
         }
         ToTell::Some(taken)
     }
 
-    /// Puts back what could not be told. A newer change of the same chunk wins.
+    /// Puts back what could not be told. A newer change of the same copy wins.
     pub(crate) fn put_back(&self, changes: ToTell) {
         let mut state = self.lock();
         match changes {
             ToTell::Everything => state.overflowed = true,
             ToTell::Some(changes) => {
-                for (chunk, change) in changes {
-                    state.by_chunk.entry(chunk).or_insert(change);
+                for (part, change) in changes {
+                    state.by_part.entry(part).or_insert(change);
                 }
                 state.bound();
             }
@@ -87,14 +87,14 @@ impl Changes {
     /// Forgets everything: a full report, made after this, will tell it.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
-        state.by_chunk.clear();
+        state.by_part.clear();
         state.overflowed = false;
     }
 
     /// Waits until something is to be told, the end is near, or `timeout` is over.
     pub(crate) fn wait(&self, timeout: Duration, only_for_stop: bool) {
         let idle = |state: &mut State| {
-            !state.stopping && (only_for_stop || (state.by_chunk.is_empty() && !state.overflowed))
+            !state.stopping && (only_for_stop || (state.by_part.is_empty() && !state.overflowed))
         };
         drop(self.wake.wait_timeout_while(self.lock(), timeout, idle));
     }
@@ -117,8 +117,8 @@ impl Changes {
 
 impl State {
     fn bound(&mut self) {
-        if self.by_chunk.len() > CHANGES_MAX {
-            self.by_chunk.clear();
+        if self.by_part.len() > CHANGES_MAX {
+            self.by_part.clear();
             self.overflowed = true;
         }
     }
@@ -126,12 +126,18 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use mooseng_types::ChunkId;
+
     use super::*;
+
+    fn part(chunk: u64) -> Part {
+        Part::whole(ChunkId::from_raw(chunk))
+    }
 
     #[test]
     fn the_last_change_of_a_chunk_is_told_and_one_put_back_yields_to_a_newer() {
         let changes = Changes::default();
-        let (a, b) = (ChunkId::from_raw(1), ChunkId::from_raw(2));
+        let (a, b) = (part(1), part(2));
         let here = Change::Here { version: ChunkVersion::from_raw(1), in_doubt: false };
         changes.note(a, here);
         changes.note(b, Change::Lost);
@@ -147,7 +153,7 @@ mod tests {
     fn too_many_changes_become_a_full_report() {
         let changes = Changes::default();
         for i in 0..=CHANGES_MAX as u64 {
-            changes.note(ChunkId::from_raw(i), Change::Lost);
+            changes.note(part(i), Change::Lost);
         }
         assert_eq!(changes.take(10), ToTell::Everything);
         assert_eq!(changes.take(10), ToTell::Some(vec![]));

@@ -114,11 +114,11 @@ impl ChunkEngine {
     pub fn obey(&self, kind: u16, body: &Bytes) -> Option<Fetch> {
         let Teller { store, changes, .. } = &self.teller;
         match Order::decode(kind, body)? {
-            Order::Delete(chunks) => {
-                chunks.into_iter().for_each(|id| order::delete(store, changes, id));
+            Order::Delete(parts) => {
+                parts.into_iter().for_each(|id| order::delete(store, changes, id));
                 None
             }
-            Order::Copy(order) => Fetch::begin(store, changes, order).unwrap_or_else(|error| {
+            Order::Copy(part, order) => Fetch::begin(store, changes, part, order).unwrap_or_else(|error| {
                 tracing::warn!(%error, "copy not fetched");
                 None
             }),

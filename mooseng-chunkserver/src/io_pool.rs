@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use mooseng_env::Threads;
-use mooseng_types::ChunkId;
+use mooseng_types::Part;
 
 use crate::buffer::BufferPool;
 
@@ -49,14 +49,14 @@ struct Shared {
 struct Queue {
     ready: VecDeque<Ready>,
     /// Ordered work by chunk; a chunk that is here is either in `ready` or being worked on, never both.
-    ordered: HashMap<ChunkId, VecDeque<Job>>,
+    ordered: HashMap<Part, VecDeque<Job>>,
     waiting: usize,
     stopping: bool,
 }
 
 enum Ready {
     Any(Job),
-    NextOf(ChunkId),
+    NextOf(Part),
 }
 
 impl std::fmt::Debug for Queue {
@@ -84,7 +84,7 @@ impl IoPool {
     /// Queues work; waits while the queue is full. Work with a chunk is done in order.
     pub(crate) fn submit(
         &self,
-        chunk: Option<ChunkId>,
+        chunk: Option<Part>,
         job: impl FnOnce() + Send + 'static,
     ) -> Result<(), NotQueued> {
         let full = |queue: &mut Queue| queue.waiting >= QUEUE_MAX && !queue.stopping;
@@ -95,7 +95,7 @@ impl IoPool {
     /// Queues work if there is room for it now.
     pub(crate) fn try_submit(
         &self,
-        chunk: Option<ChunkId>,
+        chunk: Option<Part>,
         job: impl FnOnce() + Send + 'static,
     ) -> Result<(), NotQueued> {
         let queue = self.shared.lock();
@@ -119,12 +119,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(
-        &self,
-        mut queue: MutexGuard<'_, Queue>,
-        chunk: Option<ChunkId>,
-        job: Job,
-    ) -> Result<(), NotQueued> {
+    fn add(&self, mut queue: MutexGuard<'_, Queue>, chunk: Option<Part>, job: Job) -> Result<(), NotQueued> {
         if queue.stopping {
             return Err(NotQueued);
         }
@@ -180,6 +175,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use mooseng_types::ChunkId;
+
     use super::*;
     use std::sync::mpsc::sync_channel;
 
@@ -191,7 +188,7 @@ mod tests {
             for chunk in 0..3 {
                 let done = Arc::clone(&done);
                 let job = move || done.lock().unwrap().entry(chunk).or_default().push(turn);
-                pool.submit(Some(ChunkId::from_raw(chunk)), job).unwrap();
+                pool.submit(Some(Part::whole(ChunkId::from_raw(chunk))), job).unwrap();
             }
         }
         pool.stop();

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mooseng_protocol::convert::part;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc as _;
-use mooseng_types::{ChunkId, ChunkVersion};
+use mooseng_protocol::status::CallError;
+use mooseng_types::{ChunkVersion, Part};
 use prost::Message as _;
 
 use crate::changes::{Change, Changes};
@@ -18,25 +20,40 @@ const READ_LENGTH: u32 = 1 << 20;
 /// An order, decoded.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Delete(Vec<ChunkId>),
-    Copy(pb::CopyChunk),
+    Delete(Vec<Part>),
+    Copy(Part, pb::CopyChunk),
 }
 
 impl Order {
     /// Decodes a push of a master; `None` if it is no order.
     pub(crate) fn decode(kind: u16, body: &Bytes) -> Option<Self> {
         let decoded = match kind {
-            pb::DeleteChunks::KIND => pb::DeleteChunks::decode(body.clone())
-                .map(|order| Self::Delete(order.chunks.into_iter().map(ChunkId::from_raw).collect())),
-            pb::CopyChunk::KIND => pb::CopyChunk::decode(body.clone()).map(Self::Copy),
+            pb::DeleteChunks::KIND => Self::decode_delete(body),
+            pb::CopyChunk::KIND => Self::decode_copy(body),
             _ => return None,
         };
         decoded.inspect_err(|error| tracing::warn!(%error, kind, "order does not decode")).ok()
     }
+
+    fn decode_delete(body: &Bytes) -> Result<Self, CallError> {
+        let order = pb::DeleteChunks::decode(body.clone()).map_err(malformed)?;
+        let whole = order.chunks.into_iter().map(|chunk| part(chunk, 0));
+        let doomed = whole.chain(order.parts.into_iter().map(Part::try_from));
+        Ok(Self::Delete(doomed.collect::<Result<_, _>>()?))
+    }
+
+    fn decode_copy(body: &Bytes) -> Result<Self, CallError> {
+        let order = pb::CopyChunk::decode(body.clone()).map_err(malformed)?;
+        Ok(Self::Copy(part(order.chunk, order.part)?, order))
+    }
+}
+
+fn malformed(error: prost::DecodeError) -> CallError {
+    CallError::Rejected { message: error.to_string() }
 }
 
 /// Deletes a copy. The leader hears of it, and of one that was not here at all.
-pub(crate) fn delete(store: &Store, changes: &Changes, id: ChunkId) {
+pub(crate) fn delete(store: &Store, changes: &Changes, id: Part) {
     let Some(chunk) = store.find(id) else { return changes.note(id, Change::Lost) };
     match chunk.delete() {
         Ok(()) => changes.note(id, Change::Lost),
@@ -75,13 +92,14 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// Begins what an order says; `None` if the copy is here already, which the leader will hear again.
+    /// Begins what an order says, which is about `part`; `None` if the copy is here already, which the leader will hear again.
     pub(crate) fn begin(
         store: &Arc<Store>,
         changes: &Changes,
+        part: Part,
         order: pb::CopyChunk,
     ) -> Result<Option<Self>, FetchError> {
-        let chunk = store.find_or_place_whole(ChunkId::from_raw(order.chunk))?;
+        let chunk = store.find_or_place_whole(part)?;
         let version = ChunkVersion::from_raw(order.version);
         if let Some((have, in_doubt)) = chunk.has(version)
             && !(order.replace && in_doubt && have == version)
@@ -113,6 +131,7 @@ impl Fetch {
             intact: false,
             // What is made of a copy in doubt would pass for a good one.
             whole: true,
+            part: self.order.part,
         }
     }
 
@@ -148,5 +167,29 @@ impl Drop for Fetch {
     fn drop(&mut self) {
         self.chunk.give_up_place();
         self.store.forget_if_gone(&self.chunk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mooseng_types::ChunkId;
+
+    use super::*;
+
+    fn decode<R: mooseng_protocol::rpc::Rpc>(order: &R) -> Option<Order> {
+        Order::decode(R::KIND, &order.encode_to_vec().into())
+    }
+
+    #[test]
+    fn orders_name_whole_copies_and_parts_and_one_that_names_nothing_is_not_obeyed() {
+        let part = |index| Part::new(ChunkId::from_raw(7), index).unwrap();
+        let named = |index| pb::PartRef { chunk: 7, index };
+        let order = pb::DeleteChunks { chunks: vec![7], parts: vec![named(1), named(48)] };
+        let Some(Order::Delete(doomed)) = decode(&order) else { panic!() };
+        assert_eq!(doomed, [part(0), part(1), part(48)]);
+        assert!(decode(&pb::DeleteChunks { chunks: vec![7], parts: vec![named(49)] }).is_none());
+        let order = pb::CopyChunk { chunk: 7, part: 3, ..Default::default() };
+        assert!(matches!(decode(&order), Some(Order::Copy(one, _)) if one == part(3)));
+        assert!(decode(&pb::CopyChunk { part: 49, ..order }).is_none());
     }
 }

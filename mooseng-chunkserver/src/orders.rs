@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_types::ChunkId;
+use mooseng_types::Part;
 
 use crate::changes::{Change, Changes};
 use crate::completion::with_source;
@@ -28,12 +28,12 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Orders {
     service: Arc<Service>,
     changes: Arc<Changes>,
-    fetches: Mutex<Option<SyncSender<pb::CopyChunk>>>,
+    fetches: Mutex<Option<SyncSender<(Part, pb::CopyChunk)>>>,
 }
 
 /// Where fetches are taken out.
 #[derive(Debug)]
-pub(crate) struct Fetches(Mutex<Receiver<pb::CopyChunk>>);
+pub(crate) struct Fetches(Mutex<Receiver<(Part, pb::CopyChunk)>>);
 
 impl Orders {
     /// Both ends.
@@ -46,8 +46,8 @@ impl Orders {
     /// Takes a push of a master. Never waits.
     pub(crate) fn take(&self, kind: u16, body: &Bytes) {
         match Order::decode(kind, body) {
-            Some(Order::Delete(chunks)) => self.delete(&chunks),
-            Some(Order::Copy(order)) => self.fetch(order),
+            Some(Order::Delete(parts)) => self.delete(&parts),
+            Some(Order::Copy(part, order)) => self.fetch(part, order),
             None => {}
         }
     }
@@ -57,10 +57,10 @@ impl Orders {
         drop(self.fetches.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn delete(&self, chunks: &[ChunkId]) {
+    fn delete(&self, parts: &[Part]) {
         let store = &self.service.store;
-        let mut of_disk: Vec<Vec<ChunkId>> = self.service.pools.iter().map(|_| Vec::new()).collect();
-        for &id in chunks {
+        let mut of_disk: Vec<Vec<Part>> = self.service.pools.iter().map(|_| Vec::new()).collect();
+        for &id in parts {
             match store.find(id).map(|chunk| store.disk_index(&chunk)) {
                 Some(disk) => of_disk.get_mut(disk).into_iter().for_each(|doomed| doomed.push(id)),
                 None => self.changes.note(id, Change::Lost),
@@ -81,14 +81,11 @@ impl Orders {
         }
     }
 
-    fn fetch(&self, order: pb::CopyChunk) {
+    fn fetch(&self, part: Part, order: pb::CopyChunk) {
         let fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = fetches.as_ref() else { return };
-        if let Err(TrySendError::Full(order)) = sender.try_send(order) {
-            tracing::warn!(
-                chunk = order.chunk,
-                "too many copies wait to be fetched, this one is left for later"
-            );
+        if let Err(TrySendError::Full(_)) = sender.try_send((part, order)) {
+            tracing::warn!(copy = %part, "too many copies wait to be fetched, this one is left for later");
         }
     }
 }
@@ -107,13 +104,13 @@ pub(crate) fn fetch_all(service: &Service, changes: &Changes, hello: &pb::Hello,
     loop {
         // The lock is held while waiting: the other threads wait for it instead of for the queue.
         let next = fetches.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(order) = next else { return };
-        let (chunk, source) = (ChunkId::from_raw(order.chunk), order.source.clone());
-        let fetched = Fetch::begin(&service.store, changes, order).map_err(Failed::from);
+        let Ok((part, order)) = next else { return };
+        let source = order.source.clone();
+        let fetched = Fetch::begin(&service.store, changes, part, order).map_err(Failed::from);
         match fetched.and_then(|fetch| fetch.map(|fetch| fetch_whole(fetch, hello)).transpose()) {
             Ok(None) => {}
-            Ok(Some(length)) => tracing::info!(%chunk, length, source, "copy fetched"),
-            Err(error) => tracing::warn!(%chunk, error = with_source(&error), "copy not fetched"),
+            Ok(Some(length)) => tracing::info!(copy = %part, length, source, "copy fetched"),
+            Err(error) => tracing::warn!(copy = %part, error = with_source(&error), "copy not fetched"),
         }
     }
 }

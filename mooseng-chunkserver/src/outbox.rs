@@ -363,7 +363,7 @@ mod tests {
     use mooseng_protocol::checksum;
     use mooseng_protocol::token::Token;
     use mooseng_protocol::transport::FrameStream;
-    use mooseng_types::{ChunkId, ChunkVersion, ClusterId, SessionId};
+    use mooseng_types::{ChunkId, ChunkVersion, ClusterId, Part, SessionId};
 
     use super::*;
     use crate::identity::mark_disk;
@@ -373,7 +373,7 @@ mod tests {
 
     fn token() -> Token {
         Token {
-            chunk: ChunkId::from_raw(1),
+            part: Part::whole(ChunkId::from_raw(1)),
             base_version: ChunkVersion::from_raw(1),
             version: ChunkVersion::from_raw(1),
             read: true,
@@ -389,7 +389,7 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(FsDisk);
         mark_disk(&*disk, &SystemEntropy, root, CLUSTER, CLUSTER).unwrap();
         let store = Store::open(vec![(disk, root.to_owned())], CLUSTER, 0, Arc::default()).unwrap();
-        let chunk = store.find_or_place(ChunkId::from_raw(1)).unwrap();
+        let chunk = store.find_or_place(token().part).unwrap();
         let (bytes, begun) = ([7; 100_000], Duration::from_secs(1));
         let sums = checksum::of_range(chunk.id(), 0, &bytes);
         chunk.write(begun, &token(), Follows::Nothing, 0, &bytes, &sums).unwrap();

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mooseng_protocol::convert;
 use mooseng_protocol::frame::PAYLOAD_MAX;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::{TOKEN_SIZE, Token, TokenError, TokenKey};
-use mooseng_types::{BLOCK_SIZE, ChunkCause, ChunkId, ChunkVersion};
+use mooseng_types::{BLOCK_SIZE, ChunkCause, ChunkVersion, Part};
 
 use crate::buffer::BufferPool;
 use crate::completion::fault;
@@ -61,7 +62,7 @@ impl Request {
         Ok(if chain.is_empty() { None } else { Some(chain.remove(0)) })
     }
 
-    /// Checks the token and finds the chunk, or a place for it; a payload of `payload_length` bytes follows.
+    /// Checks the token and finds the copy, or a place for it; a payload of `payload_length` bytes follows.
     pub(crate) fn admit(
         &self,
         store: &Store,
@@ -69,13 +70,13 @@ impl Request {
         now_unix_s: u64,
         payload_length: usize,
     ) -> Result<Work, CallError> {
-        let (token, chunk, version) = match self {
-            Self::Write(it) => (&it.token, it.chunk, it.version),
-            Self::Sync(it) => (&it.token, it.chunk, it.version),
-            Self::Truncate(it) => (&it.token, it.chunk, it.version),
-            Self::Read(it) => (&it.token, it.chunk, it.version),
+        let (token, chunk, index, version) = match self {
+            Self::Write(it) => (&it.token, it.chunk, it.part, it.version),
+            Self::Sync(it) => (&it.token, it.chunk, it.part, it.version),
+            Self::Truncate(it) => (&it.token, it.chunk, it.part, it.version),
+            Self::Read(it) => (&it.token, it.chunk, it.part, it.version),
         };
-        let id = ChunkId::from_raw(chunk);
+        let id = convert::part(chunk, index)?;
         let token = tokens.check(token, id, now_unix_s)?;
         let what = match self {
             Self::Read(it) => return admit_read(store, &token, it).map(Work::Read),
@@ -103,7 +104,7 @@ impl Request {
         let chunk = match store.find(id) {
             Some(chunk) => chunk,
             None if token.create => store.find_or_place(id)?,
-            None => return Err(StoreError::NotFound { chunk: id }.into()),
+            None => return Err(StoreError::NotFound { part: id }.into()),
         };
         Ok(Work::Change(Change { chunk, token, what }))
     }
@@ -117,7 +118,7 @@ fn admit_read(store: &Store, token: &Token, read: &pb::ReadChunkRequest) -> Resu
     if !token.read {
         return Err(fault(ChunkCause::TokenInvalid, "the token does not allow to read"));
     }
-    let chunk = store.find(token.chunk).ok_or(StoreError::NotFound { chunk: token.chunk })?;
+    let chunk = store.find(token.part).ok_or(StoreError::NotFound { part: token.part })?;
     let range = ReadRequest {
         oldest: ChunkVersion::from_raw(read.version).max(token.base_version),
         offset: read.offset.into(),
@@ -199,8 +200,8 @@ impl Tokens {
         Self { key, known: Vec::new(), next: 0 }
     }
 
-    /// The verified token for `chunk`.
-    fn check(&mut self, bytes: &[u8], chunk: ChunkId, now_unix_s: u64) -> Result<Token, CallError> {
+    /// The verified token for `part`.
+    fn check(&mut self, bytes: &[u8], part: Part, now_unix_s: u64) -> Result<Token, CallError> {
         let known = self.known.iter().find(|(known, _)| known == bytes).map(|(_, token)| *token);
         let token = match known.filter(|token| token.expiry_unix_s >= now_unix_s) {
             Some(token) => token,
@@ -214,8 +215,8 @@ impl Tokens {
                 token
             }
         };
-        if token.chunk != chunk {
-            let message = format!("the token is for {}, not for {chunk}", token.chunk);
+        if token.part != part {
+            let message = format!("the token is for {}, not for {part}", token.part);
             return Err(fault(ChunkCause::TokenInvalid, message));
         }
         Ok(token)
@@ -234,13 +235,17 @@ impl Tokens {
 
 #[cfg(test)]
 mod tests {
-    use mooseng_types::SessionId;
+    use mooseng_types::{ChunkId, SessionId};
 
     use super::*;
 
+    fn whole(chunk: u64) -> Part {
+        Part::whole(ChunkId::from_raw(chunk))
+    }
+
     fn token(chunk: u64, expiry_unix_s: u64) -> Token {
         Token {
-            chunk: ChunkId::from_raw(chunk),
+            part: whole(chunk),
             base_version: ChunkVersion::from_raw(1),
             version: ChunkVersion::from_raw(1),
             read: true,
@@ -263,20 +268,65 @@ mod tests {
         let key = TokenKey::new(&[1; 32]);
         let signed = key.sign(&token(1, 100));
         let mut tokens = Tokens::new(key);
-        let chunk = ChunkId::from_raw(1);
+        let chunk = whole(1);
         for _ in 0..2 {
             tokens.check(&signed, chunk, 100).unwrap();
         }
         assert_eq!(cause(tokens.check(&signed, chunk, 101).unwrap_err()), ChunkCause::TokenExpired);
-        let other = tokens.check(&signed, ChunkId::from_raw(2), 100).unwrap_err();
+        let other = tokens.check(&signed, whole(2), 100).unwrap_err();
         assert_eq!(cause(other), ChunkCause::TokenInvalid);
         let mut forged = signed;
         forged[8] ^= 1;
         assert_eq!(cause(tokens.check(&forged, chunk, 0).unwrap_err()), ChunkCause::TokenInvalid);
         for other in 2..100 {
             let bytes = TokenKey::new(&[1; 32]).sign(&token(other, 100));
-            tokens.check(&bytes, ChunkId::from_raw(other), 1).unwrap();
+            tokens.check(&bytes, whole(other), 1).unwrap();
         }
         assert_eq!(tokens.known.len(), TOKENS_KEPT);
+    }
+
+    #[test]
+    fn a_token_for_one_part_opens_no_other() {
+        let key = TokenKey::new(&[1; 32]);
+        let parts = [0, 1, 2].map(|index| Part::new(whole(1).chunk(), index).unwrap());
+        let mut tokens = Tokens::new(key.clone());
+        for mine in parts {
+            let signed = key.sign(&Token { part: mine, ..token(1, 100) });
+            for part in parts {
+                match tokens.check(&signed, part, 1) {
+                    Ok(token) => assert_eq!((token.part, part), (mine, mine)),
+                    Err(error) => {
+                        assert_ne!(part, mine);
+                        assert!(
+                            error.to_string().ends_with(&format!("the token is for {mine}, not for {part}"))
+                        );
+                        assert_eq!(cause(error), ChunkCause::TokenInvalid);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_about_a_part_that_no_chunk_has_is_refused_before_its_token_is_looked_at() {
+        let store = Store::open(Vec::new(), mooseng_types::ClusterId::from_bytes([1; 16]), 0, Arc::default());
+        let (store, mut tokens) = (store.unwrap(), Tokens::new(TokenKey::new(&[1; 32])));
+        for part in [49, 256, u32::MAX] {
+            let requests = [
+                Request::Write(pb::WriteChunkRequest { chunk: 1, part, ..Default::default() }),
+                Request::Sync(pb::SyncChunkRequest { chunk: 1, part, ..Default::default() }),
+                Request::Truncate(pb::TruncateChunkRequest { chunk: 1, part, ..Default::default() }),
+                Request::Read(pb::ReadChunkRequest { chunk: 1, part, ..Default::default() }),
+            ];
+            for request in requests {
+                match request.admit(&store, &mut tokens, 1, 0) {
+                    Err(CallError::Rejected { message }) => assert_eq!(
+                        message,
+                        format!("c1 has no part {part}: 0 is a whole copy, parts have numbers from 1 to 48")
+                    ),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
     }
 }

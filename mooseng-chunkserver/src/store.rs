@@ -1,4 +1,4 @@
-//! The chunk store: every copy on every disk of this server, found by chunk.
+//! The chunk store: every copy on every disk of this server, found by what it is: a whole copy of a chunk, or a part of one.
 //!
 //! A copy is worked on through its [`Chunk`]; the store finds it or chooses a disk for a new one. What the bytes on the
 //! disk are, and what a crash leaves of them, is written down in `docs/formats/chunk-file.md`.
@@ -6,6 +6,7 @@
 mod chunk;
 mod disk;
 mod error;
+mod name;
 mod open;
 mod read;
 mod receive;
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mooseng_env::Disk;
-use mooseng_types::{ChunkId, ChunkVersion, ClusterId};
+use mooseng_types::{ChunkVersion, ClusterId, Part};
 
 use crate::changes::{Change, Changes};
 
@@ -35,8 +36,8 @@ pub(crate) use receive::Incoming;
 /// What the masters are told of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CopyInfo {
-    /// Which chunk.
-    pub(crate) chunk: ChunkId,
+    /// Of what.
+    pub(crate) part: Part,
     /// The copy's version.
     pub(crate) version: ChunkVersion,
     /// It was being written when the server died, and nobody has made it good since.
@@ -47,7 +48,7 @@ pub(crate) struct CopyInfo {
 #[derive(Debug)]
 pub(crate) struct Store {
     disks: Vec<Arc<ChunkDisk>>,
-    index: Mutex<HashMap<ChunkId, Arc<Chunk>>>,
+    index: Mutex<HashMap<Part, Arc<Chunk>>>,
     changes: Arc<Changes>,
     told_failed: Mutex<Vec<bool>>,
 }
@@ -73,9 +74,9 @@ impl Store {
             opened.push(disk);
         }
         for disk in &opened {
-            for chunk in disk.broken() {
-                let broken = || Arc::new(Chunk::broken(chunk, Arc::clone(disk)));
-                index.entry(chunk).or_insert_with(broken);
+            for part in disk.broken() {
+                let broken = || Arc::new(Chunk::broken(part, Arc::clone(disk)));
+                index.entry(part).or_insert_with(broken);
             }
         }
         if let Some(error) = last_error
@@ -97,45 +98,45 @@ impl Store {
         self.disks.iter().position(|disk| Arc::ptr_eq(disk, chunk.disk())).unwrap_or(0)
     }
 
-    /// The chunk, if there is or was something of it here.
-    pub(crate) fn find(&self, chunk: ChunkId) -> Option<Arc<Chunk>> {
-        self.lock().get(&chunk).cloned()
+    /// The copy, if there is or was something of it here.
+    pub(crate) fn find(&self, part: Part) -> Option<Arc<Chunk>> {
+        self.lock().get(&part).cloned()
     }
 
-    /// The chunk, or a place for it on the disk with the most room.
-    pub(crate) fn find_or_place(&self, chunk: ChunkId) -> Result<Arc<Chunk>, StoreError> {
+    /// The copy, or a place for it on the disk with the most room.
+    pub(crate) fn find_or_place(&self, part: Part) -> Result<Arc<Chunk>, StoreError> {
         let mut index = self.lock();
-        if let Some(found) = index.get(&chunk) {
+        if let Some(found) = index.get(&part) {
             return Ok(Arc::clone(found));
         }
-        self.place(&mut index, chunk, Chunk::absent)
+        self.place(&mut index, part, Chunk::absent)
     }
 
-    /// The chunk, or a place for it, for a copy that is fetched whole: on another disk if the one of the copy has failed.
-    pub(crate) fn find_or_place_whole(&self, chunk: ChunkId) -> Result<Arc<Chunk>, StoreError> {
+    /// The copy, or a place for it, for one that is fetched whole: on another disk if the one of the copy has failed.
+    pub(crate) fn find_or_place_whole(&self, part: Part) -> Result<Arc<Chunk>, StoreError> {
         let mut index = self.lock();
-        match index.get(&chunk) {
+        match index.get(&part) {
             Some(found) if !found.disk().failed() => Ok(Arc::clone(found)),
             // What was written is on the failed disk: a write must not make the copy anew.
-            Some(_) => self.place(&mut index, chunk, Chunk::broken),
-            None => self.place(&mut index, chunk, Chunk::absent),
+            Some(_) => self.place(&mut index, part, Chunk::broken),
+            None => self.place(&mut index, part, Chunk::absent),
         }
     }
 
     /// A place on the disk with the most room.
     fn place(
         &self,
-        index: &mut HashMap<ChunkId, Arc<Chunk>>,
-        chunk: ChunkId,
-        make: impl FnOnce(ChunkId, Arc<ChunkDisk>) -> Chunk,
+        index: &mut HashMap<Part, Arc<Chunk>>,
+        part: Part,
+        make: impl FnOnce(Part, Arc<ChunkDisk>) -> Chunk,
     ) -> Result<Arc<Chunk>, StoreError> {
         let usable = self.disks.iter().filter(|disk| !disk.failed());
-        let disk = usable.max_by_key(|disk| disk.room()).ok_or(StoreError::NoDisk { chunk })?;
+        let disk = usable.max_by_key(|disk| disk.room()).ok_or(StoreError::NoDisk { part })?;
         if disk.room() == 0 {
-            return Err(StoreError::NoSpace { chunk });
+            return Err(StoreError::NoSpace { part });
         }
-        let placed = Arc::new(make(chunk, Arc::clone(disk)));
-        index.insert(chunk, Arc::clone(&placed));
+        let placed = Arc::new(make(part, Arc::clone(disk)));
+        index.insert(part, Arc::clone(&placed));
         Ok(placed)
     }
 
@@ -157,10 +158,10 @@ impl Store {
             .values()
             .filter_map(|chunk| {
                 let (version, in_doubt) = chunk.published()?;
-                Some(CopyInfo { chunk: chunk.id(), version, in_doubt })
+                Some(CopyInfo { part: chunk.id(), version, in_doubt })
             })
             .collect();
-        copies.sort_by_key(|copy| copy.chunk);
+        copies.sort_by_key(|copy| copy.part);
         copies
     }
 
@@ -193,32 +194,32 @@ impl Store {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ChunkId, Arc<Chunk>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Part, Arc<Chunk>>> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Adds the copies of `disk` to `index`. Of two copies of one chunk the newer one counts; the other is moved aside.
-fn add_found(disk: &Arc<ChunkDisk>, index: &mut HashMap<ChunkId, Arc<Chunk>>) -> io::Result<()> {
+/// Adds the copies of `disk` to `index`. Of two copies of one thing the newer one counts; the other is moved aside.
+fn add_found(disk: &Arc<ChunkDisk>, index: &mut HashMap<Part, Arc<Chunk>>) -> io::Result<()> {
     let mut recovered = 0u32;
     for found in disk.scan()? {
-        let chunk = match Chunk::found(found.chunk, Arc::clone(disk), &found.header) {
+        let chunk = match Chunk::found(found.part, Arc::clone(disk), &found.header) {
             Ok(chunk) => Arc::new(chunk),
             Err(StoreError::Disk { source, .. }) => return Err(source),
             // Moved aside and reported.
             Err(_) => continue,
         };
         recovered += u32::from(found.header.dirty);
-        if let Some(other) = index.get(&found.chunk) {
+        if let Some(other) = index.get(&found.part) {
             let newer = chunk.published().map(|p| p.0) > other.published().map(|p| p.0);
             let loser = if newer { other } else { &chunk };
             loser.disk().uncount_copy();
-            loser.disk().move_surplus_aside(found.chunk);
+            loser.disk().move_surplus_aside(found.part);
             if !newer {
                 continue;
             }
         }
-        index.insert(found.chunk, chunk);
+        index.insert(found.part, chunk);
     }
     if recovered > 0 {
         tracing::warn!(disk = %disk.root().display(), copies = recovered, "copies recovered after a crash");

@@ -9,7 +9,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 
 use crate::changes::{Change, Changes, ToTell};
-use crate::store::Store;
+use crate::store::{CopyInfo, Store};
 
 /// Copies named in one report.
 const REPORT_MAX: usize = 10_000;
@@ -107,14 +107,13 @@ impl Talk {
                 ToTell::Some(changes) if changes.is_empty() => return None,
                 ToTell::Some(changes) => {
                     let mut report = pb::ChunkReportRequest { server, ..Default::default() };
-                    for (chunk, change) in &changes {
-                        let chunk = chunk.raw();
-                        match *change {
+                    for &(part, change) in &changes {
+                        match change {
                             Change::Here { version, in_doubt } => {
-                                let version = version.raw();
-                                report.chunks.push(pb::CopyStatus { chunk, version, in_doubt });
+                                report.chunks.push(status(&CopyInfo { part, version, in_doubt }));
                             }
-                            Change::Lost => report.lost.push(chunk),
+                            Change::Lost if part.is_whole() => report.lost.push(part.chunk().raw()),
+                            Change::Lost => report.lost_parts.push(part.into()),
                         }
                     }
                     self.on_its_way = Some(ToTell::Some(changes));
@@ -129,12 +128,7 @@ impl Talk {
     /// Changes noted before are covered; those that come meanwhile follow.
     fn tell_everything(&mut self, teller: &Teller, server: u32) {
         teller.changes.clear();
-        let status = |copy: &crate::store::CopyInfo| pb::CopyStatus {
-            chunk: copy.chunk.raw(),
-            version: copy.version.raw(),
-            in_doubt: copy.in_doubt,
-        };
-        let part = |copies: &[crate::store::CopyInfo]| pb::ChunkReportRequest {
+        let part = |copies: &[CopyInfo]| pb::ChunkReportRequest {
             server,
             full: true,
             chunks: copies.iter().map(status).collect(),
@@ -196,6 +190,15 @@ impl Talk {
     }
 }
 
+fn status(copy: &CopyInfo) -> pb::CopyStatus {
+    pb::CopyStatus {
+        chunk: copy.part.chunk().raw(),
+        version: copy.version.raw(),
+        in_doubt: copy.in_doubt,
+        part: copy.part.index().into(),
+    }
+}
+
 fn disk_status(store: &Store) -> Vec<pb::DiskStatus> {
     let status = store.disks().iter().map(|disk| {
         let (total_bytes, _) = disk.space();
@@ -212,7 +215,7 @@ fn disk_status(store: &Store) -> Vec<pb::DiskStatus> {
 
 #[cfg(test)]
 mod tests {
-    use mooseng_types::{ChunkId, ChunkVersion, ClusterId};
+    use mooseng_types::{ChunkId, ChunkVersion, ClusterId, Part};
 
     use super::*;
 
@@ -249,7 +252,11 @@ mod tests {
         assert!(matches!(talk.next(&teller), Say::Beat(beat) if beat.server == 4));
 
         let here = Change::Here { version: ChunkVersion::from_raw(3), in_doubt: true };
-        teller.changes.note(ChunkId::from_raw(9), here);
+        let whole = Part::whole(ChunkId::from_raw(9));
+        let parts = [1, 2].map(|index| Part::new(whole.chunk(), index).unwrap());
+        teller.changes.note(whole, here);
+        teller.changes.note(parts[0], here);
+        teller.changes.note(parts[1], Change::Lost);
         talk.beaten(&teller, &pb::HeartbeatReply::default());
         assert!(matches!(talk.next(&teller), Say::Wait { for_changes: false }));
         talk.woken();
@@ -257,7 +264,9 @@ mod tests {
         talk.beaten(&teller, &pb::HeartbeatReply { leader: true, ..Default::default() });
         for arrived in [false, true] {
             let report = report(talk.next(&teller));
-            assert_eq!(report.chunks, [pb::CopyStatus { chunk: 9, version: 3, in_doubt: true }]);
+            let status = |part| pb::CopyStatus { chunk: 9, version: 3, in_doubt: true, part };
+            assert_eq!(report.chunks, [status(0), status(1)]);
+            assert_eq!((report.lost, report.lost_parts), (vec![], vec![pb::PartRef { chunk: 9, index: 2 }]));
             talk.reported(&teller, arrived);
         }
         assert!(matches!(talk.next(&teller), Say::Wait { for_changes: true }));

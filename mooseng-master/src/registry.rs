@@ -6,7 +6,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use mooseng_meta::ServerRow;
-use mooseng_types::{ChunkId, ChunkVersion, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
 use crate::core::ConnId;
 use crate::multiregion::placement::Candidate;
@@ -43,10 +43,10 @@ pub struct Report {
     pub full: bool,
     /// The last part of everything.
     pub last: bool,
-    /// Copies that it has.
-    pub copies: Vec<(ChunkId, Copy)>,
-    /// Copies that it has no more.
-    pub lost: Vec<ChunkId>,
+    /// Copies and parts that it has.
+    pub copies: Vec<(Part, Copy)>,
+    /// Those that it has no more.
+    pub lost: Vec<Part>,
 }
 
 /// A chunkserver's present state.
@@ -65,19 +65,19 @@ pub struct Server {
     /// Its full report is in.
     pub reported: bool,
     /// What it has, once it has reported.
-    pub copies: BTreeMap<ChunkId, Copy>,
-    /// Those of them that are in doubt.
+    pub copies: BTreeMap<Part, Copy>,
+    /// Those of its whole copies that are in doubt.
     doubtful: BTreeSet<ChunkId>,
     /// Copies in doubt that it was ordered to fetch anew.
     settling: BTreeSet<ChunkId>,
     /// Up to here its copies in doubt were looked at in this round.
     settled_to: Option<ChunkId>,
-    /// Deletions ordered and not yet confirmed.
+    /// Deletions of whole copies, ordered and not yet confirmed.
     pub deleting: BTreeSet<ChunkId>,
     /// Deletions ordered and confirmed.
     pub confirmed: BTreeSet<ChunkId>,
     recently_given: u64,
-    report_parts: BTreeMap<ChunkId, Copy>,
+    report_parts: BTreeMap<Part, Copy>,
 }
 
 impl Server {
@@ -96,15 +96,33 @@ impl Server {
         self.doubtful.contains(&chunk)
     }
 
-    /// It has this copy.
-    fn note(&mut self, chunk: ChunkId, copy: Copy) {
-        if copy.in_doubt {
-            self.doubtful.insert(chunk);
-        } else {
-            self.doubtful.remove(&chunk);
-            self.settling.remove(&chunk);
+    /// It has this copy. Doubt is settled by fetching a whole copy: that of a part is not.
+    fn note(&mut self, part: Part, copy: Copy) {
+        self.copies.insert(part, copy);
+        if !part.is_whole() {
+            return;
         }
-        self.copies.insert(chunk, copy);
+        if copy.in_doubt {
+            self.doubtful.insert(part.chunk());
+        } else {
+            self.doubtful.remove(&part.chunk());
+            self.settling.remove(&part.chunk());
+        }
+    }
+
+    /// It has this copy no more.
+    fn lost(&mut self, part: Part) {
+        self.copies.remove(&part);
+        self.report_parts.remove(&part);
+        if !part.is_whole() {
+            return;
+        }
+        let chunk = part.chunk();
+        self.doubtful.remove(&chunk);
+        self.settling.remove(&chunk);
+        if self.deleting.remove(&chunk) {
+            self.confirmed.insert(chunk);
+        }
     }
 
     fn forget_copies(&mut self) {
@@ -222,25 +240,21 @@ impl Registry {
             server.report_parts.extend(report.copies);
             if report.last {
                 server.forget_copies();
-                for (chunk, copy) in std::mem::take(&mut server.report_parts) {
-                    server.note(chunk, copy);
+                for (part, copy) in std::mem::take(&mut server.report_parts) {
+                    server.note(part, copy);
                 }
                 server.reported = true;
             }
         } else {
-            for (chunk, copy) in report.copies {
-                server.note(chunk, copy);
-                server.confirmed.remove(&chunk);
+            for (part, copy) in report.copies {
+                server.note(part, copy);
+                if part.is_whole() {
+                    server.confirmed.remove(&part.chunk());
+                }
             }
         }
-        for chunk in report.lost {
-            server.copies.remove(&chunk);
-            server.doubtful.remove(&chunk);
-            server.settling.remove(&chunk);
-            server.report_parts.remove(&chunk);
-            if server.deleting.remove(&chunk) {
-                server.confirmed.insert(chunk);
-            }
+        for part in report.lost {
+            server.lost(part);
         }
         true
     }
@@ -314,7 +328,10 @@ impl Registry {
     ) -> Option<(String, ChunkVersion)> {
         servers.iter().find_map(|id| {
             let server = self.servers.get(id).filter(|server| server.is_up(now))?;
-            let copy = server.copies.get(&chunk).filter(|copy| !copy.in_doubt && copy.version >= version)?;
+            let copy = server.copies.get(&Part::whole(chunk))?;
+            if copy.in_doubt || copy.version < version {
+                return None;
+            }
             Some((server.address.clone(), copy.version))
         })
     }
@@ -345,6 +362,10 @@ mod tests {
         registry
     }
 
+    fn whole(chunk: u64) -> Part {
+        Part::whole(ChunkId::from_raw(chunk))
+    }
+
     fn copy(in_doubt: bool) -> Copy {
         Copy { version: ChunkVersion::from_raw(3), in_doubt }
     }
@@ -356,7 +377,7 @@ mod tests {
         let chunk = ChunkId::from_raw;
         for (server, conn, in_doubt) in [(one, 1, true), (two, 2, false)] {
             registry.heard(server, ConnId(conn), now, Vec::new()).unwrap();
-            let copies = (0..5).map(|raw| (chunk(raw), copy(in_doubt))).collect();
+            let copies = (0..5).map(|raw| (whole(raw), copy(in_doubt))).collect();
             registry.report(server, Report { full: true, last: true, copies, lost: Vec::new() });
         }
         let first = |registry: &Registry| registry.addresses(chunk(1), &[one, two], now)[0].0;
@@ -372,7 +393,7 @@ mod tests {
         assert!(server.settle(chunk(1), 1) && !server.settle(chunk(2), 1));
         assert_eq!(server.next_doubtful(3), [chunk(3), chunk(4)]);
         assert_eq!(server.next_doubtful(3), [chunk(0), chunk(2)]);
-        let settled = Report { copies: vec![(chunk(1), copy(false))], ..Report::default() };
+        let settled = Report { copies: vec![(whole(1), copy(false))], ..Report::default() };
         registry.report(one, settled);
         assert_eq!(first(&registry), one);
         assert!(registry.get_mut(one).unwrap().settle(chunk(2), 1));
@@ -410,11 +431,10 @@ mod tests {
         let mut registry = registry();
         let server = ServerId::from_raw(1);
         registry.heard(server, ConnId(1), Duration::ZERO, Vec::new()).unwrap();
-        let chunk = ChunkId::from_raw;
         let part = |raw, last| Report {
             full: true,
             last,
-            copies: vec![(chunk(raw), copy(false))],
+            copies: vec![(whole(raw), copy(false))],
             lost: Vec::new(),
         };
         assert!(registry.report(server, part(10, false)));
@@ -422,8 +442,35 @@ mod tests {
         assert!(registry.report(server, part(11, true)));
         assert!(registry.get(server).unwrap().reported);
         assert_eq!(registry.get(server).unwrap().copies.len(), 2);
-        registry.report(server, Report { lost: vec![chunk(10)], ..Report::default() });
-        assert_eq!(registry.get(server).unwrap().copies.keys().copied().collect::<Vec<_>>(), [chunk(11)]);
+        registry.report(server, Report { lost: vec![whole(10)], ..Report::default() });
+        assert_eq!(registry.get(server).unwrap().copies.keys().copied().collect::<Vec<_>>(), [whole(11)]);
         assert!(!registry.report(ServerId::from_raw(9), Report::default()));
+    }
+
+    #[test]
+    fn parts_are_known_beside_whole_copies_and_are_never_taken_for_them() {
+        let mut registry = registry();
+        let (server, now, chunk) = (ServerId::from_raw(1), Duration::from_secs(9), ChunkId::from_raw(7));
+        registry.heard(server, ConnId(1), now, Vec::new()).unwrap();
+        let part = Part::new(chunk, 3).unwrap();
+        let has = |part, in_doubt| Report { copies: vec![(part, copy(in_doubt))], ..Report::default() };
+        let lost = |part| Report { lost: vec![part], ..Report::default() };
+        registry.report(server, has(part, false));
+        assert_eq!(registry.whole_copy(chunk, ChunkVersion::from_raw(1), &[server], now), None);
+        registry.report(server, has(part, true));
+        assert_eq!(registry.in_doubt(now), [], "nothing fetches a part anew");
+        registry.report(server, has(whole(7), true));
+        registry.report(server, has(part, false));
+        assert_eq!(registry.in_doubt(now), [server], "the whole copy is in doubt still");
+        registry.get_mut(server).unwrap().deleting.insert(chunk);
+        registry.report(server, lost(part));
+        let after = registry.get(server).unwrap();
+        assert!(after.deleting.contains(&chunk) && after.confirmed.is_empty(), "the order was for the copy");
+        assert_eq!(after.copies.keys().copied().collect::<Vec<_>>(), [whole(7)]);
+        registry.report(server, lost(whole(7)));
+        registry.report(server, has(part, false));
+        let after = registry.get(server).unwrap();
+        assert!(after.confirmed.contains(&chunk));
+        assert_eq!(after.copies.keys().copied().collect::<Vec<_>>(), [part]);
     }
 }

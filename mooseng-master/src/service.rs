@@ -16,7 +16,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::Token;
-use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, FsError, InodeId, ServerId, SessionId};
+use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, FsError, InodeId, Part, ServerId, SessionId};
 use prost::Message;
 
 use crate::core::{ConnId, MasterCore, Now};
@@ -191,7 +191,7 @@ impl MasterCore {
             grant.servers.iter().for_each(|server| self.registry.given(*server));
         }
         let token = Token {
-            chunk: grant.chunk,
+            part: Part::whole(grant.chunk),
             base_version: grant.base_version,
             version: grant.version,
             read: true,
@@ -226,7 +226,7 @@ impl MasterCore {
     /// A token that lets a session read a chunk in at least `version`.
     fn read_token(&self, now: Now, session: SessionId, chunk: ChunkId, version: ChunkVersion) -> Bytes {
         let token = Token {
-            chunk,
+            part: Part::whole(chunk),
             base_version: version,
             version,
             read: true,

@@ -1,18 +1,23 @@
-//! Block checksums: CRC-32C, begun with a seed of the chunk and the block, so that intact bytes in the wrong place
-//! do not pass.
+//! Block checksums: CRC-32C, begun with a seed of the chunk, the block and the part, so that intact bytes in the wrong
+//! place do not pass.
 
-use mooseng_types::{BLOCK_SIZE, ChunkId};
+use mooseng_types::{BLOCK_SIZE, Part};
 
-/// The value with which the checksum of a piece inside block number `block` of `chunk` begins.
+/// Bytes of a seed's identity without a part's index.
+const WHOLE: usize = 12;
+
+/// The value with which the checksum of a piece inside block number `block` of `part` begins: CRC-32C of the chunk's number
+/// (8 bytes, little-endian), the block's (4), and for all but a whole copy the part's index (1).
 #[must_use]
-pub fn seed(chunk: ChunkId, block: u32) -> u32 {
-    let mut identity = [0; 12];
-    identity[..8].copy_from_slice(&chunk.raw().to_le_bytes());
-    identity[8..].copy_from_slice(&block.to_le_bytes());
-    crc32c::crc32c(&identity)
+pub fn seed(part: Part, block: u32) -> u32 {
+    let mut identity = [0; WHOLE + 1];
+    identity[..8].copy_from_slice(&part.chunk().raw().to_le_bytes());
+    identity[8..WHOLE].copy_from_slice(&block.to_le_bytes());
+    identity[WHOLE] = part.index();
+    crc32c::crc32c(if part.is_whole() { &identity[..WHOLE] } else { &identity })
 }
 
-/// Cuts `data`, which lies at byte `offset` of a chunk, at block borders: the block's number and the piece.
+/// Cuts `data`, which lies at byte `offset` of a copy or part, at block borders: the block's number and the piece.
 pub fn pieces(offset: u64, data: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     let mut rest = data;
     let mut at = offset;
@@ -31,36 +36,41 @@ pub fn pieces(offset: u64, data: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
 
 /// The checksum of one piece.
 #[must_use]
-pub fn of_piece(chunk: ChunkId, block: u32, piece: &[u8]) -> u32 {
-    crc32c::crc32c_append(seed(chunk, block), piece)
+pub fn of_piece(part: Part, block: u32, piece: &[u8]) -> u32 {
+    crc32c::crc32c_append(seed(part, block), piece)
 }
 
-/// The checksums of the pieces of `data` at byte `offset` of `chunk`, in order.
+/// The checksums of the pieces of `data` at byte `offset` of `part`, in order.
 #[must_use]
-pub fn of_range(chunk: ChunkId, offset: u64, data: &[u8]) -> Vec<u32> {
-    pieces(offset, data).map(|(block, piece)| of_piece(chunk, block, piece)).collect()
+pub fn of_range(part: Part, offset: u64, data: &[u8]) -> Vec<u32> {
+    pieces(offset, data).map(|(block, piece)| of_piece(part, block, piece)).collect()
 }
 
-/// Whether `checksums` are those of `data` at byte `offset` of `chunk`.
+/// Whether `checksums` are those of `data` at byte `offset` of `part`.
 #[must_use]
-pub fn matches(chunk: ChunkId, offset: u64, data: &[u8], checksums: &[u32]) -> bool {
+pub fn matches(part: Part, offset: u64, data: &[u8], checksums: &[u32]) -> bool {
     let mut expected = checksums.iter();
-    pieces(offset, data).all(|(block, piece)| expected.next() == Some(&of_piece(chunk, block, piece)))
+    pieces(offset, data).all(|(block, piece)| expected.next() == Some(&of_piece(part, block, piece)))
         && expected.next().is_none()
 }
 
 #[cfg(test)]
 mod tests {
+    use mooseng_types::ChunkId;
+
     use super::*;
 
     #[test]
     fn the_same_bytes_in_another_place_do_not_pass() {
         let data = vec![7; 100_000];
-        let (chunk, other) = (ChunkId::from_raw(9), ChunkId::from_raw(10));
+        let (chunk, other) = (Part::whole(ChunkId::from_raw(9)), Part::whole(ChunkId::from_raw(10)));
+        let [first, second] = [1, 2].map(|index| Part::new(chunk.chunk(), index).unwrap());
         let sums = of_range(chunk, 1000, &data);
         assert_eq!(sums.len(), 2);
         assert!(matches(chunk, 1000, &data, &sums));
         assert!(!matches(other, 1000, &data, &sums));
+        assert!(!matches(first, 1000, &data, &sums));
+        assert!(!matches(second, 1000, &data, &of_range(first, 1000, &data)));
         assert!(!matches(chunk, 1000 + BLOCK_SIZE, &data, &sums));
         assert!(!matches(chunk, 1000, &data, &sums[..1]));
         assert!(!matches(chunk, 1000, &data[..10], &sums));
@@ -68,6 +78,11 @@ mod tests {
 
     #[test]
     fn the_checksum_of_a_known_block_never_changes() {
-        assert_eq!(of_piece(ChunkId::from_raw(1), 0, b"moose"), 0x920d_3083);
+        let chunk = ChunkId::from_raw(1);
+        assert_eq!(of_piece(Part::whole(chunk), 0, b"moose"), 0x920d_3083);
+        assert_eq!(seed(Part::whole(chunk), 2), crc32c::crc32c(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]));
+        let part = Part::new(chunk, 3).unwrap();
+        assert_eq!(seed(part, 2), crc32c::crc32c(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3]));
+        assert_eq!(of_piece(part, 0, b"moose"), 0xe5f4_4be0);
     }
 }

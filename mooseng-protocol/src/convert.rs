@@ -1,7 +1,7 @@
 //! Messages from and to the vocabulary of `mooseng-types`. Validation is the receiving side's: everything that comes
 //! off the wire passes through a `TryFrom` here or a checked constructor.
 
-use mooseng_types::{Attr, FileKind, InodeId, RequestId, SessionId, SetAttr, SetTime, TimeNs};
+use mooseng_types::{Attr, ChunkId, FileKind, InodeId, Part, RequestId, SessionId, SetAttr, SetTime, TimeNs};
 
 use crate::pb;
 use crate::status::CallError;
@@ -17,6 +17,42 @@ pub struct BadMessage {
 impl From<BadMessage> for CallError {
     fn from(bad: BadMessage) -> Self {
         Self::Rejected { message: bad.to_string() }
+    }
+}
+
+/// A message that names a part which no chunk has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{chunk} has no part {index}: 0 is a whole copy, parts have numbers from 1 to {}", Part::INDEX_MAX)]
+pub struct BadPart {
+    /// Of which chunk.
+    pub chunk: ChunkId,
+    /// What was taken for its number.
+    pub index: u32,
+}
+
+impl From<BadPart> for CallError {
+    fn from(bad: BadPart) -> Self {
+        Self::Rejected { message: bad.to_string() }
+    }
+}
+
+/// A copy or part off the wire; index 0 is a whole copy.
+pub fn part(chunk: u64, index: u32) -> Result<Part, BadPart> {
+    let chunk = ChunkId::from_raw(chunk);
+    u8::try_from(index).ok().and_then(|index| Part::new(chunk, index)).ok_or(BadPart { chunk, index })
+}
+
+impl From<Part> for pb::PartRef {
+    fn from(part: Part) -> Self {
+        Self { chunk: part.chunk().raw(), index: part.index().into() }
+    }
+}
+
+impl TryFrom<pb::PartRef> for Part {
+    type Error = BadPart;
+
+    fn try_from(named: pb::PartRef) -> Result<Self, BadPart> {
+        part(named.chunk, named.index)
     }
 }
 
@@ -156,6 +192,21 @@ mod tests {
                 content_version: size ^ 9,
             };
             prop_assert_eq!(Attr::try_from(pb::Attr::from(attr)), Ok(attr));
+        }
+    }
+
+    #[test]
+    fn a_part_reads_back_and_one_that_no_chunk_has_is_refused_by_name() {
+        for index in 0..=Part::INDEX_MAX {
+            let one = part(7, index.into()).unwrap();
+            assert_eq!((one.chunk(), one.index()), (ChunkId::from_raw(7), index));
+            assert_eq!(Part::try_from(pb::PartRef::from(one)), Ok(one));
+        }
+        for index in [49, 256, u32::MAX] {
+            let bad = part(7, index).unwrap_err();
+            let sentence =
+                format!("c7 has no part {index}: 0 is a whole copy, parts have numbers from 1 to 48");
+            assert_eq!(bad.to_string(), sentence);
         }
     }
 

@@ -1,9 +1,10 @@
-//! The capability for one chunk: made by the leader, carried by the client, checked by a chunkserver on its own.
+//! The capability for one copy or part of a chunk: made by the leader, carried by the client, checked by a chunkserver on its own.
 //!
 //! ```text
-//! byte  0  u8   format, 1
+//! byte  0  u8   format: 1 for a whole copy, 2 for a part
 //!       1  u8   rights: 1 read, 2 write, 4 the chunk may be made if it does not exist
-//!       2  u16  zero
+//!       2  u8   format 2: index of the part, 1 to 48; format 1: zero
+//!       3  u8   zero
 //!       4  u32  base version: a copy older than this is stale and must not take part
 //!       8  u64  chunk
 //!      16  u32  version: what a copy adopts with the first write
@@ -17,13 +18,14 @@
 //! expiry: that only bounds how long a stolen token is worth anything, and may lie hours ahead.
 
 use hmac::{Hmac, Mac};
-use mooseng_types::{ChunkId, ChunkVersion, SessionId};
+use mooseng_types::{ChunkId, ChunkVersion, Part, SessionId};
 use sha2::Sha256;
 
 /// Bytes of an encoded token.
 pub const TOKEN_SIZE: usize = 56;
 const SIGNED: usize = 40;
-const FORMAT: u8 = 1;
+const FORMAT_WHOLE: u8 = 1;
+const FORMAT_PART: u8 = 2;
 const READ: u8 = 1;
 const WRITE: u8 = 2;
 const CREATE: u8 = 4;
@@ -31,8 +33,8 @@ const CREATE: u8 = 4;
 /// What the bearer may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Token {
-    /// Which chunk.
-    pub chunk: ChunkId,
+    /// Which copy or part of which chunk.
+    pub part: Part,
     /// A copy older than this must not take part.
     pub base_version: ChunkVersion,
     /// The version of the write lease, or for readers the version that they must at least see.
@@ -52,7 +54,7 @@ pub struct Token {
 /// Why a token was not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TokenError {
-    /// Not 56 bytes of the known format.
+    /// Not 56 bytes of a known format.
     #[error("malformed chunk token")]
     Malformed,
     /// Not signed with this cluster's key.
@@ -88,11 +90,12 @@ impl TokenKey {
     #[must_use]
     pub fn sign(&self, token: &Token) -> [u8; TOKEN_SIZE] {
         let mut out = [0; TOKEN_SIZE];
-        out[0] = FORMAT;
+        out[0] = if token.part.is_whole() { FORMAT_WHOLE } else { FORMAT_PART };
         out[1] =
             u8::from(token.read) * READ + u8::from(token.write) * WRITE + u8::from(token.create) * CREATE;
+        out[2] = token.part.index();
         out[4..8].copy_from_slice(&token.base_version.raw().to_le_bytes());
-        out[8..16].copy_from_slice(&token.chunk.raw().to_le_bytes());
+        out[8..16].copy_from_slice(&token.part.chunk().raw().to_le_bytes());
         out[16..20].copy_from_slice(&token.version.raw().to_le_bytes());
         out[24..32].copy_from_slice(&token.session.raw().to_le_bytes());
         out[32..40].copy_from_slice(&token.expiry_unix_s.to_le_bytes());
@@ -106,13 +109,15 @@ impl TokenKey {
         let bytes: &[u8; TOKEN_SIZE] = bytes.try_into().map_err(|_| TokenError::Malformed)?;
         let mac = self.0.clone().chain_update(&bytes[..SIGNED]);
         mac.verify_truncated_left(&bytes[SIGNED..]).map_err(|_| TokenError::Forged)?;
-        if bytes[0] != FORMAT {
-            return Err(TokenError::Malformed);
-        }
+        let index = match bytes[..4] {
+            [FORMAT_WHOLE, _, 0, 0] => 0,
+            [FORMAT_PART, _, index, 0] if index > 0 => index,
+            _ => return Err(TokenError::Malformed),
+        };
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
         let token = Token {
-            chunk: ChunkId::from_raw(long(8)),
+            part: Part::new(ChunkId::from_raw(long(8)), index).ok_or(TokenError::Malformed)?,
             base_version: ChunkVersion::from_raw(word(4)),
             version: ChunkVersion::from_raw(word(16)),
             read: bytes[1] & READ != 0,
@@ -131,7 +136,7 @@ mod tests {
 
     fn token() -> Token {
         Token {
-            chunk: ChunkId::from_raw(7),
+            part: Part::whole(ChunkId::from_raw(7)),
             base_version: ChunkVersion::from_raw(3),
             version: ChunkVersion::from_raw(4),
             read: true,
@@ -174,5 +179,46 @@ mod tests {
                 0, 0
             ]
         );
+        assert_eq!(bytes[SIGNED..SIGNED + 4], [94, 192, 130, 49]);
+    }
+
+    /// `token`'s bytes with others at the beginning, signed again.
+    fn resigned(key: &TokenKey, token: &Token, start: [u8; 4]) -> [u8; TOKEN_SIZE] {
+        let mut bytes = key.sign(token);
+        bytes[..4].copy_from_slice(&start);
+        let mac = key.0.clone().chain_update(&bytes[..SIGNED]).finalize().into_bytes();
+        bytes[SIGNED..].copy_from_slice(&mac[..TOKEN_SIZE - SIGNED]);
+        bytes
+    }
+
+    #[test]
+    fn the_bytes_of_a_token_for_a_part_never_change() {
+        let (key, whole) = (TokenKey::new(&[1; 32]), token());
+        let part = Token { part: Part::new(whole.part.chunk(), 5).unwrap(), ..whole };
+        let bytes = key.sign(&part);
+        assert_eq!(bytes[..4], [2, 3, 5, 0]);
+        assert_eq!(bytes[4..SIGNED], key.sign(&whole)[4..SIGNED]);
+        assert_eq!(bytes[SIGNED..SIGNED + 4], [217, 255, 121, 226]);
+        assert_eq!(key.verify(&bytes, 0), Ok(part));
+    }
+
+    #[test]
+    fn a_token_that_names_its_part_in_no_known_way_is_malformed_though_signed() {
+        let (key, token) = (TokenKey::new(&[1; 32]), token());
+        let verify = |start| key.verify(&resigned(&key, &token, start), 0).map(|token| token.part.index());
+        assert_eq!(verify([1, 3, 0, 0]), Ok(0));
+        assert_eq!(verify([2, 3, Part::INDEX_MAX, 0]), Ok(Part::INDEX_MAX));
+        let bad = [
+            [0, 3, 0, 0],
+            [1, 3, 1, 0],
+            [1, 3, 0, 1],
+            [2, 3, 0, 0],
+            [2, 3, 49, 0],
+            [2, 3, 1, 1],
+            [3, 3, 0, 0],
+        ];
+        for start in bad {
+            assert_eq!(verify(start), Err(TokenError::Malformed), "{start:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! One copy of a chunk: what is known of it, who may touch it when, and what follows from an error.
+//! One copy of a chunk, whole or a part: what is known of it, who may touch it when, and what follows from an error.
 //!
 //! Two things guard a copy. Its mutex guards the state; a change (`write.rs`) holds it throughout. A read takes a
 //! [`ReadPermit`] under the mutex and reads without it: a change waits until no permit is out, a new permit waits while
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mooseng_env::DiskFile;
 use mooseng_protocol::token::Token;
-use mooseng_types::{BLOCK_SIZE, ChunkId, ChunkVersion};
+use mooseng_types::{BLOCK_SIZE, ChunkVersion, Part};
 
 use super::disk::ChunkDisk;
 use super::error::StoreError;
@@ -23,10 +23,10 @@ const READERS_WAIT: Duration = Duration::from_secs(2);
 const PRESENT: u64 = 1 << 32;
 const IN_DOUBT: u64 = 1 << 33;
 
-/// One copy of a chunk.
+/// One copy of a chunk, whole or a part.
 #[derive(Debug)]
 pub(crate) struct Chunk {
-    id: ChunkId,
+    id: Part,
     pub(super) disk: Arc<ChunkDisk>,
     /// Version, `PRESENT`, `IN_DOUBT`: for reports, which must not wait for a disk.
     published: AtomicU64,
@@ -121,16 +121,16 @@ pub(super) fn blocks(length: u64) -> usize {
 
 impl Chunk {
     /// A chunk that is to be made on `disk`.
-    pub(super) fn absent(id: ChunkId, disk: Arc<ChunkDisk>) -> Self {
+    pub(super) fn absent(id: Part, disk: Arc<ChunkDisk>) -> Self {
         Self::without_copy(id, disk, Phase::Absent)
     }
 
     /// A chunk whose copy was moved aside before a start.
-    pub(super) fn broken(id: ChunkId, disk: Arc<ChunkDisk>) -> Self {
+    pub(super) fn broken(id: Part, disk: Arc<ChunkDisk>) -> Self {
         Self::without_copy(id, disk, Phase::Broken)
     }
 
-    fn without_copy(id: ChunkId, disk: Arc<ChunkDisk>, phase: Phase) -> Self {
+    fn without_copy(id: Part, disk: Arc<ChunkDisk>, phase: Phase) -> Self {
         let state = State {
             phase,
             version: ChunkVersion::from_raw(0),
@@ -153,7 +153,7 @@ impl Chunk {
     }
 
     /// A copy found at start; a dirty one is recovered now.
-    pub(super) fn found(id: ChunkId, disk: Arc<ChunkDisk>, header: &Header) -> Result<Self, StoreError> {
+    pub(super) fn found(id: Part, disk: Arc<ChunkDisk>, header: &Header) -> Result<Self, StoreError> {
         let chunk = Self::absent(id, disk);
         chunk.disk.count_copy();
         {
@@ -178,7 +178,7 @@ impl Chunk {
         Ok(chunk)
     }
 
-    pub(crate) fn id(&self) -> ChunkId {
+    pub(crate) fn id(&self) -> Part {
         self.id
     }
 
@@ -226,7 +226,7 @@ impl Chunk {
             self.turn.notify_all();
         }
         if state.readers > 0 {
-            return Err(StoreError::Busy { chunk: self.id, why: "a slow reader is at work" });
+            return Err(StoreError::Busy { part: self.id, why: "a slow reader is at work" });
         }
         Ok(state)
     }
@@ -275,15 +275,15 @@ impl Chunk {
 
     /// Refuses where there is no copy to work on.
     pub(super) fn admit_present(&self, state: &State) -> Result<(), StoreError> {
-        let chunk = self.id;
+        let part = self.id;
         if self.disk.failed() {
             return Err(self.disk_fails(std::io::Error::other("out of use since an earlier error")));
         }
         match state.phase {
             Phase::Present => Ok(()),
-            Phase::Absent => Err(StoreError::NotFound { chunk }),
-            Phase::Broken => Err(StoreError::Broken { chunk, why: "found damaged before".into() }),
-            Phase::Gone => Err(StoreError::Busy { chunk, why: "the copy has just been removed" }),
+            Phase::Absent => Err(StoreError::NotFound { part }),
+            Phase::Broken => Err(StoreError::Broken { part, why: "found damaged before".into() }),
+            Phase::Gone => Err(StoreError::Busy { part, why: "the copy has just been removed" }),
         }
     }
 
@@ -295,15 +295,15 @@ impl Chunk {
         token: &Token,
         follows: Follows,
     ) -> Result<(), StoreError> {
-        let (chunk, have) = (self.id, state.version);
+        let (part, have) = (self.id, state.version);
         if have < token.base_version {
-            return Err(StoreError::Stale { chunk, have, need: token.base_version });
+            return Err(StoreError::Stale { part, have, need: token.base_version });
         }
         if have > token.version {
-            return Err(StoreError::Fenced { chunk, have, lease: token.version });
+            return Err(StoreError::Fenced { part, have, lease: token.version });
         }
         if state.interrupted && (have == token.version || follows == Follows::Unsynced) {
-            return Err(StoreError::Interrupted { chunk, version: have });
+            return Err(StoreError::Interrupted { part, version: have });
         }
         Ok(())
     }
@@ -347,7 +347,7 @@ impl Chunk {
         };
         match self.settle::<()>(&mut state, Err(error)) {
             Err(error) => error,
-            Ok(()) => StoreError::NotFound { chunk: self.id },
+            Ok(()) => StoreError::NotFound { part: self.id },
         }
     }
 
@@ -358,7 +358,7 @@ impl Chunk {
     /// An error that is the end of the disk, whatever its kind. A failed sync is one: what is on the disk is not known
     /// any more.
     pub(super) fn disk_fails(&self, source: std::io::Error) -> StoreError {
-        StoreError::Disk { chunk: self.id, path: self.disk.root().to_owned(), source }
+        StoreError::Disk { part: self.id, path: self.disk.root().to_owned(), source }
     }
 
     /// Closes the files of a copy that nobody is using; `false` if somebody is, or if it is dirty.

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use mooseng_env::{Disk, DiskFile, disk::OpenMode};
-use mooseng_types::{ChunkId, ClusterId};
+use mooseng_types::{ClusterId, Part};
 
 use super::chunk::Chunk;
 use super::error::StoreError;
+use super::name::Stem;
 use super::sidecar::{HEADER_SIZE, Header};
 use crate::changes::{Change, Changes};
 use crate::identity::IDENTITY_FILE;
@@ -40,10 +41,10 @@ pub(crate) struct ChunkDisk {
     copies: AtomicU64,
     moved_aside: AtomicU64,
     incoming: AtomicU64,
-    /// Chunks of which there is something in `damaged/` that nothing has made good.
-    broken: Mutex<BTreeSet<ChunkId>>,
+    /// Of what there is something in `damaged/` that nothing has made good.
+    broken: Mutex<BTreeSet<Part>>,
     /// A copy has its disk, so the disk does not keep the copy; the store's index does.
-    open: Mutex<HashMap<ChunkId, Weak<Chunk>>>,
+    open: Mutex<HashMap<Part, Weak<Chunk>>>,
 }
 
 /// What tells a disk from another one that has come into its place, and from an empty mount point.
@@ -55,14 +56,14 @@ struct Mark {
 
 /// What a sidecar found at start says of its copy.
 pub(super) struct Found {
-    pub(super) chunk: ChunkId,
+    pub(super) part: Part,
     pub(super) header: Header,
 }
 
 /// The files of a copy that was put together out of sight.
 #[derive(Debug)]
 pub(super) struct Fetched {
-    pub(super) chunk: ChunkId,
+    pub(super) part: Part,
     pub(super) data: PathBuf,
     pub(super) meta: PathBuf,
 }
@@ -197,29 +198,29 @@ impl ChunkDisk {
         }
     }
 
-    /// What an I/O error of an operation on `chunk` means. Some are the copy's own, or of the process; any other is the
+    /// What an I/O error of an operation on `part` means. Some are the copy's own, or of the process; any other is the
     /// disk's end.
-    pub(crate) fn trouble(&self, chunk: ChunkId, source: io::Error) -> StoreError {
+    pub(crate) fn trouble(&self, part: Part, source: io::Error) -> StoreError {
         use io::ErrorKind::{AlreadyExists, NotFound, QuotaExceeded, StorageFull, UnexpectedEof};
         match source.kind() {
-            StorageFull | QuotaExceeded => StoreError::NoSpace { chunk },
-            NotFound => StoreError::Broken { chunk, why: "a file of it is missing".into() },
-            UnexpectedEof => StoreError::Broken { chunk, why: "a file of it is too short".into() },
+            StorageFull | QuotaExceeded => StoreError::NoSpace { part },
+            NotFound => StoreError::Broken { part, why: "a file of it is missing".into() },
+            UnexpectedEof => StoreError::Broken { part, why: "a file of it is too short".into() },
             AlreadyExists => {
-                StoreError::Broken { chunk, why: "files of an unknown copy are in its place".into() }
+                StoreError::Broken { part, why: "files of an unknown copy are in its place".into() }
             }
             _ if out_of_files(&source) => {
-                StoreError::Busy { chunk, why: "the process has too many open files" }
+                StoreError::Busy { part, why: "the process has too many open files" }
             }
-            _ => StoreError::Disk { chunk, path: self.root.clone(), source },
+            _ => StoreError::Disk { part, path: self.root.clone(), source },
         }
     }
 
     /// The same for files that are made out of sight, in a directory that is there unless the disk is not.
-    pub(super) fn trouble_out_of_sight(&self, chunk: ChunkId, source: io::Error) -> StoreError {
+    pub(super) fn trouble_out_of_sight(&self, part: Part, source: io::Error) -> StoreError {
         let error = match source.kind() {
-            io::ErrorKind::NotFound => StoreError::Disk { chunk, path: self.root.clone(), source },
-            _ => self.trouble(chunk, source),
+            io::ErrorKind::NotFound => StoreError::Disk { part, path: self.root.clone(), source },
+            _ => self.trouble(part, source),
         };
         if let StoreError::Disk { source, .. } = &error {
             self.fail(source);
@@ -228,22 +229,22 @@ impl ChunkDisk {
     }
 
     /// The directory of a copy's files.
-    pub(super) fn directory(&self, chunk: ChunkId) -> PathBuf {
-        self.root.join(format!("{:02x}", chunk.raw() & 0xff))
+    pub(super) fn directory(&self, part: Part) -> PathBuf {
+        self.root.join(format!("{:02x}", part.chunk().raw() & 0xff))
     }
 
-    pub(super) fn data_path(&self, chunk: ChunkId) -> PathBuf {
-        self.directory(chunk).join(format!("{:016x}.data", chunk.raw()))
+    pub(super) fn data_path(&self, part: Part) -> PathBuf {
+        self.directory(part).join(format!("{}.data", Stem(part)))
     }
 
-    pub(super) fn meta_path(&self, chunk: ChunkId) -> PathBuf {
-        self.directory(chunk).join(format!("{:016x}.meta", chunk.raw()))
+    pub(super) fn meta_path(&self, part: Part) -> PathBuf {
+        self.directory(part).join(format!("{}.meta", Stem(part)))
     }
 
     /// Where a copy is put together before it gets its place.
-    /// `number` tells two fetches of one chunk apart.
-    pub(super) fn incoming_path(&self, chunk: ChunkId, number: u64, extension: &str) -> PathBuf {
-        self.root.join(INCOMING).join(format!("{:016x}.{number}.{extension}", chunk.raw()))
+    /// `number` tells two fetches of one thing apart.
+    pub(super) fn incoming_path(&self, part: Part, number: u64, extension: &str) -> PathBuf {
+        self.root.join(INCOMING).join(format!("{}.{number}.{extension}", Stem(part)))
     }
 
     /// Makes the names of fetched copies durable.
@@ -254,11 +255,10 @@ impl ChunkDisk {
     /// Fetched copies that had their sidecar when the process stopped.
     pub(super) fn incoming_sidecars(&self) -> io::Result<Vec<Fetched>> {
         let fetched = |meta: &PathBuf| {
-            let mut parts = meta.file_name()?.to_str()?.split('.');
-            let chunk = u64::from_str_radix(parts.next()?, 16).ok().map(ChunkId::from_raw)?;
-            let number = parts.next()?.parse().ok()?;
-            let data = self.incoming_path(chunk, number, "data");
-            (parts.next()? == "meta").then(|| Fetched { chunk, data, meta: meta.clone() })
+            let (part, rest) = Stem::split(meta.file_name()?.to_str()?)?;
+            let number = rest.strip_suffix(".meta")?.parse().ok()?;
+            let data = self.incoming_path(part, number, "data");
+            Some(Fetched { part, data, meta: meta.clone() })
         };
         Ok(self.disk.list(&self.root.join(INCOMING))?.iter().filter_map(fetched).collect())
     }
@@ -277,28 +277,28 @@ impl ChunkDisk {
     }
 
     /// Moves what there is of a copy to `damaged/`, under names never used before, and reports the copy lost. From now on,
-    /// over starts too, the chunk is broken here.
-    pub(super) fn move_aside(&self, chunk: ChunkId, why: &str) {
-        self.lock_broken().insert(chunk);
-        self.put_aside(chunk, "");
+    /// over starts too, it is broken here.
+    pub(super) fn move_aside(&self, part: Part, why: &str) {
+        self.lock_broken().insert(part);
+        self.put_aside(part, "");
         tracing::error!(
-            %chunk, why, disk = %self.root.display(),
+            copy = %part, why, disk = %self.root.display(),
             "copy is damaged, moved aside and reported lost; readers take another copy"
         );
-        self.changes.note(chunk, Change::Lost);
+        self.changes.note(part, Change::Lost);
     }
 
     /// Moves a copy aside of which another disk of this server has one as good.
-    pub(super) fn move_surplus_aside(&self, chunk: ChunkId) {
-        self.put_aside(chunk, &format!(".{SETTLED}"));
-        tracing::error!(%chunk, disk = %self.root.display(), "a second copy on this server, moved aside");
+    pub(super) fn move_surplus_aside(&self, part: Part) {
+        self.put_aside(part, &format!(".{SETTLED}"));
+        tracing::error!(copy = %part, disk = %self.root.display(), "a second copy on this server, moved aside");
     }
 
-    fn put_aside(&self, chunk: ChunkId, suffix: &str) {
+    fn put_aside(&self, part: Part, suffix: &str) {
         let number = self.moved_aside.fetch_add(1, Ordering::Relaxed);
         let damaged = self.root.join(DAMAGED);
-        for (path, extension) in [(self.data_path(chunk), "data"), (self.meta_path(chunk), "meta")] {
-            let aside = damaged.join(format!("{:016x}.{number}.{extension}{suffix}", chunk.raw()));
+        for (path, extension) in [(self.data_path(part), "data"), (self.meta_path(part), "meta")] {
+            let aside = damaged.join(format!("{}.{number}.{extension}{suffix}", Stem(part)));
             match self.disk.rename(&path, &aside) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => self.fail(&error),
                 _ => {}
@@ -310,19 +310,19 @@ impl ChunkDisk {
         }
     }
 
-    /// The chunks that are broken here.
-    pub(super) fn broken(&self) -> Vec<ChunkId> {
+    /// What is broken here.
+    pub(super) fn broken(&self) -> Vec<Part> {
         self.lock_broken().iter().copied().collect()
     }
 
-    /// The chunk has been made good or given up: what lies in `damaged/` of it is for people only.
-    pub(super) fn forget_broken(&self, chunk: ChunkId) {
-        if !self.lock_broken().remove(&chunk) {
+    /// It has been made good or given up: what lies in `damaged/` of it is for people only.
+    pub(super) fn forget_broken(&self, part: Part) {
+        if !self.lock_broken().remove(&part) {
             return;
         }
         let damaged = self.root.join(DAMAGED);
         let renamed = self.disk.list(&damaged).and_then(|aside| {
-            for path in aside.iter().filter(|path| aside_name(path) == Some(chunk)) {
+            for path in aside.iter().filter(|path| aside_name(path) == Some(part)) {
                 let mut settled = path.clone().into_os_string();
                 settled.push(format!(".{SETTLED}"));
                 self.disk.rename(path, Path::new(&settled))?;
@@ -330,11 +330,11 @@ impl ChunkDisk {
             self.disk.sync_dir(&damaged)
         });
         if let Err(error) = renamed {
-            tracing::warn!(%chunk, %error, "still taken for broken at the next start, unless a copy is here then");
+            tracing::warn!(copy = %part, %error, "still taken for broken at the next start, unless a copy is here then");
         }
     }
 
-    fn lock_broken(&self) -> MutexGuard<'_, BTreeSet<ChunkId>> {
+    fn lock_broken(&self) -> MutexGuard<'_, BTreeSet<Part>> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -343,29 +343,29 @@ impl ChunkDisk {
         let mut found = Vec::new();
         for low in 0..=255u8 {
             // In order, so that a start does the same things each time.
-            let mut names: BTreeMap<ChunkId, (bool, bool)> = BTreeMap::new();
+            let mut names: BTreeMap<Part, (bool, bool)> = BTreeMap::new();
             for path in self.disk.list(&self.root.join(format!("{low:02x}")))? {
-                let Some((chunk, is_data)) = name_of(&path, low) else {
+                let Some((part, is_data)) = name_of(&path, low) else {
                     tracing::warn!(path = %path.display(), "a file that does not belong here is left alone");
                     continue;
                 };
-                let seen = names.entry(chunk).or_default();
+                let seen = names.entry(part).or_default();
                 *(if is_data { &mut seen.0 } else { &mut seen.1 }) = true;
             }
             if !names.is_empty() {
                 // A process that was killed may have left names that the disk does not have yet.
                 self.disk.sync_dir(&self.root.join(format!("{low:02x}")))?;
             }
-            for (chunk, seen) in names {
+            for (part, seen) in names {
                 let header = match seen {
-                    (true, true) => self.believe(chunk)?,
+                    (true, true) => self.believe(part)?,
                     (true, false) => Err("the sidecar is missing".into()),
                     _ => Err("the data file is missing".into()),
                 };
                 match header {
-                    Ok(header) => found.push(Found { chunk, header }),
-                    Err(_) if seen.0 && self.never_written(chunk)? => self.remove_unmade(chunk)?,
-                    Err(why) => self.move_aside(chunk, &why),
+                    Ok(header) => found.push(Found { part, header }),
+                    Err(_) if seen.0 && self.never_written(part)? => self.remove_unmade(part)?,
+                    Err(why) => self.move_aside(part, &why),
                 }
             }
         }
@@ -373,36 +373,31 @@ impl ChunkDisk {
     }
 
     /// The header of a copy, or why it cannot be believed.
-    fn believe(&self, chunk: ChunkId) -> io::Result<Result<Header, String>> {
-        let file = self.disk.open(&self.meta_path(chunk), OpenMode::Read)?;
-        self.read_header(chunk, &*file)
+    fn believe(&self, part: Part) -> io::Result<Result<Header, String>> {
+        let file = self.disk.open(&self.meta_path(part), OpenMode::Read)?;
+        self.read_header(part, &*file)
     }
 
     /// Whether a data file without a sidecar to believe is what is left of the making of a copy: bytes come into it only
     /// when both are durable. A sidecar that was written once and is damaged now says nothing of the kind: the bytes may have
     /// gone with the power.
-    fn never_written(&self, chunk: ChunkId) -> io::Result<bool> {
+    fn never_written(&self, part: Part) -> io::Result<bool> {
         let mut sector = [0; HEADER_SIZE];
-        match self.disk.open(&self.meta_path(chunk), OpenMode::Read) {
+        match self.disk.open(&self.meta_path(part), OpenMode::Read) {
             Ok(meta) => drop(meta.read_at(&mut sector, 0)?),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Err(_) => {}
         }
-        Ok(sector == [0; HEADER_SIZE]
-            && self.disk.open(&self.data_path(chunk), OpenMode::Read)?.is_empty()?)
+        Ok(sector == [0; HEADER_SIZE] && self.disk.open(&self.data_path(part), OpenMode::Read)?.is_empty()?)
     }
 
-    fn remove_unmade(&self, chunk: ChunkId) -> io::Result<()> {
-        tracing::info!(%chunk, disk = %self.root.display(), "a copy that was never made is removed");
-        self.remove_if_there(&self.meta_path(chunk))?;
-        self.remove_if_there(&self.data_path(chunk))
+    fn remove_unmade(&self, part: Part) -> io::Result<()> {
+        tracing::info!(copy = %part, disk = %self.root.display(), "a copy that was never made is removed");
+        self.remove_if_there(&self.meta_path(part))?;
+        self.remove_if_there(&self.data_path(part))
     }
 
-    pub(super) fn read_header(
-        &self,
-        chunk: ChunkId,
-        file: &dyn DiskFile,
-    ) -> io::Result<Result<Header, String>> {
+    pub(super) fn read_header(&self, part: Part, file: &dyn DiskFile) -> io::Result<Result<Header, String>> {
         let mut sector = [0; HEADER_SIZE];
         match file.read_exact_at(&mut sector, 0) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -414,8 +409,8 @@ impl ChunkDisk {
             Ok(header) => header,
             Err(bad) => return Ok(Err(bad.to_string())),
         };
-        if header.chunk != chunk {
-            return Ok(Err(format!("its sidecar is that of {}", header.chunk)));
+        if header.part != part {
+            return Ok(Err(format!("its sidecar is that of {}", header.part)));
         }
         if header.cluster != self.cluster {
             return Ok(Err(format!("it belongs to cluster {}", header.cluster)));
@@ -445,8 +440,8 @@ impl ChunkDisk {
         }
     }
 
-    pub(super) fn closed(&self, chunk: ChunkId) {
-        self.lock_open().remove(&chunk);
+    pub(super) fn closed(&self, part: Part) {
+        self.lock_open().remove(&part);
     }
 
     /// The copies with open files.
@@ -454,7 +449,7 @@ impl ChunkDisk {
         self.lock_open().values().filter_map(Weak::upgrade).collect()
     }
 
-    fn lock_open(&self) -> MutexGuard<'_, HashMap<ChunkId, Weak<Chunk>>> {
+    fn lock_open(&self) -> MutexGuard<'_, HashMap<Part, Weak<Chunk>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -464,24 +459,20 @@ fn out_of_files(error: &io::Error) -> bool {
     [libc::EMFILE, libc::ENFILE].map(Some).contains(&error.raw_os_error())
 }
 
-/// Which chunk a file in `damaged/` says is broken; `None` if it says so no more.
-fn aside_name(path: &Path) -> Option<ChunkId> {
-    let mut parts = path.file_name()?.to_str()?.split('.');
-    let chunk = u64::from_str_radix(parts.next()?, 16).ok().map(ChunkId::from_raw)?;
-    let kept = parts.next()?.parse::<u64>().is_ok() && ["data", "meta"].contains(&parts.next()?);
-    (kept && parts.next().is_none()).then_some(chunk)
+/// What a file in `damaged/` says is broken; `None` if it says so no more.
+fn aside_name(path: &Path) -> Option<Part> {
+    let (part, rest) = Stem::split(path.file_name()?.to_str()?)?;
+    let (number, extension) = rest.split_once('.')?;
+    (number.parse::<u64>().is_ok() && ["data", "meta"].contains(&extension)).then_some(part)
 }
 
-/// Which chunk a file name stands for, and whether for its data (or its sidecar).
-fn name_of(path: &Path, low: u8) -> Option<(ChunkId, bool)> {
-    let name = path.file_name()?.to_str()?;
-    let (digits, extension) = name.split_once('.')?;
-    let raw = u64::from_str_radix(digits, 16).ok()?;
-    let canonical = format!("{raw:016x}") == digits && raw & 0xff == u64::from(low);
+/// Whose file this is, in the directory of `low`, and whether its data (or its sidecar).
+fn name_of(path: &Path, low: u8) -> Option<(Part, bool)> {
+    let (part, extension) = Stem::split(path.file_name()?.to_str()?)?;
     let is_data = match extension {
         "data" => true,
         "meta" => false,
         _ => return None,
     };
-    canonical.then_some((ChunkId::from_raw(raw), is_data))
+    (part.chunk().raw() & 0xff == u64::from(low)).then_some((part, is_data))
 }

@@ -53,13 +53,13 @@ impl Chunk {
             self.load(state)?;
             self.disk.opened(self);
         }
-        state.open.as_mut().ok_or(StoreError::NotFound { chunk: self.id() })
+        state.open.as_mut().ok_or(StoreError::NotFound { part: self.id() })
     }
 
     /// Opens the files. A dirty header says that the stored checksums mean nothing: they are made anew. A clean one
     /// promises that they are right: where they are not, the copy is damaged, and its bytes cannot vouch for themselves.
     pub(super) fn load(&self, state: &mut State) -> Result<(), StoreError> {
-        let broken = |why: String| StoreError::Broken { chunk: self.id(), why };
+        let broken = |why: String| StoreError::Broken { part: self.id(), why };
         let meta = self.disk.disk.open(&self.disk.meta_path(self.id()), OpenMode::Read).map_err(self.io())?;
         let header = self.disk.read_header(self.id(), &*meta).map_err(self.io())?.map_err(broken)?;
         if state.untouched {
@@ -109,7 +109,7 @@ impl Chunk {
             Err(StoreError::NoSpace { .. }) => {}
             stored => stored?,
         }
-        tracing::info!(chunk = %self.id(), length = copy.length, "copy recovered, its last writes are in doubt");
+        tracing::info!(copy = %self.id(), length = copy.length, "copy recovered, its last writes are in doubt");
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl Chunk {
         // Whatever goes wrong, the next one who tries begins with a place of his own.
         state.phase = Phase::Gone;
         if self.disk.room() == 0 {
-            return Err(StoreError::NoSpace { chunk: self.id() });
+            return Err(StoreError::NoSpace { part: self.id() });
         }
         let (data, meta) = self.make_files(version).map_err(|source| self.not_made(state, source))?;
         meta.sync_data()
@@ -187,7 +187,7 @@ impl Chunk {
 
     fn clean_header(&self, marks: Marks, table: &[u8], length: u64) -> Header {
         Header {
-            chunk: self.id(),
+            part: self.id(),
             version: marks.version,
             cluster: self.disk.cluster,
             dirty: false,
@@ -208,7 +208,7 @@ impl Chunk {
     pub(super) fn make_dirty(&self, state: &mut State, version: ChunkVersion) -> Result<(), StoreError> {
         let adopted = state.version != version;
         let marks = Marks { version, interrupted: false, in_doubt: state.in_doubt };
-        let Some(copy) = state.open.as_mut() else { return Err(StoreError::NotFound { chunk: self.id() }) };
+        let Some(copy) = state.open.as_mut() else { return Err(StoreError::NotFound { part: self.id() }) };
         if copy.dirty && !adopted {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mooseng_env::DiskFile;
 use mooseng_protocol::checksum;
-use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkId, ChunkVersion};
+use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkVersion, Part};
 
 use super::chunk::{Chunk, ReadPermit, State};
 use super::error::StoreError;
@@ -95,7 +95,7 @@ impl FileBytes {
 
 /// What is to be read, decided under the copy's lock.
 struct Plan {
-    chunk: ChunkId,
+    part: Part,
     version: ChunkVersion,
     copy_length: u64,
     /// What was asked for, clamped to the copy.
@@ -116,9 +116,9 @@ impl Chunk {
         request: &ReadRequest,
         buffers: &Arc<BufferPool>,
     ) -> Result<ReadAnswer, StoreError> {
-        let chunk = self.id();
+        let part = self.id();
         if request.length > READ_MAX || request.offset > CHUNK_SIZE {
-            return Err(StoreError::Invalid { chunk, what: "the read is too long or beyond the chunk" });
+            return Err(StoreError::Invalid { part, what: "the read is too long or beyond the chunk" });
         }
         let plan = {
             let mut state = self.lock_to_read();
@@ -138,7 +138,7 @@ impl Chunk {
             ReadFailure::Io(source) => self.read_failed(source),
             ReadFailure::Mismatch(block) => {
                 let why = format!("block {block} does not match its checksum");
-                self.settle_unlocked(StoreError::Broken { chunk, why })
+                self.settle_unlocked(StoreError::Broken { part, why })
             }
         })
     }
@@ -150,17 +150,17 @@ impl Chunk {
         request: &ReadRequest,
     ) -> Result<Plan, StoreError> {
         let ReadRequest { oldest, offset, length, .. } = *request;
-        let chunk = self.id();
+        let part = self.id();
         self.admit_present(state)?;
         if state.version < oldest {
-            return Err(StoreError::Stale { chunk, have: state.version, need: oldest });
+            return Err(StoreError::Stale { part, have: state.version, need: oldest });
         }
         let version = state.version;
         if request.intact && state.interrupted {
-            return Err(StoreError::Interrupted { chunk, version });
+            return Err(StoreError::Interrupted { part, version });
         }
         if request.whole && state.in_doubt {
-            return Err(StoreError::InDoubt { chunk });
+            return Err(StoreError::InDoubt { part });
         }
         let copy = self.opened(state, now)?;
         let from = offset.min(copy.length);
@@ -176,7 +176,7 @@ impl Chunk {
         let hot = copy.dirty && now.saturating_sub(copy.last_write) < HOT;
         let (file, copy_length) = (Arc::clone(&copy.data), copy.length);
         let permit = self.permit(state);
-        Ok(Plan { chunk, version, copy_length, asked: (from, to), whole, checksums, file, hot, permit })
+        Ok(Plan { part, version, copy_length, asked: (from, to), whole, checksums, file, hot, permit })
     }
 }
 
@@ -210,7 +210,7 @@ impl Plan {
         self.file.read_exact_at(&mut buffer, start).map_err(ReadFailure::Io)?;
         let mut expected = self.checksums.iter();
         for (block, piece) in checksum::pieces(start, &buffer) {
-            if expected.next() != Some(&checksum::of_piece(self.chunk, block, piece)) {
+            if expected.next() != Some(&checksum::of_piece(self.part, block, piece)) {
                 return Err(ReadFailure::Mismatch(block.into()));
             }
         }
@@ -224,7 +224,7 @@ impl Plan {
         }
         let (asked_from, asked_to) = self.asked;
         let (from, length) = ((asked_from - start) as usize, (asked_to - asked_from) as usize);
-        let checksums = checksum::of_range(self.chunk, asked_from, &buffer[from..from + length]);
+        let checksums = checksum::of_range(self.part, asked_from, &buffer[from..from + length]);
         Ok(self.answer(asked_from, checksums, ReadBytes::Memory { buffer, from, length }))
     }
 }

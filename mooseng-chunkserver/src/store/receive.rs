@@ -30,7 +30,7 @@ impl Incoming {
     /// Begins a copy of `chunk`.
     pub(crate) fn begin(chunk: Arc<Chunk>) -> Result<Self, StoreError> {
         if chunk.disk.room() < CHUNK_SIZE {
-            return Err(StoreError::NoSpace { chunk: chunk.id() });
+            return Err(StoreError::NoSpace { part: chunk.id() });
         }
         let number = chunk.disk.next_incoming();
         let path = chunk.disk.incoming_path(chunk.id(), number, "data");
@@ -48,13 +48,13 @@ impl Incoming {
     /// Appends verified `bytes`, which begin at a block border and end at one or at the copy's end, with the checksums of
     /// their blocks.
     pub(crate) fn append(&mut self, bytes: &[u8], checksums: &[u32]) -> Result<(), StoreError> {
-        let chunk = self.chunk.id();
+        let part = self.chunk.id();
         let end = self.length + bytes.len() as u64;
         if !self.length.is_multiple_of(BLOCK_SIZE) || end > CHUNK_SIZE {
-            return Err(StoreError::Invalid { chunk, what: "a piece of a fetched copy is out of place" });
+            return Err(StoreError::Invalid { part, what: "a piece of a fetched copy is out of place" });
         }
-        if !checksum::matches(chunk, self.length, bytes, checksums) {
-            return Err(StoreError::DamagedOnTheWay { chunk });
+        if !checksum::matches(part, self.length, bytes, checksums) {
+            return Err(StoreError::DamagedOnTheWay { part });
         }
         self.data.write_all_at(bytes, self.length).map_err(|source| self.trouble(source))?;
         self.data.start_writeback(self.length, bytes.len() as u64);
@@ -72,7 +72,7 @@ impl Incoming {
         let meta = self.write_sidecar(version).map_err(|source| self.trouble(source))?;
         let mut state = chunk.lock_to_change()?;
         if state.phase == Phase::Gone {
-            return Err(StoreError::Busy { chunk: chunk.id(), why: "deleted while it was fetched" });
+            return Err(StoreError::Busy { part: chunk.id(), why: "deleted while it was fetched" });
         }
         let here = state.phase == Phase::Present;
         if here && state.version >= version {
@@ -82,7 +82,7 @@ impl Incoming {
                 return Ok(());
             }
             if state.changes != self.changes {
-                return Err(StoreError::Busy { chunk: chunk.id(), why: "written while it was fetched" });
+                return Err(StoreError::Busy { part: chunk.id(), why: "written while it was fetched" });
             }
         }
         let synced = self.data.sync_data().and_then(|()| meta.sync_data());
@@ -147,13 +147,13 @@ impl ChunkDisk {
     pub(super) fn finish_placing(&self) -> io::Result<()> {
         for fetched in self.incoming_sidecars()? {
             let Ok(file) = self.disk.open(&fetched.meta, OpenMode::Read) else { continue };
-            let Ok(header) = self.read_header(fetched.chunk, &*file)? else { continue };
+            let Ok(header) = self.read_header(fetched.part, &*file)? else { continue };
             let length = |path: &Path| match self.disk.open(path, OpenMode::Read) {
                 Ok(file) => file.len().map(Some),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
             };
-            let (data, meta) = (self.data_path(fetched.chunk), self.meta_path(fetched.chunk));
+            let (data, meta) = (self.data_path(fetched.part), self.meta_path(fetched.part));
             if length(&meta)?.is_some() {
                 continue;
             }
@@ -164,9 +164,9 @@ impl ChunkDisk {
                 _ => continue,
             }
             self.disk.rename(&fetched.meta, &meta)?;
-            self.disk.sync_dir(&self.directory(fetched.chunk))?;
-            self.forget_broken(fetched.chunk);
-            tracing::info!(chunk = %fetched.chunk, disk = %self.root().display(), "a fetched copy gets its place");
+            self.disk.sync_dir(&self.directory(fetched.part))?;
+            self.forget_broken(fetched.part);
+            tracing::info!(copy = %fetched.part, disk = %self.root().display(), "a fetched copy gets its place");
         }
         Ok(())
     }

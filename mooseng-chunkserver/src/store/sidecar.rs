@@ -1,7 +1,7 @@
 //! The bytes of a copy's sidecar: identity and state in one sector, block checksums in a page of their own. Drawn byte
 //! by byte, with reasons, in `docs/formats/chunk-file.md`.
 
-use mooseng_types::{BLOCKS_PER_CHUNK, ChunkId, ChunkVersion, ClusterId};
+use mooseng_types::{BLOCKS_PER_CHUNK, ChunkId, ChunkVersion, ClusterId, Part};
 
 /// Bytes of the header; one sector, so that a write of it is never torn.
 pub const HEADER_SIZE: usize = 512;
@@ -11,7 +11,10 @@ pub(crate) const TABLE_OFFSET: u64 = 4096;
 pub(crate) const SIDECAR_SIZE: u64 = TABLE_OFFSET + 4 * BLOCKS_PER_CHUNK as u64;
 
 const MAGIC: &[u8; 8] = b"MNGCHUNK";
-const FORMAT: u16 = 1;
+/// Of a whole copy.
+const FORMAT_WHOLE: u16 = 1;
+/// Of a part: with its index in byte 12.
+const FORMAT_PART: u16 = 2;
 const DIRTY: u16 = 1;
 const INTERRUPTED: u16 = 2;
 const IN_DOUBT: u16 = 4;
@@ -20,8 +23,8 @@ const CRC_AT: usize = HEADER_SIZE - 4;
 /// What the first sector of a sidecar says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// Which chunk.
-    pub chunk: ChunkId,
+    /// Which copy or part of which chunk.
+    pub part: Part,
     /// The newest write lease that has written to the copy.
     pub version: ChunkVersion,
     /// Whose it is.
@@ -45,8 +48,16 @@ pub enum BadSidecar {
     #[error("the sidecar is torn or not one")]
     Torn,
     /// Written by a later release.
-    #[error("the sidecar has format {0}, which this release does not know")]
+    #[error("the sidecar has format {0}; this release knows the formats {FORMAT_WHOLE} and {FORMAT_PART}")]
     Format(u16),
+    /// Whole, and still that of nothing that there is.
+    #[error("the sidecar has format {format} and names the part {part:#x}, which does not go together")]
+    Part {
+        /// Its format.
+        format: u16,
+        /// The four bytes for the part.
+        part: u32,
+    },
 }
 
 impl Header {
@@ -55,12 +66,14 @@ impl Header {
     pub fn encode(&self) -> [u8; HEADER_SIZE] {
         let mut out = [0; HEADER_SIZE];
         out[0..8].copy_from_slice(MAGIC);
-        out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+        let format = if self.part.is_whole() { FORMAT_WHOLE } else { FORMAT_PART };
+        out[8..10].copy_from_slice(&format.to_le_bytes());
         let flags = u16::from(self.dirty) * DIRTY
             + u16::from(self.interrupted) * INTERRUPTED
             + u16::from(self.in_doubt) * IN_DOUBT;
         out[10..12].copy_from_slice(&flags.to_le_bytes());
-        out[16..24].copy_from_slice(&self.chunk.raw().to_le_bytes());
+        out[12] = self.part.index();
+        out[16..24].copy_from_slice(&self.part.chunk().raw().to_le_bytes());
         out[24..28].copy_from_slice(&self.version.raw().to_le_bytes());
         out[28..32].copy_from_slice(&self.length.to_le_bytes());
         out[32..48].copy_from_slice(&self.cluster.bytes());
@@ -78,13 +91,18 @@ impl Header {
         if &sector[0..8] != MAGIC || crc32c::crc32c(&sector[..CRC_AT]) != word(CRC_AT) {
             return Err(BadSidecar::Torn);
         }
-        if half(8) != FORMAT {
-            return Err(BadSidecar::Format(half(8)));
-        }
+        let chunk = ChunkId::from_raw(u64::from(word(16)) | u64::from(word(20)) << 32);
+        let named = || u8::try_from(word(12)).ok().and_then(|index| Part::new(chunk, index));
+        let part = match half(8) {
+            FORMAT_WHOLE => named().filter(|part| part.is_whole()),
+            FORMAT_PART => named().filter(|part| !part.is_whole()),
+            unknown => return Err(BadSidecar::Format(unknown)),
+        };
+        let part = part.ok_or(BadSidecar::Part { format: half(8), part: word(12) })?;
         let mut cluster = [0; 16];
         cluster.copy_from_slice(&sector[32..48]);
         Ok(Self {
-            chunk: ChunkId::from_raw(u64::from(word(16)) | u64::from(word(20)) << 32),
+            part,
             version: ChunkVersion::from_raw(word(24)),
             cluster: ClusterId::from_bytes(cluster),
             dirty: half(10) & DIRTY != 0,
@@ -114,7 +132,7 @@ mod tests {
 
     fn header() -> Header {
         Header {
-            chunk: ChunkId::from_raw(0x0102_0304_0506_0708),
+            part: Part::whole(ChunkId::from_raw(0x0102_0304_0506_0708)),
             version: ChunkVersion::from_raw(9),
             cluster: ClusterId::from_bytes([0xcc; 16]),
             dirty: true,
@@ -153,10 +171,49 @@ mod tests {
 
     #[test]
     fn a_format_of_a_later_release_is_told_from_damage() {
-        let mut bytes = header().encode();
-        bytes[8] = 2;
+        let later = Header::decode(&with(&header(), 3, [0; 4])).unwrap_err();
+        assert_eq!(later, BadSidecar::Format(3));
+        assert_eq!(later.to_string(), "the sidecar has format 3; this release knows the formats 1 and 2");
+    }
+
+    /// The bytes of `header` with another format and other bytes for the part, and a CRC that fits.
+    fn with(header: &Header, format: u16, part: [u8; 4]) -> [u8; HEADER_SIZE] {
+        let mut bytes = header.encode();
+        bytes[8..10].copy_from_slice(&format.to_le_bytes());
+        bytes[12..16].copy_from_slice(&part);
         let crc = crc32c::crc32c(&bytes[..CRC_AT]);
         bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(Header::decode(&bytes), Err(BadSidecar::Format(2)));
+        bytes
+    }
+
+    #[test]
+    fn the_bytes_of_a_parts_header_never_change() {
+        let whole = header();
+        let part = Header { part: Part::new(whole.part.chunk(), 7).unwrap(), ..whole };
+        let bytes = part.encode();
+        assert_eq!(bytes[..16], *b"MNGCHUNK\x02\0\x07\0\x07\0\0\0");
+        assert_eq!(bytes[16..CRC_AT], whole.encode()[16..CRC_AT]);
+        assert_eq!(bytes[CRC_AT..], crc32c::crc32c(&bytes[..CRC_AT]).to_le_bytes());
+        assert_eq!(Header::decode(&bytes), Ok(part));
+    }
+
+    #[test]
+    fn a_sidecar_that_names_its_part_in_no_known_way_is_that_of_nothing() {
+        let bad = [
+            (1, [1, 0, 0, 0]),
+            (1, [0, 1, 0, 0]),
+            (1, [0, 0, 0, 1]),
+            (2, [0, 0, 0, 0]),
+            (2, [49, 0, 0, 0]),
+            (2, [1, 1, 0, 0]),
+            (2, [1, 0, 1, 0]),
+        ];
+        for (format, bytes) in bad {
+            let part = u32::from_le_bytes(bytes);
+            let refused = Header::decode(&with(&header(), format, bytes));
+            assert_eq!(refused, Err(BadSidecar::Part { format, part }), "{bytes:?}");
+        }
+        let last = Header::decode(&with(&header(), 2, [Part::INDEX_MAX, 0, 0, 0])).unwrap();
+        assert_eq!(last.part.index(), Part::INDEX_MAX);
     }
 }

@@ -2,6 +2,7 @@
 
 mod doubt;
 mod gone;
+mod parts;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use mooseng_env::disk::OpenMode;
 use mooseng_env::{Disk, FsDisk, MemoryDisk, SystemEntropy};
 use mooseng_protocol::checksum;
 use mooseng_protocol::token::Token;
-use mooseng_types::{BLOCK_SIZE, ChunkId, ChunkVersion, ClusterId, SessionId};
+use mooseng_types::{BLOCK_SIZE, ChunkId, ChunkVersion, ClusterId, Part, SessionId};
 use proptest::prelude::*;
 
 use super::{Chunk, Follows, Incoming, ReadAnswer, ReadBytes, ReadRequest, Store, StoreError};
@@ -47,17 +48,17 @@ fn memory(capacity: u64) -> (MemoryDisk, Arc<dyn Disk>, Store, Arc<Changes>) {
     (memory, disk, store, changes)
 }
 
-fn id(raw: u64) -> ChunkId {
-    ChunkId::from_raw(raw)
+fn id(raw: u64) -> Part {
+    Part::whole(ChunkId::from_raw(raw))
 }
 
 fn version(raw: u32) -> ChunkVersion {
     ChunkVersion::from_raw(raw)
 }
 
-fn token(chunk: ChunkId, base: u32, at: u32, create: bool) -> Token {
+fn token(part: Part, base: u32, at: u32, create: bool) -> Token {
     Token {
-        chunk,
+        part,
         base_version: version(base),
         version: version(at),
         read: true,
@@ -88,7 +89,7 @@ fn request(oldest: u32, offset: u64, length: u64) -> ReadRequest {
 }
 
 /// The bytes of an answer, verified as a client does it.
-fn verified(chunk: ChunkId, answer: ReadAnswer) -> (u64, Vec<u8>) {
+fn verified(part: Part, answer: ReadAnswer) -> (u64, Vec<u8>) {
     let bytes = match answer.bytes {
         ReadBytes::Nothing => vec![],
         ReadBytes::Memory { buffer, from, length } => buffer[from..from + length].to_vec(),
@@ -98,7 +99,7 @@ fn verified(chunk: ChunkId, answer: ReadAnswer) -> (u64, Vec<u8>) {
             read
         }
     };
-    assert!(checksum::matches(chunk, answer.offset, &bytes, &answer.checksums), "{chunk}: bad checksums");
+    assert!(checksum::matches(part, answer.offset, &bytes, &answer.checksums), "{part}: bad checksums");
     (answer.offset, bytes)
 }
 
@@ -163,42 +164,52 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn a_copy_reads_like_a_vector_whatever_is_done_to_it(steps in steps(40)) {
+    fn copies_and_parts_of_one_chunk_read_like_vectors_whatever_is_done_to_them(
+        steps in steps(60), whose in prop::collection::vec(0usize..3, 60),
+    ) {
         let (_, disk, mut store, _) = memory(u64::MAX);
-        let mut token = token(id(0x1ff), 1, 1, true);
-        let mut chunk = store.find_or_place(id(0x1ff)).unwrap();
-        let mut model = Vec::new();
-        chunk.truncate(Duration::ZERO, &token, 0).unwrap();
-        for step in steps {
+        let parts = [0, 1, 48].map(|index| Part::new(id(0x1ff).chunk(), index).unwrap());
+        let mut tokens = parts.map(|part| token(part, 1, 1, true));
+        let mut chunks = parts.map(|part| store.find_or_place(part).unwrap());
+        let mut models: [Vec<u8>; 3] = Default::default();
+        for (chunk, token) in chunks.iter().zip(&tokens) {
+            chunk.truncate(Duration::ZERO, token, 0).unwrap();
+        }
+        for (step, whose) in steps.into_iter().zip(whose) {
+            let (chunk, token, model) = (&chunks[whose], &tokens[whose], &mut models[whose]);
             match step {
                 Step::Write { offset, length, fill } => {
                     let bytes = pattern(length, fill);
-                    put(&chunk, &token, offset, &bytes).unwrap();
-                    write_model(&mut model, offset, &bytes);
+                    put(chunk, token, offset, &bytes).unwrap();
+                    write_model(model, offset, &bytes);
                 }
                 Step::Truncate(length) => {
-                    chunk.truncate(Duration::from_secs(100), &token, length).unwrap();
+                    chunk.truncate(Duration::from_secs(100), token, length).unwrap();
                     model.resize(length as usize, 0);
                 }
-                Step::Sync => chunk.sync(Duration::from_secs(100), &token).unwrap(),
+                Step::Sync => chunk.sync(Duration::from_secs(100), token).unwrap(),
                 Step::Clean => chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap(),
                 Step::Read { offset, length } => {
                     let end = model.len().min((offset + length) as usize);
                     let expected = &model[end.min(offset as usize)..end];
-                    prop_assert!(get(&chunk, offset, length).unwrap() == expected);
+                    prop_assert!(get(chunk, offset, length).unwrap() == expected);
                 }
                 Step::Reopen => {
                     // As after a kill: nothing was closed, everything written is in the page cache.
-                    drop((chunk, store));
+                    drop((chunks, store));
                     store = open(&disk, Path::new(ROOT)).0;
-                    chunk = store.find(id(0x1ff)).unwrap();
+                    chunks = parts.map(|part| store.find(part).unwrap());
                     // Whoever wrote before it needs a new lease.
-                    token.version = token.version.next();
-                    put(&chunk, &token, 0, b"").unwrap();
+                    for (chunk, token) in chunks.iter().zip(&mut tokens) {
+                        token.version = token.version.next();
+                        put(chunk, token, 0, b"").unwrap();
+                    }
                 }
             }
         }
-        check_whole(&chunk, &model);
+        for (chunk, model) in chunks.iter().zip(&models) {
+            check_whole(chunk, model);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mooseng_protocol::checksum;
 use mooseng_protocol::token::Token;
-use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkId};
+use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, Part};
 
 use super::chunk::{Chunk, Follows, OpenCopy, Phase, State, blocks};
 use super::error::StoreError;
@@ -45,12 +45,12 @@ impl Chunk {
         bytes: &[u8],
         checksums: &[u32],
     ) -> Result<(), StoreError> {
-        let chunk = self.id();
+        let part = self.id();
         if offset + bytes.len() as u64 > CHUNK_SIZE {
-            return Err(StoreError::Invalid { chunk, what: "the write reaches beyond the chunk" });
+            return Err(StoreError::Invalid { part, what: "the write reaches beyond the chunk" });
         }
-        if !checksum::matches(chunk, offset, bytes, checksums) {
-            return Err(StoreError::DamagedOnTheWay { chunk });
+        if !checksum::matches(part, offset, bytes, checksums) {
+            return Err(StoreError::DamagedOnTheWay { part });
         }
         let mut state = self.lock_to_change()?;
         let done = self.write_locked(&mut state, now, token, follows, Payload { offset, bytes, checksums });
@@ -71,7 +71,7 @@ impl Chunk {
         let end = payload.end();
         let growth = end.saturating_sub(copy.length);
         if growth > 0 && self.disk.room() < growth {
-            return Err(StoreError::NoSpace { chunk: self.id() });
+            return Err(StoreError::NoSpace { part: self.id() });
         }
         let mut table = copy.table.clone();
         extend_with_zeros(self.id(), &mut table, copy.length, offset);
@@ -128,7 +128,7 @@ impl Chunk {
         copy.data.read_exact_at(&mut block[..on_disk], block_start).map_err(self.io())?;
         if checksum::of_piece(self.id(), index, &block[..old_length as usize]) != old_crc {
             let why = format!("block {index} does not match its checksum");
-            return Err(StoreError::Broken { chunk: self.id(), why });
+            return Err(StoreError::Broken { part: self.id(), why });
         }
         block[from as usize..to as usize].copy_from_slice(piece);
         Ok(checksum::of_piece(self.id(), index, &block[..old_length.max(to) as usize]))
@@ -143,7 +143,7 @@ impl Chunk {
         payload: Payload<'_>,
         intended: &[u32],
     ) -> Result<(), StoreError> {
-        let broken = |why: String| StoreError::Broken { chunk: self.id(), why };
+        let broken = |why: String| StoreError::Broken { part: self.id(), why };
         copy.changes += 1;
         copy.data.set_len(copy.length).map_err(|_| broken("a write failed half-way".into()))?;
         let mut block = vec![0; BLOCK_SIZE as usize];
@@ -179,7 +179,7 @@ impl Chunk {
         length: u64,
     ) -> Result<(), StoreError> {
         if length > CHUNK_SIZE {
-            return Err(StoreError::Invalid { chunk: self.id(), what: "the length is beyond the chunk" });
+            return Err(StoreError::Invalid { part: self.id(), what: "the length is beyond the chunk" });
         }
         let mut state = self.lock_to_change()?;
         let done = self.truncate_locked(&mut state, now, token, length);
@@ -213,7 +213,7 @@ impl Chunk {
                 let read = self.read_block(copy, index, &mut block)?;
                 if checksum::of_piece(self.id(), index as u32, &block[..read]) != copy.table[index] {
                     let why = format!("block {index} does not match its checksum");
-                    return Err(StoreError::Broken { chunk: self.id(), why });
+                    return Err(StoreError::Broken { part: self.id(), why });
                 }
                 table[index] = checksum::of_piece(self.id(), index as u32, &block[..kept as usize]);
             }
@@ -260,8 +260,8 @@ impl Chunk {
         self.admit_present(&state)?;
         self.admit_lease(&state, token, Follows::Nothing)?;
         if state.version != token.version {
-            let (chunk, have, need) = (self.id(), state.version, token.version);
-            return Err(StoreError::Stale { chunk, have, need });
+            let (part, have, need) = (self.id(), state.version, token.version);
+            return Err(StoreError::Stale { part, have, need });
         }
         self.touch(now);
         let (data, covered) = match state.open.as_ref() {
@@ -341,14 +341,14 @@ impl Chunk {
 }
 
 /// The table after the copy grew from `from` to `to` by zeros; nothing where it did not.
-fn extend_with_zeros(chunk: ChunkId, table: &mut Vec<u32>, from: u64, to: u64) {
+fn extend_with_zeros(part: Part, table: &mut Vec<u32>, from: u64, to: u64) {
     let mut at = from;
     while at < to {
         let index = at / BLOCK_SIZE;
         let end = ((index + 1) * BLOCK_SIZE).min(to);
         let begun = match table.get(index as usize) {
             Some(crc) if !at.is_multiple_of(BLOCK_SIZE) => *crc,
-            _ => checksum::seed(chunk, index as u32),
+            _ => checksum::seed(part, index as u32),
         };
         set(table, index as usize, crc32c::crc32c_append(begun, &ZEROS[..(end - at) as usize]));
         at = end;

@@ -39,7 +39,8 @@ fn what_is_written_down_a_chain_reads_back_from_each_server_and_a_dead_one_is_na
     let mut synced = write_request(&token_1, 7, 100, b"over", &chain);
     synced.sync = true;
     write(&mut client, &synced, b"over").unwrap();
-    let sync = pb::SyncChunkRequest { token: token_1.clone(), chunk: 7, version: 1, chain: chain.clone() };
+    let sync =
+        pb::SyncChunkRequest { token: token_1.clone(), chunk: 7, version: 1, chain: chain.clone(), part: 0 };
     client.call(&sync, &[], SOON).unwrap();
     let cut = pb::TruncateChunkRequest {
         token: token_1.clone(),
@@ -47,6 +48,7 @@ fn what_is_written_down_a_chain_reads_back_from_each_server_and_a_dead_one_is_na
         version: 1,
         length: 2_500_000,
         chain: chain.clone(),
+        part: 0,
     };
     client.call(&cut, &[], SOON).unwrap();
 

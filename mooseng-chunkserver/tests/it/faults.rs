@@ -82,7 +82,7 @@ fn bytes_that_a_reader_has_not_taken_do_not_change_under_it_and_the_writer_is_to
         let Ok(reply) = reply else { break };
         let mut got = vec![0; reader.reader().payload_left()];
         reader.reader().read_payload(&mut got).unwrap();
-        let chunk = mooseng_types::ChunkId::from_raw(5);
+        let chunk = mooseng_types::Part::whole(mooseng_types::ChunkId::from_raw(5));
         assert!(
             mooseng_protocol::checksum::matches(chunk, reply.offset.into(), &got, &reply.checksums),
             "it changed on its way"

@@ -4,6 +4,7 @@
 mod chain;
 mod faults;
 mod master;
+mod parts;
 mod program;
 mod silence;
 mod support;

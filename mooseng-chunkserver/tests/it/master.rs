@@ -12,23 +12,23 @@ use prost::Message;
 use crate::support::{CLUSTER, SOON, cluster, pattern, read, start, token, write, write_request};
 
 /// A master that is asked one thing at a time.
-struct Master {
+pub(crate) struct Master {
     listener: TcpListener,
     stream: Option<FrameStream>,
     want_full_report: bool,
 }
 
 impl Master {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { listener: TcpListener::bind("127.0.0.1:0").unwrap(), stream: None, want_full_report: true }
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.listener.local_addr().unwrap().to_string()
     }
 
     /// Accepts a connection and answers its hello.
-    fn accept(&mut self) {
+    pub(crate) fn accept(&mut self) {
         let mut stream = FrameStream::new(self.listener.accept().unwrap().0).unwrap();
         stream.reader().set_timeout(Some(SOON)).unwrap();
         let frame = stream.reader().receive().unwrap();
@@ -52,13 +52,13 @@ impl Master {
         reply_to(self.stream.as_mut().unwrap(), to, flags, body);
     }
 
-    fn push<R: Rpc>(&mut self, order: &R) {
+    pub(crate) fn push<R: Rpc>(&mut self, order: &R) {
         let header = Header { kind: R::KIND, flags: FLAG_PUSH, ..Header::default() };
         self.stream.as_mut().unwrap().writer().send(header, order, &[]).unwrap();
     }
 
     /// Answers everything as a leader would, until a report comes.
-    fn next_report(&mut self, server: u32) -> pb::ChunkReportRequest {
+    pub(crate) fn next_report(&mut self, server: u32) -> pb::ChunkReportRequest {
         loop {
             let frame = self.next();
             match frame.header.kind {
@@ -118,10 +118,11 @@ fn a_server_registers_reports_and_does_what_the_leader_orders() {
         source: source.address(),
         token: token(70, 4, 4, false),
         replace: false,
+        part: 0,
     });
     let report = master.next_report(3);
     assert!(!report.full);
-    assert_eq!(report.chunks, [pb::CopyStatus { chunk: 70, version: 4, in_doubt: false }]);
+    assert_eq!(report.chunks, [pb::CopyStatus { chunk: 70, version: 4, in_doubt: false, part: 0 }]);
     let mut client = server.connect();
     let mut got = Vec::new();
     while got.len() < bytes.len() {
@@ -136,8 +137,9 @@ fn a_server_registers_reports_and_does_what_the_leader_orders() {
         source: source.address(),
         token: token(70, 4, 4, false),
         replace: false,
+        part: 0,
     });
-    master.push(&pb::DeleteChunks { chunks: vec![70, 71] });
+    master.push(&pb::DeleteChunks { chunks: vec![70, 71], parts: vec![] });
     let mut lost = Vec::new();
     while lost.len() < 2 {
         let report = master.next_report(3);
@@ -156,7 +158,7 @@ fn a_server_registers_reports_and_does_what_the_leader_orders() {
     master.want_full_report = true;
     master.accept();
     let full = master.next_report(3);
-    assert_eq!(full.chunks, [pb::CopyStatus { chunk: 72, version: 1, in_doubt: false }]);
+    assert_eq!(full.chunks, [pb::CopyStatus { chunk: 72, version: 1, in_doubt: false, part: 0 }]);
     assert_eq!(CLUSTER.len(), 32);
     drop(master);
     server.server.stop();

@@ -119,6 +119,6 @@ fn a_server_that_is_slow_to_sync_is_not_called_silent() {
     let mut client = first.connect();
     write(&mut client, &write_request(&lease, 7, 0, b"x", &next.chain()), b"x").unwrap();
     next.delay_ms.store(5000, Ordering::Relaxed);
-    let sync = pb::SyncChunkRequest { token: lease, chunk: 7, version: 1, chain: next.chain() };
+    let sync = pb::SyncChunkRequest { token: lease, chunk: 7, version: 1, chain: next.chain(), part: 0 };
     client.call(&sync, &[], crate::support::SOON).unwrap();
 }

@@ -9,7 +9,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{PROTOCOL_VERSION, checksum, pb};
-use mooseng_types::{ChunkCause, ChunkId, ChunkVersion, ServerId, SessionId};
+use mooseng_types::{ChunkCause, ChunkId, ChunkVersion, Part, ServerId, SessionId};
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const CLUSTER: &str = "000102030405060708090a0b0c0d0e0f";
@@ -69,8 +69,12 @@ pub(crate) fn hello() -> pb::Hello {
 }
 
 pub(crate) fn token(chunk: u64, base: u32, version: u32, create: bool) -> bytes::Bytes {
+    token_for(Part::whole(ChunkId::from_raw(chunk)), base, version, create)
+}
+
+pub(crate) fn token_for(part: Part, base: u32, version: u32, create: bool) -> bytes::Bytes {
     let token = Token {
-        chunk: ChunkId::from_raw(chunk),
+        part,
         base_version: ChunkVersion::from_raw(base),
         version: ChunkVersion::from_raw(version),
         read: true,
@@ -94,10 +98,11 @@ pub(crate) fn write_request(
         chunk,
         version: 0,
         offset,
-        checksums: checksum::of_range(ChunkId::from_raw(chunk), offset.into(), bytes),
+        checksums: checksum::of_range(Part::whole(ChunkId::from_raw(chunk)), offset.into(), bytes),
         chain: chain.to_vec(),
         sync: false,
         continues: false,
+        part: 0,
     }
 }
 
@@ -120,6 +125,7 @@ pub(crate) fn read_request(chunk: u64, version: u32, offset: u32, length: u32) -
         verify: false,
         intact: false,
         whole: false,
+        part: 0,
     }
 }
 
@@ -135,7 +141,7 @@ pub(crate) fn read(
     let reply = stream.call(&request, &[], SOON)?;
     let mut bytes = vec![0; stream.reader().payload_left()];
     stream.reader().read_payload(&mut bytes)?;
-    let id = ChunkId::from_raw(chunk);
+    let id = Part::whole(ChunkId::from_raw(chunk));
     assert!(checksum::matches(id, reply.offset.into(), &bytes, &reply.checksums), "bytes do not verify");
     Ok((reply, bytes))
 }

@@ -3,10 +3,13 @@
 
 use mooseng_protocol::convert::{self, BadMessage};
 use mooseng_protocol::{checksum, pb};
-use mooseng_types::{Attr, ChunkId, ChunkIndex, ChunkVersion, InodeId, ServerId, TimeNs};
+use mooseng_types::{Attr, ChunkId, ChunkIndex, ChunkVersion, InodeId, Part, ServerId, TimeNs};
 
 use crate::chunk::{ChunkRef, Commit, Grant, Granted, Located, Opened, Placement};
 use crate::file::{Ask, InlineJob, LocateJob, Source, Wish};
+
+/// A request with this index is about a whole copy.
+const WHOLE: u32 = 0;
 
 /// How a chain is to write.
 #[derive(Debug, Clone, Copy, Default)]
@@ -125,10 +128,11 @@ pub fn write_chunk(grant: &Grant, offset: u64, data: &[u8], how: WriteHow) -> pb
         chunk: chunk.chunk.raw(),
         version: chunk.version.raw(),
         offset: narrow(offset),
-        checksums: checksum::of_range(chunk.chunk, offset, data),
+        checksums: checksum::of_range(Part::whole(chunk.chunk), offset, data),
         chain: behind_first(grant),
         sync: how.sync,
         continues: how.continues,
+        part: WHOLE,
     }
 }
 
@@ -141,6 +145,7 @@ pub fn sync_chunk(grant: &Grant) -> pb::SyncChunkRequest {
         chunk: chunk.chunk.raw(),
         version: chunk.version.raw(),
         chain: behind_first(grant),
+        part: WHOLE,
     }
 }
 
@@ -154,6 +159,7 @@ pub fn truncate_chunk(grant: &Grant, length: u64) -> pb::TruncateChunkRequest {
         version: chunk.version.raw(),
         length: narrow(length),
         chain: behind_first(grant),
+        part: WHOLE,
     }
 }
 
@@ -169,6 +175,7 @@ pub fn read_chunk(source: &Source, ask: Ask, verify: bool) -> pb::ReadChunkReque
         verify,
         intact: source.intact,
         whole: ask.whole,
+        part: WHOLE,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_protocol::checksum;
-use mooseng_types::{BLOCK_SIZE, ChunkCause, ChunkId, ServerId};
+use mooseng_types::{BLOCK_SIZE, ChunkCause, ChunkId, Part, ServerId};
 
 use super::read::Source;
 use crate::{ClientError, Unreadable};
@@ -68,10 +68,10 @@ impl PartAnswer {
         copy_length: u64,
         range: (u64, u64),
     ) -> Self {
-        let (begins, payload) = payload;
+        let ((begins, payload), copy) = (payload, Part::whole(chunk));
         let mut expected = checksums.iter();
         let wrong = |(block, piece): (u32, &[u8])| {
-            let right = expected.next() == Some(&checksum::of_piece(chunk, block, piece));
+            let right = expected.next() == Some(&checksum::of_piece(copy, block, piece));
             (!right).then_some(u64::from(block))
         };
         let damaged = checksum::pieces(begins, &payload).filter_map(wrong).collect();
@@ -347,7 +347,7 @@ mod tests {
     fn only_verified_blocks_of_the_wanted_range_pass() {
         let chunk = ChunkId::from_raw(5);
         let data: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
-        let checksums = checksum::of_range(chunk, 0, &data);
+        let checksums = checksum::of_range(Part::whole(chunk), 0, &data);
         let check = |payload: Vec<u8>, range: (u64, u64)| {
             let answer = PartAnswer::verified(chunk, (0, payload), &checksums, 100_000, range);
             let PartAnswer::Bytes { offset, bytes, damaged, .. } = answer else { panic!() };

@@ -11,7 +11,7 @@ use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::{FrameStream, FrameWriter};
 use mooseng_protocol::{checksum, pb};
-use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkCause, ChunkId, FsError, INLINE_MAX, ServerId};
+use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkCause, ChunkId, FsError, INLINE_MAX, Part, ServerId};
 use prost::Message;
 
 type Answer = Result<Bytes, CallError>;
@@ -482,7 +482,7 @@ impl State {
         match frame.header.kind {
             pb::WriteChunkRequest::KIND => {
                 let request: pb::WriteChunkRequest = ask(frame);
-                let chunk = ChunkId::from_raw(request.chunk);
+                let chunk = Part::whole(ChunkId::from_raw(request.chunk));
                 let offset = request.offset.into();
                 assert!(checksum::matches(chunk, offset, payload, &request.checksums));
                 self.along(id, &request.chain, |server| {
@@ -555,7 +555,7 @@ impl State {
         let from = (request.offset as usize / block * block).min(copy.len());
         let to = ((request.offset + request.length) as usize).next_multiple_of(block).min(copy.len());
         back.extend_from_slice(&copy[from..to]);
-        let checksums = checksum::of_range(ChunkId::from_raw(request.chunk), from as u64, back);
+        let checksums = checksum::of_range(Part::whole(ChunkId::from_raw(request.chunk)), from as u64, back);
         if server.damaged
             && let Some(byte) = back.first_mut()
         {

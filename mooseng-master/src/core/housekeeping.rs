@@ -194,9 +194,9 @@ mod tests {
     }
 
     fn report(leader: &mut Leader, server: u8, chunk: u64, in_doubt: bool) {
-        let chunks = vec![pb::CopyStatus { chunk, version: 1, in_doubt }];
+        let chunks = vec![pb::CopyStatus { chunk, version: 1, in_doubt, part: 0 }];
         let server = server.into();
-        let report = pb::ChunkReportRequest { server, full: true, last: true, chunks, lost: Vec::new() };
+        let report = pb::ChunkReportRequest { server, full: true, last: true, chunks, ..Default::default() };
         leader.ask(100 + u64::from(server), &report).unwrap();
     }
 

@@ -1,11 +1,11 @@
 //! The chunkservers' requests.
 
 use mooseng_meta::Command;
-use mooseng_protocol::convert::id16;
+use mooseng_protocol::convert::{id16, part};
 use mooseng_protocol::limits::{DISKS_MAX, TEXT_MAX};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkId, ChunkVersion, ServerId, SessionId};
+use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId, SessionId};
 use prost::Message;
 
 use super::{Answer, Context, answer, at_most};
@@ -81,13 +81,15 @@ pub(super) fn report(core: &mut MasterCore, it: &pb::ChunkReportRequest) -> Resu
     core.must_lead()?;
     let copy = |copy: &pb::CopyStatus| {
         let version = ChunkVersion::from_raw(copy.version);
-        (ChunkId::from_raw(copy.chunk), Copy { version, in_doubt: copy.in_doubt })
+        part(copy.chunk, copy.part).map(|part| (part, Copy { version, in_doubt: copy.in_doubt }))
     };
+    let lost = it.lost.iter().map(|chunk| part(*chunk, 0));
+    let lost = lost.chain(it.lost_parts.iter().map(|lost| Part::try_from(*lost)));
     let report = Report {
         full: it.full,
         last: it.last,
-        copies: it.chunks.iter().map(copy).collect(),
-        lost: it.lost.iter().map(|chunk| ChunkId::from_raw(*chunk)).collect(),
+        copies: it.chunks.iter().map(copy).collect::<Result<_, _>>()?,
+        lost: lost.collect::<Result<_, _>>()?,
     };
     if !core.registry.report(ServerId::from_raw(it.server), report) {
         let message = format!("server {} is not known here yet: register first", it.server);
@@ -107,10 +109,11 @@ fn disks(disks: &[pb::DiskStatus]) -> Vec<Disk> {
 }
 
 impl MasterCore {
-    /// Orders a server to delete its copies of `chunks`.
+    /// Orders a server to delete its whole copies of `chunks`.
     pub(crate) fn order_deletion(&mut self, server: ServerId, chunks: &[ChunkId]) {
         if let Some(conn) = self.registry.get(server).and_then(|server| server.conn) {
-            self.push(conn, &pb::DeleteChunks { chunks: chunks.iter().map(|chunk| chunk.raw()).collect() });
+            let chunks = chunks.iter().map(|chunk| chunk.raw()).collect();
+            self.push(conn, &pb::DeleteChunks { chunks, parts: Vec::new() });
         }
     }
 
@@ -120,7 +123,7 @@ impl MasterCore {
             let Fetch { chunk, version, source } = order;
             let token = self.read_token(now, SessionId::from_raw(0), chunk, version);
             let (chunk, version) = (chunk.raw(), version.raw());
-            self.push(conn, &pb::CopyChunk { chunk, version, source, token, replace: true });
+            self.push(conn, &pb::CopyChunk { chunk, version, source, token, replace: true, part: 0 });
         }
     }
 

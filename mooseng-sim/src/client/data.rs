@@ -7,7 +7,7 @@ use mooseng_client::ClientError;
 use mooseng_client::file::{Flush, Occasion, Truncate};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::{checksum, pb};
-use mooseng_types::{ChunkCause, ChunkId, FsError, InodeId, SetAttr, TimeNs};
+use mooseng_types::{ChunkCause, ChunkId, FsError, InodeId, Part, SetAttr, TimeNs};
 
 use super::call::{Attr, Caller};
 use super::{Expired, RETRY};
@@ -145,12 +145,13 @@ impl Caller {
             intact: false,
             // Where bits have rotted, a server that crashed while a copy was written believes the bytes.
             whole: self.process.oracle.borrow().damaged.as_ref() == Some(&server.address),
+            part: 0,
         };
         let piece =
             self.port.ask_server(&server.address, ChunkRequest::new(Request::Read(read)), TIMEOUT).await?;
         let Piece { offset, checksums, bytes, .. } =
             piece.ok_or_else(|| CallError::Rejected { message: "a read without bytes".into() })?;
-        if !checksum::matches(ChunkId::from_raw(location.chunk), offset, &bytes, &checksums) {
+        if !checksum::matches(Part::whole(ChunkId::from_raw(location.chunk)), offset, &bytes, &checksums) {
             let message = format!("{} sent bytes that do not match their checksums", server.address);
             return Err(CallError::Rejected { message });
         }
