@@ -1,6 +1,6 @@
 //! The threads of one disk. Each disk has its own, so that one that hangs holds up nothing of the others.
 //!
-//! Ordered work of one chunk is done one piece at a time, in the order in which it came: a chain's copies stay alike
+//! Ordered work of one copy is done one piece at a time, in the order in which it came: a chain's copies stay alike
 //! only if every server applies the writes in the same order. Everything else is done as threads are free.
 
 use std::collections::{HashMap, VecDeque};
@@ -48,7 +48,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     ready: VecDeque<Ready>,
-    /// Ordered work by chunk; a chunk that is here is either in `ready` or being worked on, never both.
+    /// Ordered work by copy; one that is here is either in `ready` or being worked on, never both.
     ordered: HashMap<Part, VecDeque<Job>>,
     waiting: usize,
     stopping: bool,
@@ -81,28 +81,28 @@ impl IoPool {
         Ok(pool)
     }
 
-    /// Queues work; waits while the queue is full. Work with a chunk is done in order.
+    /// Queues work; waits while the queue is full. Work of a copy is done in order.
     pub(crate) fn submit(
         &self,
-        chunk: Option<Part>,
+        part: Option<Part>,
         job: impl FnOnce() + Send + 'static,
     ) -> Result<(), NotQueued> {
         let full = |queue: &mut Queue| queue.waiting >= QUEUE_MAX && !queue.stopping;
         let queue = self.shared.room.wait_while(self.shared.lock(), full);
-        self.shared.add(queue.unwrap_or_else(PoisonError::into_inner), chunk, Box::new(job))
+        self.shared.add(queue.unwrap_or_else(PoisonError::into_inner), part, Box::new(job))
     }
 
     /// Queues work if there is room for it now.
     pub(crate) fn try_submit(
         &self,
-        chunk: Option<Part>,
+        part: Option<Part>,
         job: impl FnOnce() + Send + 'static,
     ) -> Result<(), NotQueued> {
         let queue = self.shared.lock();
         if queue.waiting >= QUEUE_MAX {
             return Err(NotQueued);
         }
-        self.shared.add(queue, chunk, Box::new(job))
+        self.shared.add(queue, part, Box::new(job))
     }
 
     /// Does what is queued, takes nothing more, and ends the threads.
@@ -119,20 +119,20 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, mut queue: MutexGuard<'_, Queue>, chunk: Option<Part>, job: Job) -> Result<(), NotQueued> {
+    fn add(&self, mut queue: MutexGuard<'_, Queue>, part: Option<Part>, job: Job) -> Result<(), NotQueued> {
         if queue.stopping {
             return Err(NotQueued);
         }
         queue.waiting += 1;
-        match chunk {
+        match part {
             None => queue.ready.push_back(Ready::Any(job)),
-            Some(chunk) => {
-                if let Some(others) = queue.ordered.get_mut(&chunk) {
+            Some(part) => {
+                if let Some(others) = queue.ordered.get_mut(&part) {
                     others.push_back(job);
                     return Ok(());
                 }
-                queue.ordered.insert(chunk, VecDeque::from([job]));
-                queue.ready.push_back(Ready::NextOf(chunk));
+                queue.ordered.insert(part, VecDeque::from([job]));
+                queue.ready.push_back(Ready::NextOf(part));
             }
         }
         drop(queue);
@@ -147,8 +147,8 @@ impl Shared {
             queue = self.work.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
             let (job, of) = match queue.ready.pop_front() {
                 Some(Ready::Any(job)) => (Some(job), None),
-                Some(Ready::NextOf(chunk)) => {
-                    (queue.ordered.get_mut(&chunk).and_then(VecDeque::pop_front), Some(chunk))
+                Some(Ready::NextOf(part)) => {
+                    (queue.ordered.get_mut(&part).and_then(VecDeque::pop_front), Some(part))
                 }
                 None => break,
             };
@@ -159,11 +159,11 @@ impl Shared {
                 job();
             }
             queue = self.lock();
-            if let Some(chunk) = of {
-                if queue.ordered.get(&chunk).is_some_and(VecDeque::is_empty) {
-                    queue.ordered.remove(&chunk);
+            if let Some(part) = of {
+                if queue.ordered.get(&part).is_some_and(VecDeque::is_empty) {
+                    queue.ordered.remove(&part);
                 } else {
-                    queue.ready.push_back(Ready::NextOf(chunk));
+                    queue.ready.push_back(Ready::NextOf(part));
                 }
             }
         }
@@ -181,7 +181,7 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     #[test]
-    fn work_of_one_chunk_keeps_its_order_and_a_stop_finishes_what_is_queued() {
+    fn work_of_one_copy_keeps_its_order_and_a_stop_finishes_what_is_queued() {
         let pool = IoPool::start("test", 4).unwrap();
         let done = Arc::new(Mutex::new(HashMap::<u64, Vec<u32>>::new()));
         for turn in 0..200 {

@@ -78,43 +78,6 @@ impl MasterId {
     }
 }
 
-id!(
-    /// A subtree with a Raft group of its own (RFC 0008). Cell 0 has the root.
-    CellId(u16), "cell"
-);
-id!(
-    /// What is wanted for the content of an object: how many copies, or which erasure code, and where. 0 is the cluster's default.
-    ClassId(u16), "class"
-);
-
-impl CellId {
-    /// The cell of the root, and the only one that is made so far.
-    pub const ROOT: Self = Self(0);
-    /// A cell's ids are below this in their low part.
-    pub const IDS: u64 = 1 << 48;
-
-    /// The number of an id of this cell, whose low part must be below [`CellId::IDS`].
-    #[must_use]
-    pub const fn number(self, low: u64) -> u64 {
-        assert!(low < Self::IDS, "a cell has no more ids");
-        (self.0 as u64) << 48 | low
-    }
-}
-
-macro_rules! in_a_cell {
-    ($($name:ident)*) => {
-        $(impl $name {
-            /// The cell that gave out the id, which is its high 16 bits.
-            #[must_use]
-            pub const fn cell(self) -> CellId {
-                CellId((self.0 >> 48) as u16)
-            }
-        })*
-    };
-}
-
-in_a_cell!(InodeId ChunkId SessionId);
-
 impl InodeId {
     /// The root directory.
     pub const ROOT: Self = Self(1);
@@ -184,16 +147,6 @@ pub struct RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_id_says_which_cell_it_is_from() {
-        let cell = CellId::from_raw(0xbeef);
-        let inode = InodeId::from_raw(cell.number(CellId::IDS - 1));
-        assert_eq!((inode.cell(), inode.raw()), (cell, 0xbeef_ffff_ffff_ffff));
-        assert_eq!(ChunkId::from_raw(cell.number(7)).cell(), cell);
-        assert_eq!(SessionId::from_raw(CellId::ROOT.number(7)), SessionId::from_raw(7));
-        assert_eq!(InodeId::ROOT.cell(), CellId::ROOT);
-    }
 
     #[test]
     fn a_cluster_id_reads_back_what_it_prints() {
