@@ -30,4 +30,6 @@ pub(crate) const KEPT: &[(u64, Shape)] = &[
     (18, Shape::Five),
     // A segment of the log made before its master was killed, and appended to after, did not have its name on the disk.
     (840_806_868_890, Shape::Three),
+    // A client waited with a small write for a lease that only the masters knew of, and with giving it back for the write.
+    (608_920_376_028, Shape::Five),
 ];
