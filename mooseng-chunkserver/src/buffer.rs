@@ -8,8 +8,12 @@ use mooseng_protocol::frame::PAYLOAD_MAX;
 
 use crate::pages::Pages;
 
-/// Sizes of buffers, in bytes: one block and its neighbour, and the longest payload.
-const CLASSES: [usize; 2] = [128 << 10, PAYLOAD_MAX];
+/// Sizes of buffers, in bytes: one block and its neighbour, a client's piece, and the longest payload.
+const CLASSES: [usize; 3] = [128 << 10, PIECE, PAYLOAD_MAX];
+
+/// The class of buffers that are halves of huge pages.
+const PIECES: usize = 1;
+const PIECE: usize = 1 << 20;
 
 /// A pool with a budget.
 #[derive(Debug)]
@@ -22,9 +26,9 @@ pub(crate) struct BufferPool {
 #[derive(Debug, Default)]
 struct State {
     used_bytes: usize,
-    free: [Vec<Pages>; 2],
+    free: [Vec<Pages>; CLASSES.len()],
     /// The fewest that were free at any time since the last [`BufferPool::trim`].
-    never_used: [usize; 2],
+    never_used: [usize; CLASSES.len()],
 }
 
 /// Bytes on loan from a pool. They begin at a page of memory, as direct I/O wants it.
@@ -47,7 +51,7 @@ impl BufferPool {
     /// A buffer of `length` bytes, at most [`PAYLOAD_MAX`], of any content. Waits while the budget is used up.
     pub(crate) fn take(self: &Arc<Self>, length: usize) -> Buffer {
         let length = length.min(PAYLOAD_MAX);
-        let class = usize::from(length > CLASSES[0]);
+        let class = CLASSES.iter().position(|size| length <= *size).unwrap_or(CLASSES.len() - 1);
         let size = CLASSES[class];
         let full = |state: &mut State| state.used_bytes + size > self.budget_bytes;
         let mut state = self.returned.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
@@ -55,8 +59,29 @@ impl BufferPool {
         let reused = state.free[class].pop();
         state.never_used[class] = state.never_used[class].min(state.free[class].len());
         drop(state);
-        let pages = Some(reused.unwrap_or_else(|| Pages::new(size)));
+        let pages = Some(reused.unwrap_or_else(|| self.fresh(class)));
         Buffer { pages, length, class, pool: Arc::clone(self) }
+    }
+
+    /// Memory that was not used before. The other half of a huge page is kept for the next buffer.
+    fn fresh(&self, class: usize) -> Pages {
+        if class != PIECES {
+            return Pages::new(CLASSES[class]);
+        }
+        let [first, second] = Pages::halves();
+        let _too_much = self.keep(&mut self.lock(), class, second);
+        first
+    }
+
+    /// Keeps memory for later; gives it back where the pool has enough. What is kept counts against the budget as well, so
+    /// that the classes together stay below it.
+    fn keep(&self, state: &mut State, class: usize, pages: Pages) -> Option<Pages> {
+        let kept: usize = state.free.iter().zip(CLASSES).map(|(free, size)| free.len() * size).sum();
+        if kept + state.used_bytes + CLASSES[class] > self.budget_bytes {
+            return Some(pages);
+        }
+        state.free[class].push(pages);
+        None
     }
 
     /// Gives back the memory of what nobody has needed since the last call.
@@ -64,9 +89,9 @@ impl BufferPool {
         let mut state = self.lock();
         let mut unused = Vec::new();
         for class in 0..CLASSES.len() {
-            let keep = state.free[class].len() - state.never_used[class];
-            unused.extend(state.free[class].drain(keep..));
-            state.never_used[class] = keep;
+            let never_used = state.never_used[class];
+            unused.extend(state.free[class].drain(..never_used));
+            state.never_used[class] = state.free[class].len();
         }
         // To give memory back takes its time.
         drop(state);
@@ -96,13 +121,11 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         state.used_bytes -= CLASSES[self.class];
-        // What is kept for later counts against the budget as well, so that the two classes together stay below it.
-        let kept: usize = state.free.iter().zip(CLASSES).map(|(free, size)| free.len() * size).sum();
-        if kept + state.used_bytes < self.pool.budget_bytes {
-            state.free[self.class].extend(self.pages.take());
-        }
+        let too_much = self.pages.take().and_then(|pages| self.pool.keep(&mut state, self.class, pages));
         drop(state);
         self.pool.returned.notify_all();
+        // To give memory back takes its time.
+        drop(too_much);
     }
 }
 
@@ -118,10 +141,10 @@ mod tests {
         let first = pool.take(PAYLOAD_MAX);
         let place = first.as_ptr();
         drop(first);
-        let again = pool.take(1 << 20);
-        assert_eq!((again.as_ptr(), again.len()), (place, 1 << 20));
+        let again = pool.take(PIECE + 1);
+        assert_eq!((again.as_ptr(), again.len()), (place, PIECE + 1));
 
-        let other = pool.take(1 << 20);
+        let other = pool.take(PAYLOAD_MAX);
         let (got, waits) = sync_channel(1);
         let waiter = {
             let pool = Arc::clone(&pool);
@@ -131,6 +154,18 @@ mod tests {
         drop(other);
         assert_eq!(waits.recv_timeout(Duration::from_secs(5)).unwrap(), 10);
         waiter.join().unwrap();
+    }
+
+    #[test]
+    fn two_pieces_share_a_huge_page_where_the_budget_allows_both() {
+        let pool = BufferPool::new(4 * PIECE);
+        let (first, second) = (pool.take(PIECE), pool.take(PIECE));
+        assert_eq!(first.as_ptr_range().end, second.as_ptr());
+
+        let small = BufferPool::new(PAYLOAD_MAX);
+        drop(small.take(PIECE));
+        let kept = small.lock().free.iter().map(Vec::len).sum::<usize>();
+        assert_eq!(kept, 1, "there is no room for a second piece");
     }
 
     #[test]
