@@ -11,7 +11,7 @@ use mooseng_chunkserver::sidecar;
 use mooseng_env::{Disk, MemoryDisk};
 use mooseng_master::raft::log::{LogOptions, Segments};
 use mooseng_master::raft::{HardState, LogEntry, Persist};
-use mooseng_meta::{Command, Entry, Grant, Request, Response};
+use mooseng_meta::{Command, ContentCommand, Entry, Grant, NameCommand, Request, Response};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::{frame, pb};
@@ -285,7 +285,7 @@ fn log_entries() -> Vec<(&'static str, Vec<u8>)> {
         let request = Some(Request { id, acked_below: 8 });
         input(&[0], &Entry { stamp: TimeNs::from_raw(1_700_000_000), request, command }.encode())
     };
-    let create = Command::Create {
+    let create = NameCommand::Create {
         parent: InodeId::from_raw(1),
         name: name("a"),
         kind: FileKind::File,
@@ -294,8 +294,8 @@ fn log_entries() -> Vec<(&'static str, Vec<u8>)> {
         gid: 0,
         rdev: 0,
         target: Bytes::new(),
-    };
-    let grant = Command::GrantWrite {
+    }.into();
+    let grant = ContentCommand::GrantWrite {
         session: id.session,
         inode: InodeId::from_raw(5),
         index: ChunkIndex::from_raw(0),
@@ -304,9 +304,9 @@ fn log_entries() -> Vec<(&'static str, Vec<u8>)> {
         up: vec![ServerId::from_raw(1)],
         nothing_written: true,
         renew: false,
-    };
+    }.into();
     let inline =
-        Command::WriteInline { inode: InodeId::from_raw(5), offset: 0, append: true, data: "text".into() };
+        ContentCommand::WriteInline { inode: InodeId::from_raw(5), offset: 0, append: true, data: "text".into() }.into();
     let granted = Grant {
         chunk: ChunkId::from_raw(7),
         base_version: ChunkVersion::from_raw(1),

@@ -13,7 +13,7 @@ use mooseng_env::Entropy;
 use mooseng_master::config::Peer;
 use mooseng_master::core::{ConnId, CoreConfig, Effect, MasterCore, Now};
 use mooseng_master::raft::{HardState, Recovered};
-use mooseng_meta::{Batch, Command, Entry, Member, Membership, MemoryStore, MetaState, MetaStore};
+use mooseng_meta::{Batch, ClusterCommand, Entry, Member, Membership, MemoryStore, MetaState, MetaStore};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
@@ -251,7 +251,7 @@ fn compact(bytes: &[u8; COMPACT]) -> pb::RaftMessage {
         ..Default::default()
     };
     let uuid = [who; 16];
-    let command = Command::RegisterServer { uuid, name: "s".into(), address: "s:1".into() };
+    let command = ClusterCommand::RegisterServer { uuid, name: "s".into(), address: "s:1".into() }.into();
     let entry = Entry { stamp: TimeNs::from_raw(1), request: None, command };
     let entry = |at: u64| pb::RaftEntry {
         kind: u32::from(flags & 4 != 0),

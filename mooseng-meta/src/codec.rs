@@ -4,6 +4,7 @@
 //! still read what this one wrote. Decoders take any bytes: they check each length against what is there before they
 //! allocate, and never panic.
 
+mod field;
 pub(crate) mod v1;
 
 use bytes::Bytes;

@@ -35,7 +35,10 @@ mod tests;
 pub use check::{Checked, Violation, check, check_view};
 pub use chunk::ChunkRow;
 pub use codec::CodecError;
-pub use command::{Command, CommittedChunk, Entry, RenameMode, Request, XattrMode};
+pub use command::{
+    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand, RenameMode,
+    RepairCommand, Request, XattrMode,
+};
 pub use key::BASE;
 pub use landmark::{Landmark, base_row, landmark};
 pub use membership::{Member, Membership};

@@ -12,12 +12,11 @@ use mooseng_types::{FsError, UNACKED_MAX};
 use crate::codec::CodecError;
 use crate::codec::v1;
 use crate::codec::v1::row::{Base, Digest, Number, RowValue};
-use crate::command::{Command, Entry, Request};
+use crate::command::{ClusterCommand, Command, Entry, Request};
 use crate::counters::Counters;
 use crate::digest::Rolling;
 use crate::key;
 use crate::membership::Membership;
-use crate::op;
 use crate::overlay::Overlay;
 use crate::response::Response;
 use crate::session::Window;
@@ -240,7 +239,7 @@ impl MetaState {
     }
 
     fn run(&mut self, entry: &Entry) -> Response {
-        op::run(&mut self.tables, entry.stamp, &entry.command).unwrap_or_else(Response::Refused)
+        entry.command.run(&mut self.tables, entry.stamp).unwrap_or_else(Response::Refused)
     }
 
     /// Runs a client's request unless its answer is stored, and stores the answer.
@@ -249,7 +248,9 @@ impl MetaState {
         let Some(&window) = self.tables.windows.get(&id.session) else {
             // Whose session is gone has what closing it would give.
             return match entry.command {
-                Command::CloseSession { session } if session == id.session => Response::Done,
+                Command::Cluster(ClusterCommand::CloseSession { session }) if session == id.session => {
+                    Response::Done
+                }
                 _ => Response::Refused(FsError::SessionExpired),
             };
         };

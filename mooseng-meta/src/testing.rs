@@ -9,7 +9,9 @@ use mooseng_types::{
     SetAttr, TimeNs,
 };
 
-use crate::command::{Command, CommittedChunk, Entry, Request};
+use crate::command::{
+    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand, Request,
+};
 use crate::response::{Grant, Response};
 use crate::state::MetaState;
 use crate::store::{MemoryStore, MetaStore};
@@ -27,7 +29,7 @@ impl World {
         let store = Arc::new(MemoryStore::new());
         let state = MetaState::open(Arc::clone(&store) as Arc<dyn MetaStore>).unwrap();
         let mut world = Self { store, state, session: SessionId::from_raw(0) };
-        world.done(Command::Bootstrap { cluster: ClusterId::from_bytes([7; 16]), copies: 2 });
+        world.done(ClusterCommand::Bootstrap { cluster: ClusterId::from_bytes([7; 16]), copies: 2 });
         world.session = world.open(1);
         world
     }
@@ -38,51 +40,60 @@ impl World {
 
     /// A new session of client `client`.
     pub(crate) fn open(&mut self, client: u8) -> SessionId {
-        match self.run(Command::OpenSession { client: [client; 16], name: "mount".to_owned() }) {
+        match self.run(ClusterCommand::OpenSession { client: [client; 16], name: "mount".to_owned() }) {
             Response::Session(session) => session,
             other => panic!("{other:?}"),
         }
     }
 
     /// Applies a command; the stamp is the entry's index.
-    pub(crate) fn run(&mut self, command: Command) -> Response {
+    pub(crate) fn run(&mut self, command: impl Into<Command>) -> Response {
         self.request(None, command)
     }
 
-    pub(crate) fn request(&mut self, request: Option<Request>, command: Command) -> Response {
+    pub(crate) fn request(&mut self, request: Option<Request>, command: impl Into<Command>) -> Response {
         let index = self.state.applied_index() + 1;
-        let entry = Entry { stamp: TimeNs::from_raw(index as i64), request, command };
+        let entry = Entry { stamp: TimeNs::from_raw(index as i64), request, command: command.into() };
         assert_eq!(Entry::decode(&entry.encode()).as_ref(), Ok(&entry));
         self.state.apply(index, &entry)
     }
 
     /// A request of the world's session.
-    pub(crate) fn numbered(&mut self, seq: u64, acked_below: u64, command: Command) -> Response {
+    pub(crate) fn numbered(&mut self, seq: u64, acked_below: u64, command: impl Into<Command>) -> Response {
         let id = RequestId { session: self.session, seq };
         self.request(Some(Request { id, acked_below }), command)
     }
 
-    pub(crate) fn done(&mut self, command: Command) {
+    pub(crate) fn done(&mut self, command: impl Into<Command>) {
         assert_eq!(self.run(command), Response::Done);
     }
 
     /// The command is refused, and no row has changed.
-    pub(crate) fn refused(&mut self, error: FsError, command: Command) {
-        let before = self.rows();
+    pub(crate) fn refused(&mut self, error: FsError, command: impl Into<Command>) {
+        let (before, command) = (self.rows(), command.into());
         assert_eq!(self.run(command.clone()), Response::Refused(error), "{command:?}");
         assert_eq!(self.rows(), before, "{command:?}");
     }
 
-    pub(crate) fn attr(&mut self, command: Command) -> Attr {
+    pub(crate) fn attr(&mut self, command: impl Into<Command>) -> Attr {
         match self.run(command) {
             Response::Attr(attr) => attr,
             other => panic!("{other:?}"),
         }
     }
 
-    pub(crate) fn create(parent: InodeId, name: &str, kind: FileKind) -> Command {
+    pub(crate) fn create(parent: InodeId, name: &str, kind: FileKind) -> NameCommand {
         let target = if kind == FileKind::Symlink { Bytes::from_static(b"target") } else { Bytes::new() };
-        Command::Create { parent, name: Self::name(name), kind, mode: 0o755, uid: 1, gid: 2, rdev: 0, target }
+        NameCommand::Create {
+            parent,
+            name: Self::name(name),
+            kind,
+            mode: 0o755,
+            uid: 1,
+            gid: 2,
+            rdev: 0,
+            target,
+        }
     }
 
     pub(crate) fn make(&mut self, parent: InodeId, name: &str, kind: FileKind) -> InodeId {
@@ -93,18 +104,18 @@ impl World {
         self.state.lookup(parent, &Self::name(name))
     }
 
-    pub(crate) fn unlink(parent: InodeId, name: &str) -> Command {
-        Command::Unlink { parent, name: Self::name(name) }
+    pub(crate) fn unlink(parent: InodeId, name: &str) -> NameCommand {
+        NameCommand::Unlink { parent, name: Self::name(name) }
     }
 
-    pub(crate) fn truncate(inode: InodeId, size: u64, session: Option<SessionId>) -> Command {
-        Command::SetAttr { inode, change: SetAttr { size: Some(size), ..SetAttr::default() }, session }
+    pub(crate) fn truncate(inode: InodeId, size: u64, session: Option<SessionId>) -> AttrCommand {
+        AttrCommand::SetAttr { inode, change: SetAttr { size: Some(size), ..SetAttr::default() }, session }
     }
 
-    pub(crate) fn grant_by(session: SessionId, inode: InodeId, index: u32, failed: &[u32]) -> Command {
+    pub(crate) fn grant_by(session: SessionId, inode: InodeId, index: u32, failed: &[u32]) -> ContentCommand {
         let servers = |list: &[u32]| list.iter().copied().map(ServerId::from_raw).collect();
         let index = ChunkIndex::from_raw(index);
-        Command::GrantWrite {
+        ContentCommand::GrantWrite {
             session,
             inode,
             index,
@@ -120,7 +131,7 @@ impl World {
         self.granted(Self::grant_by(self.session, inode, index, &[]))
     }
 
-    pub(crate) fn granted(&mut self, command: Command) -> Grant {
+    pub(crate) fn granted(&mut self, command: impl Into<Command>) -> Grant {
         match self.run(command) {
             Response::Grant(grant) => grant,
             other => panic!("{other:?}"),
@@ -134,10 +145,10 @@ impl World {
         index: u32,
         grant: &Grant,
         release: bool,
-    ) -> Command {
+    ) -> ContentCommand {
         let index = ChunkIndex::from_raw(index);
         let chunk = CommittedChunk { index, chunk: grant.chunk, version: grant.version, release };
-        Command::CommitWrite {
+        ContentCommand::CommitWrite {
             session: self.session,
             inode,
             size_at_least: size,

@@ -1,6 +1,6 @@
 //! A committed entry reaches the state, and whoever waits for it gets the answer.
 
-use mooseng_meta::{Command, Entry, Response};
+use mooseng_meta::{ClusterCommand, Command, Entry, Response};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_types::FsError;
@@ -60,7 +60,7 @@ impl MasterCore {
                 let response = self.state.apply(logged.index, &entry);
                 // A follower may lead next, before a server that another master has made known speaks to it. A copy on
                 // a server without an address would be left out of the next write.
-                if matches!(entry.command, Command::RegisterServer { .. }) {
+                if matches!(entry.command, Command::Cluster(ClusterCommand::RegisterServer { .. })) {
                     self.know_servers();
                 }
                 response
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_server_that_another_master_made_known_has_an_address_here_before_it_speaks() {
         let (uuid, name, address) = ([1; 16], "s".to_owned(), "s:1".to_owned());
-        let command = Command::RegisterServer { uuid, name, address };
+        let command = ClusterCommand::RegisterServer { uuid, name, address }.into();
         let entry = Entry { stamp: TimeNs::from_raw(0), request: None, command };
         let logged = LogEntry { term: 1, index: 1, kind: 0, data: entry.encode().into() };
         let hard_state = HardState { term: 1, vote: 0, commit: 1 };
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_session_that_an_earlier_leader_opened_last_has_its_files_kept_by_the_next_one() {
-        let command = Command::OpenSession { client: [1; 16], name: "mount".to_owned() };
+        let command = ClusterCommand::OpenSession { client: [1; 16], name: "mount".to_owned() }.into();
         let entry = Entry { stamp: TimeNs::from_raw(0), request: None, command };
         let logged = LogEntry { term: 1, index: 1, kind: 0, data: entry.encode().into() };
         // Not known to be committed: it is applied when this master leads already.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use mooseng_meta::Command;
+use mooseng_meta::{ClusterCommand, RepairCommand};
 use mooseng_types::{ChunkId, InodeId, ServerId};
 
 use super::{MasterCore, Now, Waiter};
@@ -52,7 +52,8 @@ impl MasterCore {
             if !self.is_group_complete() {
                 return;
             }
-            let command = Command::Bootstrap { cluster: self.config.cluster, copies: self.config.copies };
+            let command =
+                ClusterCommand::Bootstrap { cluster: self.config.cluster, copies: self.config.copies }.into();
             self.propose_internal(command);
             return;
         }
@@ -76,7 +77,7 @@ impl MasterCore {
         for session in self.sessions.expired(now.mono, self.config.session_timeout) {
             tracing::info!(%session, "a silent session ends");
             self.sessions.closed(session);
-            self.propose_internal(Command::CloseSession { session });
+            self.propose_internal(ClusterCommand::CloseSession { session }.into());
         }
     }
 
@@ -88,7 +89,7 @@ impl MasterCore {
         let inodes: Vec<InodeId> =
             orphans.into_iter().filter(|inode| !self.sessions.is_open(*inode)).take(REAP_MAX).collect();
         if !inodes.is_empty() {
-            self.propose_internal(Command::ReapOrphans { inodes });
+            self.propose_internal(RepairCommand::ReapOrphans { inodes }.into());
         }
     }
 
@@ -150,7 +151,7 @@ impl MasterCore {
         }
         if !gone.is_empty() {
             self.registry.forget_confirmed(&gone);
-            self.propose_internal(Command::ForgetDead { chunks: gone });
+            self.propose_internal(RepairCommand::ForgetDead { chunks: gone }.into());
         }
     }
 }

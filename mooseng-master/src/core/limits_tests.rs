@@ -358,7 +358,7 @@ fn an_answer_that_does_not_fit_is_an_error_and_so_is_a_command() {
     assert_eq!((frame.header.flags & FLAG_ERROR, frame.header.request), (FLAG_ERROR, 7));
     let mut t = Table::new();
     let inodes = vec![mooseng_types::InodeId::from_raw(u64::MAX); ENTRY_MAX / 10];
-    t.leader.core.propose_internal(mooseng_meta::Command::ReapOrphans { inodes });
+    t.leader.core.propose_internal(mooseng_meta::RepairCommand::ReapOrphans { inodes }.into());
     let before = t.leader.core.state().applied_index();
     t.leader.pass(std::time::Duration::from_millis(200));
     assert_eq!(t.leader.core.state().applied_index(), before);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_env::secret::Secret;
-use mooseng_meta::Command;
+use mooseng_meta::{ClusterCommand, Command};
 
 use super::*;
 use crate::config::Peer;
@@ -51,10 +51,10 @@ fn make(config: &Config) -> MasterId {
     let batch = state.freeze().unwrap();
     state.store().write(&batch);
     state.flushed();
-    let open = |number: u8| Command::OpenSession { client: [number; 16], name: String::new() };
+    let open = |number: u8| ClusterCommand::OpenSession { client: [number; 16], name: String::new() }.into();
     let entries = vec![
         LogEntry { term: 3, index: 2, kind: COMMAND, data: Bytes::new() },
-        command(3, 1000, Command::Bootstrap { cluster: config.cluster, copies: 2 }),
+        command(3, 1000, ClusterCommand::Bootstrap { cluster: config.cluster, copies: 2 }.into()),
         command(4, 2000, open(1)),
         command(5, 3000, open(2)),
     ];

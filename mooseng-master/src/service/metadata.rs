@@ -1,7 +1,10 @@
 //! The namespace's requests.
 
 use bytes::Bytes;
-use mooseng_meta::{Command, CommittedChunk, RenameMode, Request, SessionRow, XattrMode};
+use mooseng_meta::{
+    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, NameCommand, RenameMode, Request,
+    SessionRow, XattrMode,
+};
 use mooseng_protocol::convert::{id16, kind as kind_of, mode};
 use mooseng_protocol::limits::{
     CLIENT_NAME_MAX, COMMIT_MAX, FAILED_MAX, INDEXES_MAX, LISTING_MAX, LOCATE_MAX, OPEN_MAX, RELEASE_MAX,
@@ -95,13 +98,17 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
         pb::LinkRequest::KIND => {
             let it: pb::LinkRequest = decode(body)?;
             let (new_parent, new_name) = (inode(it.new_parent), FileName::parse(&it.new_name)?);
-            (it.meta, Command::Link { inode: inode(it.inode), new_parent, new_name }, Context::Attr)
+            (
+                it.meta,
+                NameCommand::Link { inode: inode(it.inode), new_parent, new_name }.into(),
+                Context::Attr,
+            )
         }
         pb::UnlinkRequest::KIND => {
             let it: pb::UnlinkRequest = decode(body)?;
             (
                 it.meta,
-                Command::Unlink { parent: inode(it.parent), name: FileName::parse(&it.name)? },
+                NameCommand::Unlink { parent: inode(it.parent), name: FileName::parse(&it.name)? }.into(),
                 Context::Empty,
             )
         }
@@ -109,7 +116,7 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
             let it: pb::RmdirRequest = decode(body)?;
             (
                 it.meta,
-                Command::Rmdir { parent: inode(it.parent), name: FileName::parse(&it.name)? },
+                NameCommand::Rmdir { parent: inode(it.parent), name: FileName::parse(&it.name)? }.into(),
                 Context::Empty,
             )
         }
@@ -122,33 +129,42 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
                 (false, true) => XattrMode::Replace,
                 (true, true) => return Err(FsError::Invalid.into()),
             };
-            let command = Command::SetXattr { inode: inode(it.inode), name: it.name, value: it.value, mode };
+            let command =
+                AttrCommand::SetXattr { inode: inode(it.inode), name: it.name, value: it.value, mode }.into();
             (it.meta, command, Context::Empty)
         }
         pb::RemoveXattrRequest::KIND => {
             let it: pb::RemoveXattrRequest = decode(body)?;
-            (it.meta, Command::RemoveXattr { inode: inode(it.inode), name: it.name }, Context::Empty)
+            (
+                it.meta,
+                AttrCommand::RemoveXattr { inode: inode(it.inode), name: it.name }.into(),
+                Context::Empty,
+            )
         }
         pb::GrantWriteRequest::KIND => grant_write(core, now, &decode(body)?)?,
         pb::CommitWriteRequest::KIND => commit_write(decode(body)?)?,
         pb::WriteInlineRequest::KIND => {
             let it: pb::WriteInlineRequest = decode(body)?;
             let pb::WriteInlineRequest { offset, data, append, .. } = it;
-            let command = Command::WriteInline { inode: inode(it.inode), offset, append, data };
+            let command = ContentCommand::WriteInline { inode: inode(it.inode), offset, append, data }.into();
             (it.meta, command, Context::Recalling(inode(it.inode), ChunkIndex::from_raw(0)))
         }
         pb::ReleaseLeaseRequest::KIND => {
             let it: pb::ReleaseLeaseRequest = decode(body)?;
             at_most(it.indexes.len(), INDEXES_MAX, "indexes")?;
             let indexes = it.indexes.iter().map(|index| ChunkIndex::from_raw(*index)).collect();
-            let command =
-                Command::ReleaseLease { session: session_of(it.meta), inode: inode(it.inode), indexes };
+            let command = ContentCommand::ReleaseLease {
+                session: session_of(it.meta),
+                inode: inode(it.inode),
+                indexes,
+            }
+            .into();
             (it.meta, command, Context::Empty)
         }
         pb::CloseSessionRequest::KIND => {
             let it: pb::CloseSessionRequest = decode(body)?;
             let session = session_of(it.meta);
-            (it.meta, Command::CloseSession { session }, Context::ClosedSession(session))
+            (it.meta, ClusterCommand::CloseSession { session }.into(), Context::ClosedSession(session))
         }
         _ => return Err(unknown(kind)),
     };
@@ -174,7 +190,7 @@ fn create(it: pb::CreateRequest) -> Result<Change, CallError> {
     let kind = kind_of(it.kind)?;
     let open = it.open && kind == FileKind::File;
     let context = if open { Context::Created(session_of(it.meta), it.open_number) } else { Context::Attr };
-    let command = Command::Create {
+    let command = NameCommand::Create {
         parent: inode(it.parent),
         name: FileName::parse(&it.name)?,
         kind,
@@ -183,7 +199,8 @@ fn create(it: pb::CreateRequest) -> Result<Change, CallError> {
         gid: it.gid,
         rdev: it.rdev,
         target: it.target,
-    };
+    }
+    .into();
     Ok((it.meta, command, context))
 }
 
@@ -196,7 +213,7 @@ fn set_attr(core: &MasterCore, it: &pb::SetAttrRequest) -> Result<Change, CallEr
         None => Context::Attr,
     };
     let session = it.meta.map(|meta| session(meta.session));
-    Ok((it.meta, Command::SetAttr { inode: inode(it.inode), change, session }, context))
+    Ok((it.meta, AttrCommand::SetAttr { inode: inode(it.inode), change, session }.into(), context))
 }
 
 fn rename(it: &pb::RenameRequest) -> Result<Change, CallError> {
@@ -206,13 +223,14 @@ fn rename(it: &pb::RenameRequest) -> Result<Change, CallError> {
         (false, true) => RenameMode::Exchange,
         (true, true) => return Err(FsError::Invalid.into()),
     };
-    let command = Command::Rename {
+    let command = NameCommand::Rename {
         parent: inode(it.parent),
         name: FileName::parse(&it.name)?,
         new_parent: inode(it.new_parent),
         new_name: FileName::parse(&it.new_name)?,
         mode,
-    };
+    }
+    .into();
     Ok((it.meta, command, Context::Empty))
 }
 
@@ -237,7 +255,8 @@ fn grant_write(core: &MasterCore, now: Now, it: &pb::GrantWriteRequest) -> Resul
     }
     let (nothing_written, renew) = (it.nothing_written, it.renew);
     let command =
-        Command::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew };
+        ContentCommand::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew }
+            .into();
     Ok((it.meta, command, Context::Grant(session, inode, index)))
 }
 
@@ -249,13 +268,14 @@ fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
         version: ChunkVersion::from_raw(chunk.version),
         release: chunk.release,
     });
-    let command = Command::CommitWrite {
+    let command = ContentCommand::CommitWrite {
         session: session_of(it.meta),
         inode: inode(it.inode),
         size_at_least: it.size_at_least,
         mtime: it.mtime_ns.map(TimeNs::from_raw),
         chunks: chunks.collect(),
-    };
+    }
+    .into();
     Ok((it.meta, command, Context::Attr))
 }
 
@@ -272,7 +292,11 @@ fn open_session(core: &mut MasterCore, it: pb::OpenSessionRequest) -> Result<Ans
             core.sessions.replaced(*session);
         }
     }
-    Ok(Answer::Propose(None, Box::new(Command::OpenSession { client, name }), Context::OpenedSession))
+    Ok(Answer::Propose(
+        None,
+        Box::new(ClusterCommand::OpenSession { client, name }.into()),
+        Context::OpenedSession,
+    ))
 }
 
 pub(super) fn session_reply(core: &MasterCore, session: SessionId) -> pb::OpenSessionReply {

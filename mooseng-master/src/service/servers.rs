@@ -1,6 +1,6 @@
 //! The chunkservers' requests.
 
-use mooseng_meta::Command;
+use mooseng_meta::ClusterCommand;
 use mooseng_protocol::convert::{id16, part};
 use mooseng_protocol::limits::{DISKS_MAX, TEXT_MAX};
 use mooseng_protocol::pb;
@@ -40,7 +40,8 @@ pub(super) fn register(
         return Ok(Answer::Now(registered(core, now, conn, it, row.server)));
     }
     core.must_lead()?;
-    let command = Command::RegisterServer { uuid, name: it.name.clone(), address: it.address.clone() };
+    let command =
+        ClusterCommand::RegisterServer { uuid, name: it.name.clone(), address: it.address.clone() }.into();
     Ok(Answer::Propose(None, Box::new(command), Context::Registered(it)))
 }
 

@@ -8,7 +8,7 @@ pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 
-use mooseng_types::{Attr, FileKind, InodeId, ServerId, SessionId, TimeNs};
+use mooseng_types::Attr;
 
 use super::{CodecError, Reader, Writer};
 
@@ -22,32 +22,8 @@ fn open(bytes: &[u8]) -> Result<Reader<'_>, CodecError> {
     }
 }
 
-fn kind(r: &mut Reader<'_>) -> Result<FileKind, CodecError> {
-    FileKind::from_raw(r.u8()?).ok_or(CodecError::Value("kind"))
-}
-
-fn inode(r: &mut Reader<'_>) -> Result<InodeId, CodecError> {
-    r.var().map(InodeId::from_raw)
-}
-
-fn session(r: &mut Reader<'_>) -> Result<SessionId, CodecError> {
-    r.var().map(SessionId::from_raw)
-}
-
-fn server(r: &mut Reader<'_>) -> Result<ServerId, CodecError> {
-    r.narrow().map(ServerId::from_raw)
-}
-
-fn time(r: &mut Reader<'_>) -> Result<TimeNs, CodecError> {
-    r.i64().map(TimeNs::from_raw)
-}
-
-fn put_servers(w: &mut Writer, servers: &[ServerId]) {
-    w.list(servers, |w, server| w.var(server.raw().into()));
-}
-
 fn put_attr(w: &mut Writer, attr: &Attr) {
-    w.var(attr.inode.raw());
+    w.inode(attr.inode);
     w.var(attr.generation);
     w.u8(attr.kind.raw());
     for number in [u32::from(attr.mode), attr.uid, attr.gid, attr.nlink, attr.rdev] {
@@ -55,26 +31,26 @@ fn put_attr(w: &mut Writer, attr: &Attr) {
     }
     w.var(attr.size);
     for time in [attr.atime, attr.mtime, attr.ctime, attr.btime] {
-        w.i64(time.raw());
+        w.time(time);
     }
     w.var(attr.content_version);
 }
 
 fn attr(r: &mut Reader<'_>) -> Result<Attr, CodecError> {
     Ok(Attr {
-        inode: inode(r)?,
+        inode: r.inode()?,
         generation: r.var()?,
-        kind: kind(r)?,
+        kind: r.kind()?,
         mode: r.narrow()?,
         uid: r.narrow()?,
         gid: r.narrow()?,
         nlink: r.narrow()?,
         rdev: r.narrow()?,
         size: r.var()?,
-        atime: time(r)?,
-        mtime: time(r)?,
-        ctime: time(r)?,
-        btime: time(r)?,
+        atime: r.time()?,
+        mtime: r.time()?,
+        ctime: r.time()?,
+        btime: r.time()?,
         content_version: r.var()?,
     })
 }

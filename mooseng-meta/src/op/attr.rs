@@ -19,7 +19,7 @@ fn time(set: SetTime, stamp: TimeNs) -> TimeNs {
 }
 
 /// Changes what `change` names. Clearing set-uid bits after a `chown` is the kernel's doing: it comes as a mode.
-pub(super) fn set(
+pub(crate) fn set(
     t: &mut Tables,
     stamp: TimeNs,
     inode: InodeId,

@@ -8,14 +8,14 @@ use crate::response::Response;
 use crate::tables::Tables;
 
 /// What becomes of the file.
-pub(super) struct Change {
-    pub(super) size_at_least: u64,
-    pub(super) mtime: TimeNs,
-    pub(super) stamp: TimeNs,
+pub(crate) struct Change {
+    pub(crate) size_at_least: u64,
+    pub(crate) mtime: TimeNs,
+    pub(crate) stamp: TimeNs,
 }
 
 /// Commits the chunks, all or none: one lease that is lost refuses them all.
-pub(super) fn commit(
+pub(crate) fn commit(
     t: &mut Tables,
     session: SessionId,
     inode: InodeId,

@@ -9,20 +9,20 @@ use crate::response::Response;
 use crate::tables::Tables;
 
 /// Most names of one file, as ext4 has it. Subdirectories are limited by the width of the counter only.
-pub(super) const LINKS_MAX: u32 = 65_000;
+pub(crate) const LINKS_MAX: u32 = 65_000;
 
 const SET_GID: u16 = 0o2000;
 const MODE_BITS: u16 = 0o7777;
 const SYMLINK_MODE: u16 = 0o777;
 
 /// What is to be made.
-pub(super) struct New<'a> {
-    pub(super) kind: FileKind,
-    pub(super) mode: u16,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) rdev: u32,
-    pub(super) target: &'a Bytes,
+pub(crate) struct New<'a> {
+    pub(crate) kind: FileKind,
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) rdev: u32,
+    pub(crate) target: &'a Bytes,
 }
 
 /// Refuses a target that no object of this kind can have.
@@ -66,7 +66,7 @@ fn row_of(new: &New<'_>, parent: InodeId, dir: &InodeRow, stamp: TimeNs) -> Inod
 }
 
 /// Makes an object.
-pub(super) fn create(
+pub(crate) fn create(
     t: &mut Tables,
     stamp: TimeNs,
     parent: InodeId,
@@ -99,7 +99,7 @@ pub(super) fn create(
 }
 
 /// Gives an object a further name (`link(2)`).
-pub(super) fn link(
+pub(crate) fn link(
     t: &mut Tables,
     stamp: TimeNs,
     inode: InodeId,

@@ -18,24 +18,24 @@ const NONE: ChunkVersion = ChunkVersion::from_raw(0);
 
 /// A chunk's place.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) inode: InodeId,
-    pub(super) index: ChunkIndex,
+pub(crate) struct Place {
+    pub(crate) inode: InodeId,
+    pub(crate) index: ChunkIndex,
 }
 
 /// What is known of servers.
 #[derive(Clone, Copy)]
-pub(super) struct Servers<'a> {
+pub(crate) struct Servers<'a> {
     /// For a new chunk.
-    pub(super) candidates: &'a [ServerId],
+    pub(crate) candidates: &'a [ServerId],
     /// The holder could not write these.
-    pub(super) failed: &'a [ServerId],
+    pub(crate) failed: &'a [ServerId],
     /// These are up.
-    pub(super) up: &'a [ServerId],
+    pub(crate) up: &'a [ServerId],
     /// None of the chunk's has confirmed anything.
-    pub(super) nothing_written: bool,
+    pub(crate) nothing_written: bool,
     /// A new version is wanted, though none has failed.
-    pub(super) renew: bool,
+    pub(crate) renew: bool,
 }
 
 /// Who has the chunk from the grant on.
@@ -48,7 +48,7 @@ enum Keep {
 
 /// Gives the lease to the session. Asked again by its holder the same lease is given, unless servers failed or it is to be
 /// renewed.
-pub(super) fn grant(
+pub(crate) fn grant(
     t: &mut Tables,
     session: SessionId,
     place: Place,

@@ -9,7 +9,7 @@ use crate::tables::Tables;
 
 /// Where to write.
 #[derive(Clone, Copy)]
-pub(super) enum At {
+pub(crate) enum At {
     /// At this offset, in bytes.
     Offset(u32),
     /// At the file's end as it is now.
@@ -18,7 +18,7 @@ pub(super) enum At {
 
 /// Writes into the file's first bytes. `EBUSY` while a session writes its first chunk, `EINVAL` once it has one or if
 /// the bytes do not fit: then a chunk is the way.
-pub(super) fn write(
+pub(crate) fn write(
     t: &mut Tables,
     stamp: TimeNs,
     inode: InodeId,

@@ -8,7 +8,7 @@ use crate::tables::Tables;
 
 /// Ends a chunk's lease. Copies may hold bytes beyond the file's end that were never committed, even after an earlier
 /// commit under the same lease; they must not appear when the file grows. Of a chunk without a commit all bytes are such.
-pub(super) fn end(t: &mut Tables, chunk: ChunkId, mut row: ChunkRow, file_size: u64) {
+pub(crate) fn end(t: &mut Tables, chunk: ChunkId, mut row: ChunkRow, file_size: u64) {
     t.set_lease(chunk, &mut row, None);
     row.void_beyond(file_size);
     t.put_chunk(chunk, &row);
@@ -16,13 +16,13 @@ pub(super) fn end(t: &mut Tables, chunk: ChunkId, mut row: ChunkRow, file_size: 
 
 /// Ends the lease of a session that is over: it may have died in the midst of a write, so the copies may differ where
 /// they count.
-pub(super) fn end_with_session(t: &mut Tables, chunk: ChunkId, mut row: ChunkRow, file_size: u64) {
+pub(crate) fn end_with_session(t: &mut Tables, chunk: ChunkId, mut row: ChunkRow, file_size: u64) {
     row.differs |= !row.is_uncommitted();
     end(t, chunk, row, file_size);
 }
 
 /// Gives back what the session holds of these; what it does not hold is passed over.
-pub(super) fn release(
+pub(crate) fn release(
     t: &mut Tables,
     session: SessionId,
     inode: InodeId,

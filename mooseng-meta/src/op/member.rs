@@ -16,7 +16,7 @@ use crate::tables::Tables;
 const ROOT_MODE: u16 = 0o777;
 
 /// Makes the root directory.
-pub(super) fn bootstrap(
+pub(crate) fn bootstrap(
     t: &mut Tables,
     stamp: TimeNs,
     cluster: ClusterId,
@@ -51,7 +51,7 @@ pub(super) fn bootstrap(
 }
 
 /// The client's session, a new one if it has none.
-pub(super) fn open_session(t: &mut Tables, client: &[u8; 16], name: &str) -> Response {
+pub(crate) fn open_session(t: &mut Tables, client: &[u8; 16], name: &str) -> Response {
     if let Some(known) = t.row::<Number>(&key::client(client)) {
         return Response::Session(known.session());
     }
@@ -64,7 +64,7 @@ pub(super) fn open_session(t: &mut Tables, client: &[u8; 16], name: &str) -> Res
 }
 
 /// Ends a session with its leases and its stored answers; one that is gone already is fine.
-pub(super) fn close_session(t: &mut Tables, session: SessionId) -> Response {
+pub(crate) fn close_session(t: &mut Tables, session: SessionId) -> Response {
     let Some(record) = t.row::<SessionRecord>(&key::session(session)) else { return Response::Done };
     let leases = t
         .rows
@@ -85,7 +85,7 @@ pub(super) fn close_session(t: &mut Tables, session: SessionId) -> Response {
 }
 
 /// The server's id, a new one if it has none; its name and address are those it came with last.
-pub(super) fn register_server(t: &mut Tables, uuid: [u8; 16], name: &str, address: &str) -> Response {
+pub(crate) fn register_server(t: &mut Tables, uuid: [u8; 16], name: &str, address: &str) -> Response {
     let known = t.row::<Number>(&key::server_uuid(&uuid)).and_then(Number::server);
     let server = known.unwrap_or_else(|| t.new_server());
     let row = ServerRow { server, uuid, name: name.to_owned(), address: address.to_owned() };

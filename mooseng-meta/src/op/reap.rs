@@ -11,7 +11,7 @@ const CHUNKS_MAX: usize = 1024;
 
 /// Removes objects that have no name. One with very many chunks loses some and is for the next command to finish; one
 /// that has a name is passed over.
-pub(super) fn orphans(t: &mut Tables, inodes: &[InodeId]) -> Response {
+pub(crate) fn orphans(t: &mut Tables, inodes: &[InodeId]) -> Response {
     for &inode in inodes {
         if t.rows.contains(&key::orphan(inode)) {
             reap(t, inode);
@@ -49,7 +49,7 @@ fn reap(t: &mut Tables, inode: InodeId) {
 }
 
 /// Forgets dead chunks whose copies are all deleted.
-pub(super) fn forget(t: &mut Tables, chunks: &[ChunkId]) -> Response {
+pub(crate) fn forget(t: &mut Tables, chunks: &[ChunkId]) -> Response {
     for &chunk in chunks {
         let key = key::dead_chunk(chunk);
         if t.rows.contains(&key) {

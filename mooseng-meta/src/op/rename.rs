@@ -11,9 +11,9 @@ use crate::tables::Tables;
 
 /// A name in a directory.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) dir: InodeId,
-    pub(super) name: &'a FileName,
+pub(crate) struct Place<'a> {
+    pub(crate) dir: InodeId,
+    pub(crate) name: &'a FileName,
 }
 
 fn is_dir(dentry: Dentry) -> bool {
@@ -46,7 +46,7 @@ fn check_move(t: &Tables, moved: Dentry, from: InodeId, to: InodeId) -> Result<(
 }
 
 /// `renameat2(2)`.
-pub(super) fn rename(
+pub(crate) fn rename(
     t: &mut Tables,
     stamp: TimeNs,
     old: Place<'_>,

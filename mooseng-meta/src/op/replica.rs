@@ -6,7 +6,7 @@ use crate::response::Response;
 use crate::tables::Tables;
 
 /// Counts a further copy, if it is of the committed bytes and nobody can have written since it was made.
-pub(super) fn add(
+pub(crate) fn add(
     t: &mut Tables,
     chunk: ChunkId,
     version: ChunkVersion,
@@ -23,7 +23,7 @@ pub(super) fn add(
 }
 
 /// Strikes a copy off, but never the last: that one may still come back.
-pub(super) fn remove(t: &mut Tables, chunk: ChunkId, server: ServerId) -> Result<Response, FsError> {
+pub(crate) fn remove(t: &mut Tables, chunk: ChunkId, server: ServerId) -> Result<Response, FsError> {
     let mut row = t.chunk(chunk).ok_or(FsError::Invalid)?;
     if !row.servers.contains(&server) || row.servers.len() == 1 {
         return Err(FsError::Invalid);

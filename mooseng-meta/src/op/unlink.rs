@@ -14,7 +14,7 @@ fn need_dentry(t: &Tables, parent: InodeId, name: &FileName) -> Result<Dentry, F
 }
 
 /// Removes a name of anything but a directory.
-pub(super) fn unlink(
+pub(crate) fn unlink(
     t: &mut Tables,
     stamp: TimeNs,
     parent: InodeId,
@@ -33,7 +33,7 @@ pub(super) fn unlink(
 }
 
 /// Removes an empty directory.
-pub(super) fn rmdir(
+pub(crate) fn rmdir(
     t: &mut Tables,
     stamp: TimeNs,
     parent: InodeId,

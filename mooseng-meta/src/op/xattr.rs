@@ -9,10 +9,10 @@ use crate::response::Response;
 use crate::tables::Tables;
 
 /// What to set.
-pub(super) struct Value<'a> {
-    pub(super) name: &'a Bytes,
-    pub(super) value: &'a Bytes,
-    pub(super) mode: XattrMode,
+pub(crate) struct Value<'a> {
+    pub(crate) name: &'a Bytes,
+    pub(crate) value: &'a Bytes,
+    pub(crate) mode: XattrMode,
 }
 
 /// What a name takes of the room for names.
@@ -31,7 +31,7 @@ pub(crate) fn check(name: &[u8], value: &[u8]) -> Result<(), FsError> {
 }
 
 /// `setxattr(2)`; `ENOSPC` if the names could not be listed any more.
-pub(super) fn set(
+pub(crate) fn set(
     t: &mut Tables,
     stamp: TimeNs,
     inode: InodeId,
@@ -58,7 +58,7 @@ pub(super) fn set(
 }
 
 /// `removexattr(2)`.
-pub(super) fn remove(
+pub(crate) fn remove(
     t: &mut Tables,
     stamp: TimeNs,
     inode: InodeId,

@@ -12,7 +12,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::check::check;
-use crate::command::Command;
+use crate::command::{ClusterCommand, ContentCommand};
 use crate::response::{Grant, Response};
 use crate::testing::World;
 
@@ -143,7 +143,7 @@ impl Scene {
     fn inline(&mut self, at: usize, length: usize) {
         let (value, end) = (self.value(), (at + length).min(LENGTH));
         let data = Bytes::from(vec![value; end - at]);
-        let write = Command::WriteInline { inode: self.file, offset: at as u32, append: false, data };
+        let write = ContentCommand::WriteInline { inode: self.file, offset: at as u32, append: false, data };
         if let Response::Attr(_) = self.world.run(write) {
             self.allowed[at..end].fill(BTreeSet::from([value]));
         }
@@ -155,10 +155,10 @@ impl Scene {
             Op::Commit { client, release } => self.commit(client, release),
             Op::Release { client } => {
                 let (session, inode) = (self.clients[client].session, self.file);
-                self.world.done(Command::ReleaseLease { session, inode, indexes: vec![FIRST] });
+                self.world.done(ContentCommand::ReleaseLease { session, inode, indexes: vec![FIRST] });
             }
             Op::Die { client } => {
-                self.world.done(Command::CloseSession { session: self.clients[client].session });
+                self.world.done(ClusterCommand::CloseSession { session: self.clients[client].session });
                 self.clients[client].session = self.world.open(11 + client as u8);
             }
             Op::Truncate { client, size } => self.truncate(client, size),

@@ -6,7 +6,7 @@ use mooseng_types::{
 };
 
 use crate::check::check;
-use crate::command::Command;
+use crate::command::{AttrCommand, ClusterCommand, ContentCommand, RepairCommand};
 use crate::testing::World;
 
 const ROOT: InodeId = InodeId::ROOT;
@@ -26,8 +26,8 @@ fn version(raw: u32) -> ChunkVersion {
     ChunkVersion::from_raw(raw)
 }
 
-fn write(inode: InodeId, offset: u32, data: &'static [u8]) -> Command {
-    Command::WriteInline { inode, offset, append: false, data: Bytes::from_static(data) }
+fn write(inode: InodeId, offset: u32, data: &'static [u8]) -> ContentCommand {
+    ContentCommand::WriteInline { inode, offset, append: false, data: Bytes::from_static(data) }
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_grant_that_cannot_be_is_refused() {
     let (mut world, file) = world();
     let none = |inode, index| {
         let index = ChunkIndex::from_raw(index);
-        Command::GrantWrite {
+        ContentCommand::GrantWrite {
             session: world.session,
             inode,
             index,
@@ -110,8 +110,14 @@ fn a_failed_server_loses_the_chunk_under_a_new_version() {
 }
 
 /// A grant to the world's session that says who failed and who is up.
-fn grant_with(world: &World, file: InodeId, failed: &[u32], up: &[u32], nothing_written: bool) -> Command {
-    Command::GrantWrite {
+fn grant_with(
+    world: &World,
+    file: InodeId,
+    failed: &[u32],
+    up: &[u32],
+    nothing_written: bool,
+) -> ContentCommand {
+    ContentCommand::GrantWrite {
         session: world.session,
         inode: file,
         index: ChunkIndex::from_raw(0),
@@ -128,7 +134,7 @@ fn a_lease_that_is_renewed_has_a_new_version_and_the_same_copies() {
     let (mut world, file) = world();
     let first = world.grant(file, 0);
     let mut renewed = grant_with(&world, file, &[], &[], false);
-    if let Command::GrantWrite { renew, .. } = &mut renewed {
+    if let ContentCommand::GrantWrite { renew, .. } = &mut renewed {
         *renew = true;
     }
     let second = world.granted(renewed);
@@ -176,7 +182,7 @@ fn a_chunk_with_no_server_left_and_nothing_committed_is_made_anew() {
     let (mut world, file) = world();
     let session = world.session;
     let index = ChunkIndex::from_raw(0);
-    let with = |candidates: &[u32], failed: &[u32]| Command::GrantWrite {
+    let with = |candidates: &[u32], failed: &[u32]| ContentCommand::GrantWrite {
         session,
         inode: file,
         index,
@@ -195,7 +201,7 @@ fn a_chunk_with_no_server_left_and_nothing_committed_is_made_anew() {
     assert_eq!(world.state.dead_chunks(ChunkId::from_raw(0), 9), [(first.chunk, servers(&[1]))]);
     assert_eq!(world.state.totals().chunks, 1);
     assert_eq!(check(&world.state), []);
-    world.done(Command::ForgetDead { chunks: vec![first.chunk, second.chunk] });
+    world.done(RepairCommand::ForgetDead { chunks: vec![first.chunk, second.chunk] });
     assert_eq!(world.state.dead_chunks(ChunkId::from_raw(0), 9), []);
     assert!(world.state.chunk(second.chunk).is_some());
 }
@@ -206,14 +212,14 @@ fn bytes_beyond_the_files_end_are_void_when_a_lease_ends_without_a_commit() {
     let grant = world.grant(file, 0);
     world.attr(world.commit(file, 100, 0, &grant, false));
     let indexes = vec![ChunkIndex::from_raw(0), ChunkIndex::from_raw(7)];
-    world.done(Command::ReleaseLease { session: world.session, inode: file, indexes });
+    world.done(ContentCommand::ReleaseLease { session: world.session, inode: file, indexes });
     let row = world.state.chunk(grant.chunk).unwrap();
     assert_eq!((row.lease, row.valid_length), (None, 100));
     world.attr(World::truncate(file, 1000, None));
     let again = world.grant(file, 0);
     assert_eq!((again.valid_length, again.version), (100, version(2)));
     let beyond = world.grant(file, 3);
-    world.done(Command::CloseSession { session: world.session });
+    world.done(ClusterCommand::CloseSession { session: world.session });
     assert_eq!(world.state.chunk(again.chunk).unwrap().valid_length, 100);
     assert_eq!(world.state.chunk(beyond.chunk).unwrap().valid_length, 0);
     assert_eq!(check(&world.state), []);
@@ -229,10 +235,10 @@ fn a_chunk_without_a_commit_is_void_once_its_lease_has_ended() {
     world.attr(World::truncate(file, 2 * CHUNK_SIZE, None));
     let first = world.grant(file, 0);
     let indexes = vec![ChunkIndex::from_raw(0)];
-    world.done(Command::ReleaseLease { session: world.session, inode: file, indexes });
+    world.done(ContentCommand::ReleaseLease { session: world.session, inode: file, indexes });
     let again = world.grant(file, 0);
     assert_eq!((again.chunk, again.fresh, again.valid_length), (first.chunk, false, 0));
-    world.done(Command::CloseSession { session: world.session });
+    world.done(ClusterCommand::CloseSession { session: world.session });
     let row = world.state.chunk(first.chunk).unwrap();
     assert_eq!((row.valid_length, row.differs), (0, false));
     assert_eq!(check(&world.state), []);
@@ -249,7 +255,7 @@ fn uncommitted_bytes_of_a_dead_writer_never_appear_when_the_file_grows() {
     let dead = std::mem::replace(&mut world.session, other);
     world.attr(world.commit(file, CHUNK_SIZE + 9, 1, &far, true));
     assert_eq!(world.state.chunk(grant.chunk).unwrap().valid_length, 100);
-    world.done(Command::CloseSession { session: dead });
+    world.done(ClusterCommand::CloseSession { session: dead });
     let row = world.state.chunk(grant.chunk).unwrap();
     assert_eq!((row.valid_length, row.lease, row.differs), (100, None, true));
     world.attr(World::truncate(file, 3 * CHUNK_SIZE, None));
@@ -273,7 +279,7 @@ fn a_file_does_not_grow_over_what_another_session_has_yet_to_commit() {
     world.refused(FsError::LeaseHeld, World::truncate(file, CHUNK_SIZE + 21, None));
     world.attr(World::truncate(file, CHUNK_SIZE + 21, Some(world.session)));
     world.attr(World::truncate(file, CHUNK_SIZE + 21, Some(other)));
-    world.done(Command::CloseSession { session: world.session });
+    world.done(ClusterCommand::CloseSession { session: world.session });
     world.granted(World::grant_by(other, file, 1, &[]));
     assert_eq!(check(&world.state), []);
 }
@@ -290,21 +296,22 @@ fn every_change_of_content_or_length_is_counted_and_nothing_else() {
     let grant = world.grant(file, 0);
     assert_eq!((grant.attr.content_version, grant.attr.size), (2, 9));
     assert_eq!(world.attr(world.commit(file, 9, 0, &grant, false)).content_version, 3);
-    let Command::CommitWrite { session, inode, mtime, .. } = world.commit(file, 0, 0, &grant, false) else {
+    let ContentCommand::CommitWrite { session, inode, mtime, .. } = world.commit(file, 0, 0, &grant, false)
+    else {
         unreachable!()
     };
     let of_size =
-        |size_at_least| Command::CommitWrite { session, inode, size_at_least, mtime, chunks: vec![] };
+        |size_at_least| ContentCommand::CommitWrite { session, inode, size_at_least, mtime, chunks: vec![] };
     assert_eq!(world.attr(of_size(9)).content_version, 3);
     assert_eq!(world.attr(of_size(10)).content_version, 4);
     let change = mooseng_types::SetAttr { mode: Some(0o600), ..Default::default() };
-    assert_eq!(world.attr(Command::SetAttr { inode: file, change, session: None }).content_version, 4);
+    assert_eq!(world.attr(AttrCommand::SetAttr { inode: file, change, session: None }).content_version, 4);
 }
 
 #[test]
 fn what_is_appended_inline_goes_to_the_end_as_it_is_then() {
     let (mut world, file) = world();
-    let append = |data: Bytes| Command::WriteInline { inode: file, offset: 77, append: true, data };
+    let append = |data: Bytes| ContentCommand::WriteInline { inode: file, offset: 77, append: true, data };
     assert_eq!(world.attr(append(Bytes::from_static(b"one"))).size, 3);
     assert_eq!(world.attr(append(Bytes::from_static(b"two"))).size, 6);
     assert_eq!(world.state.inline(file).unwrap(), &b"onetwo"[..]);
@@ -340,13 +347,15 @@ fn inline_content_is_that_of_the_first_chunk_alone() {
 fn a_commit_with_one_lost_lease_commits_nothing() {
     let (mut world, file) = world();
     let (a, b) = (world.grant(file, 0), world.grant(file, 1));
-    let Command::CommitWrite { mut chunks, .. } = world.commit(file, 9, 0, &a, false) else { unreachable!() };
-    let Command::CommitWrite { chunks: more, .. } = world.commit(file, 9, 1, &b, false) else {
+    let ContentCommand::CommitWrite { mut chunks, .. } = world.commit(file, 9, 0, &a, false) else {
+        unreachable!()
+    };
+    let ContentCommand::CommitWrite { chunks: more, .. } = world.commit(file, 9, 1, &b, false) else {
         unreachable!()
     };
     chunks.extend(more);
     chunks[1].version = version(9);
-    let commit = |chunks, size_at_least| Command::CommitWrite {
+    let commit = |chunks, size_at_least| ContentCommand::CommitWrite {
         session: world.session,
         inode: file,
         size_at_least,
@@ -433,7 +442,7 @@ fn an_orphan_can_be_written_and_is_reaped_in_bounded_steps() {
     world.done(World::unlink(ROOT, "f"));
     let name = Bytes::from_static(b"user.a");
     let mode = crate::command::XattrMode::Any;
-    world.done(Command::SetXattr { inode: file, name, value: Bytes::new(), mode });
+    world.done(AttrCommand::SetXattr { inode: file, name, value: Bytes::new(), mode });
     for index in 0..1030 {
         world.grant(file, index);
     }
@@ -441,10 +450,10 @@ fn an_orphan_can_be_written_and_is_reaped_in_bounded_steps() {
     for index in 0..1030 {
         world.grant(file, index);
     }
-    world.done(Command::ReapOrphans { inodes: vec![file] });
+    world.done(RepairCommand::ReapOrphans { inodes: vec![file] });
     assert_eq!((world.state.totals().chunks, world.state.is_orphan(file)), (6, true));
     assert_eq!(check(&world.state), []);
-    world.done(Command::ReapOrphans { inodes: vec![file, file] });
+    world.done(RepairCommand::ReapOrphans { inodes: vec![file, file] });
     assert_eq!(world.state.totals(), crate::settings::Totals { inodes: 1, used_bytes: 0, chunks: 0 });
     assert_eq!(check(&world.state), []);
     assert_eq!(world.state.tables.rows.collect(b"x", &[], 9, |_, _| ()).len(), 0);
@@ -455,13 +464,13 @@ fn copies_are_added_and_struck_off() {
     let (mut world, file) = world();
     let grant = world.grant(file, 0);
     let (chunk, server) = (grant.chunk, ServerId::from_raw(9));
-    let add = |version, server| Command::AddReplica { chunk, version, server };
+    let add = |version, server| RepairCommand::AddReplica { chunk, version, server };
     world.refused(FsError::Stale, add(version(1), server));
     world.attr(world.commit(file, 1, 0, &grant, true));
     world.refused(FsError::Stale, add(version(2), server));
     world.refused(FsError::Stale, add(version(1), ServerId::from_raw(1)));
     world.done(add(version(1), server));
-    let remove = |server| Command::RemoveReplica { chunk, server: ServerId::from_raw(server) };
+    let remove = |server| RepairCommand::RemoveReplica { chunk, server: ServerId::from_raw(server) };
     world.refused(FsError::Invalid, remove(8));
     for server in 1..=3 {
         world.done(remove(server));

@@ -12,7 +12,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::check::check;
-use crate::command::{Command, CommittedChunk, Entry, RenameMode, Request, XattrMode};
+use crate::command::{
+    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand, RenameMode,
+    RepairCommand, Request, XattrMode,
+};
 use crate::model::{Model, Op};
 use crate::response::Response;
 use crate::state::MetaState;
@@ -99,34 +102,39 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 fn command(world: &World, sessions: &[SessionId; 2], op: &Op) -> Command {
     let id = InodeId::from_raw;
     match *op {
-        Op::Create { parent, name, kind } => World::create(id(parent), name, kind),
+        Op::Create { parent, name, kind } => World::create(id(parent), name, kind).into(),
         Op::Link { inode, parent, name } => {
-            Command::Link { inode: id(inode), new_parent: id(parent), new_name: World::name(name) }
+            NameCommand::Link { inode: id(inode), new_parent: id(parent), new_name: World::name(name) }.into()
         }
-        Op::Unlink { parent, name } => World::unlink(id(parent), name),
-        Op::Rmdir { parent, name } => Command::Rmdir { parent: id(parent), name: World::name(name) },
-        Op::Rename { from, to, mode } => Command::Rename {
+        Op::Unlink { parent, name } => World::unlink(id(parent), name).into(),
+        Op::Rmdir { parent, name } => {
+            NameCommand::Rmdir { parent: id(parent), name: World::name(name) }.into()
+        }
+        Op::Rename { from, to, mode } => NameCommand::Rename {
             parent: id(from.0),
             name: World::name(from.1),
             new_parent: id(to.0),
             new_name: World::name(to.1),
             mode,
-        },
+        }
+        .into(),
         Op::Chmod { inode, mode } => {
             let change = SetAttr { mode: Some(mode), ..SetAttr::default() };
-            Command::SetAttr { inode: id(inode), change, session: None }
+            AttrCommand::SetAttr { inode: id(inode), change, session: None }.into()
         }
         Op::Truncate { inode, size, session } => {
-            World::truncate(id(inode), size, session.map(|session| sessions[session]))
+            World::truncate(id(inode), size, session.map(|session| sessions[session])).into()
         }
         Op::SetXattr { inode, name, mode } => {
             let (name, value) = (Bytes::from_static(name.as_bytes()), Bytes::from_static(b"value"));
-            Command::SetXattr { inode: id(inode), name, value, mode }
+            AttrCommand::SetXattr { inode: id(inode), name, value, mode }.into()
         }
         Op::RemoveXattr { inode, name } => {
-            Command::RemoveXattr { inode: id(inode), name: Bytes::from_static(name.as_bytes()) }
+            AttrCommand::RemoveXattr { inode: id(inode), name: Bytes::from_static(name.as_bytes()) }.into()
         }
-        Op::Grant { session, inode, index } => World::grant_by(sessions[session], id(inode), index, &[]),
+        Op::Grant { session, inode, index } => {
+            World::grant_by(sessions[session], id(inode), index, &[]).into()
+        }
         Op::Commit { session, inode, index, size, release, stale } => {
             let index = ChunkIndex::from_raw(index);
             let found = world.state.tables.chunk_at(id(inode), index);
@@ -134,18 +142,30 @@ fn command(world: &World, sessions: &[SessionId; 2], op: &Op) -> Command {
             let version = ChunkVersion::from_raw(granted + u32::from(stale));
             let chunk = CommittedChunk { index, chunk: ChunkId::from_raw(chunk), version, release };
             let (session, inode) = (sessions[session], id(inode));
-            Command::CommitWrite { session, inode, size_at_least: size, mtime: None, chunks: vec![chunk] }
+            ContentCommand::CommitWrite {
+                session,
+                inode,
+                size_at_least: size,
+                mtime: None,
+                chunks: vec![chunk],
+            }
+            .into()
         }
-        Op::Inline { inode, offset, length } => {
-            Command::WriteInline { inode: id(inode), offset, append: false, data: vec![b'x'; length].into() }
+        Op::Inline { inode, offset, length } => ContentCommand::WriteInline {
+            inode: id(inode),
+            offset,
+            append: false,
+            data: vec![b'x'; length].into(),
         }
-        Op::Release { session, inode, index } => Command::ReleaseLease {
+        .into(),
+        Op::Release { session, inode, index } => ContentCommand::ReleaseLease {
             session: sessions[session],
             inode: id(inode),
             indexes: vec![ChunkIndex::from_raw(index)],
-        },
-        Op::Close { session } => Command::CloseSession { session: sessions[session] },
-        Op::Reap { inode } => Command::ReapOrphans { inodes: vec![id(inode)] },
+        }
+        .into(),
+        Op::Close { session } => ClusterCommand::CloseSession { session: sessions[session] }.into(),
+        Op::Reap { inode } => RepairCommand::ReapOrphans { inodes: vec![id(inode)] }.into(),
     }
 }
 
@@ -203,7 +223,10 @@ fn run_beside_model(ops: &[Op]) -> Result<Vec<Command>, TestCaseError> {
         }
         if let Op::Close { session } = *op {
             sessions[session] = world.open(CLIENTS[session]);
-            commands.push(Command::OpenSession { client: [CLIENTS[session]; 16], name: "mount".to_owned() });
+            commands.push(
+                ClusterCommand::OpenSession { client: [CLIENTS[session]; 16], name: "mount".to_owned() }
+                    .into(),
+            );
         }
     }
     compare(&world, &model)?;

@@ -4,23 +4,23 @@ use bytes::Bytes;
 use mooseng_types::{FileKind, FileName, FsError, InodeId, SetAttr, SetTime, TimeNs};
 
 use crate::check::check;
-use crate::command::{Command, RenameMode, XattrMode};
+use crate::command::{AttrCommand, ClusterCommand, NameCommand, RenameMode, RepairCommand, XattrMode};
 use crate::testing::World;
 
 const ROOT: InodeId = InodeId::ROOT;
 const DIR: FileKind = FileKind::Directory;
 const FILE: FileKind = FileKind::File;
 
-fn rename(parent: InodeId, name: &str, new_parent: InodeId, new_name: &str, mode: RenameMode) -> Command {
-    Command::Rename { parent, name: World::name(name), new_parent, new_name: World::name(new_name), mode }
+fn rename(parent: InodeId, name: &str, new_parent: InodeId, new_name: &str, mode: RenameMode) -> NameCommand {
+    NameCommand::Rename { parent, name: World::name(name), new_parent, new_name: World::name(new_name), mode }
 }
 
-fn rmdir(parent: InodeId, name: &str) -> Command {
-    Command::Rmdir { parent, name: World::name(name) }
+fn rmdir(parent: InodeId, name: &str) -> NameCommand {
+    NameCommand::Rmdir { parent, name: World::name(name) }
 }
 
-fn link(inode: InodeId, new_parent: InodeId, new_name: &str) -> Command {
-    Command::Link { inode, new_parent, new_name: World::name(new_name) }
+fn link(inode: InodeId, new_parent: InodeId, new_name: &str) -> NameCommand {
+    NameCommand::Link { inode, new_parent, new_name: World::name(new_name) }
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_set_gid_directory_passes_on_its_group() {
     let mut world = World::new();
     let dir = world.make(ROOT, "d", DIR);
     let change = SetAttr { mode: Some(0o2755), gid: Some(42), ..SetAttr::default() };
-    world.attr(Command::SetAttr { inode: dir, change, session: None });
+    world.attr(AttrCommand::SetAttr { inode: dir, change, session: None });
     let file = world.attr(World::create(dir, "f", FILE));
     let sub = world.attr(World::create(dir, "s", DIR));
     assert_eq!((file.gid, file.mode), (42, 0o755));
@@ -60,7 +60,7 @@ fn a_symbolic_link_has_a_target_of_1_to_4095_bytes() {
     let mut world = World::new();
     let with = |kind, target: Vec<u8>| {
         let (parent, name, mode) = (ROOT, World::name("l"), 0o600);
-        Command::Create { parent, name, kind, mode, uid: 0, gid: 0, rdev: 0, target: target.into() }
+        NameCommand::Create { parent, name, kind, mode, uid: 0, gid: 0, rdev: 0, target: target.into() }
     };
     world.refused(FsError::Invalid, with(FileKind::Symlink, vec![]));
     world.refused(FsError::Invalid, with(FILE, vec![b'a']));
@@ -88,7 +88,7 @@ fn a_file_lives_as_long_as_one_of_its_names_and_then_as_an_orphan() {
     world.refused(FsError::NotFound, link(file, ROOT, "c"));
     world.refused(FsError::NotFound, World::unlink(ROOT, "b"));
     assert_eq!(check(&world.state), []);
-    world.done(Command::ReapOrphans { inodes: vec![file, ROOT] });
+    world.done(RepairCommand::ReapOrphans { inodes: vec![file, ROOT] });
     assert_eq!(world.state.getattr(file), Err(FsError::NotFound));
     assert_eq!(world.state.totals().inodes, 1);
     assert_eq!(check(&world.state), []);
@@ -193,7 +193,7 @@ fn renaming_one_name_of_an_object_over_another_leaves_both() {
 fn attributes_change_as_asked() {
     let mut world = World::new();
     let file = world.make(ROOT, "a", FILE);
-    let set = |inode, change| Command::SetAttr { inode, change, session: None };
+    let set = |inode, change| AttrCommand::SetAttr { inode, change, session: None };
     let (at, mtime) = (TimeNs::from_raw(-5), TimeNs::from_raw(77));
     let change = SetAttr { atime: Some(SetTime::At(at)), mtime: Some(SetTime::Now), ..SetAttr::default() };
     let attr = world.attr(set(file, change));
@@ -213,7 +213,7 @@ fn attributes_change_as_asked() {
 fn extended_attributes_are_set_listed_and_removed() {
     let mut world = World::new();
     let text = |text: &'static str| Bytes::from_static(text.as_bytes());
-    let set = |name: Bytes, value: Bytes, mode| Command::SetXattr { inode: ROOT, name, value, mode };
+    let set = |name: Bytes, value: Bytes, mode| AttrCommand::SetXattr { inode: ROOT, name, value, mode };
     world.refused(FsError::NoAttribute, set(text("user.a"), text("1"), XattrMode::Replace));
     world.done(set(text("user.b"), text("1"), XattrMode::Create));
     world.refused(FsError::Exists, set(text("user.b"), text("2"), XattrMode::Create));
@@ -225,8 +225,8 @@ fn extended_attributes_are_set_listed_and_removed() {
     world.refused(FsError::Invalid, set(Bytes::new(), text("1"), XattrMode::Any));
     assert_eq!(world.state.getxattr(ROOT, b"user.b"), Ok(text("2")));
     assert_eq!(world.state.listxattr(ROOT), Ok(vec![text("user.a"), text("user.b")]));
-    world.done(Command::RemoveXattr { inode: ROOT, name: text("user.b") });
-    world.refused(FsError::NoAttribute, Command::RemoveXattr { inode: ROOT, name: text("user.b") });
+    world.done(AttrCommand::RemoveXattr { inode: ROOT, name: text("user.b") });
+    world.refused(FsError::NoAttribute, AttrCommand::RemoveXattr { inode: ROOT, name: text("user.b") });
     assert_eq!(world.state.getxattr(ROOT, &[b'a'; 4000]), Err(FsError::NoAttribute));
     assert_eq!(world.state.getxattr(InodeId::from_raw(9), b"user.b"), Err(FsError::NotFound));
 }
@@ -236,13 +236,13 @@ fn the_names_of_an_objects_attributes_fit_into_64_kib() {
     let mut world = World::new();
     let name = |number: u32| Bytes::from(format!("user.{number:0>250}"));
     let set =
-        |name: Bytes| Command::SetXattr { inode: ROOT, name, value: Bytes::new(), mode: XattrMode::Any };
+        |name: Bytes| AttrCommand::SetXattr { inode: ROOT, name, value: Bytes::new(), mode: XattrMode::Any };
     for number in 0..256 {
         world.done(set(name(number)));
     }
     world.refused(FsError::NoSpace, set(Bytes::from_static(b"a")));
     world.done(set(name(0)));
-    world.done(Command::RemoveXattr { inode: ROOT, name: name(7) });
+    world.done(AttrCommand::RemoveXattr { inode: ROOT, name: name(7) });
     world.done(set(Bytes::from(vec![b'a'; 254])));
     world.refused(FsError::NoSpace, set(Bytes::from_static(b"a")));
     let names = world.state.listxattr(ROOT).unwrap();
@@ -268,7 +268,7 @@ fn a_listing_in_parts_shows_each_entry_once_and_goes_on_where_it_stopped() {
             part.entries.into_iter().map(|entry| String::from_utf8_lossy(entry.name.as_bytes()).into_owned()),
         );
         if let Some(name) = first {
-            world.done(Command::Unlink { parent: ROOT, name });
+            world.done(NameCommand::Unlink { parent: ROOT, name });
         }
         if part.end {
             break;
@@ -305,6 +305,6 @@ fn key_of(hash: u64) -> Vec<u8> {
 fn a_second_bootstrap_is_refused() {
     let mut world = World::new();
     let cluster = mooseng_types::ClusterId::from_bytes([8; 16]);
-    world.refused(FsError::Exists, Command::Bootstrap { cluster, copies: 3 });
+    world.refused(FsError::Exists, ClusterCommand::Bootstrap { cluster, copies: 3 });
     assert_eq!(world.state.settings().unwrap().copies, 2);
 }

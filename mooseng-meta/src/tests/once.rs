@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mooseng_types::{FileKind, FsError, InodeId, RequestId, ServerId, SessionId};
 
 use crate::check::check;
-use crate::command::Command;
+use crate::command::{AttrCommand, ClusterCommand};
 use crate::response::Response;
 use crate::state::{FormatError, MetaState};
 use crate::store::{Batch, MemoryStore, MetaStore};
@@ -70,7 +70,7 @@ fn acknowledged_answers_are_forgotten_and_not_done_again() {
 fn a_session_that_acknowledges_nothing_has_a_bounded_number_of_answers() {
     let mut world = World::new();
     let invalid = Response::Refused(FsError::Invalid);
-    let chmod = || Command::SetAttr {
+    let chmod = || AttrCommand::SetAttr {
         inode: ROOT,
         change: mooseng_types::SetAttr { mode: Some(0o777), ..Default::default() },
         session: None,
@@ -97,7 +97,7 @@ fn try_again_is_not_an_answer_to_remember() {
     let before = world.rows();
     assert_eq!(world.numbered(1, 0, mine.clone()), Response::Refused(FsError::LeaseHeld));
     assert_eq!(world.rows(), before);
-    world.done(Command::CloseSession { session: other });
+    world.done(ClusterCommand::CloseSession { session: other });
     match world.numbered(1, 0, mine) {
         Response::Grant(mine) => assert_eq!((mine.chunk, mine.version), (grant.chunk, grant.version.next())),
         refused => panic!("{refused:?}"),
@@ -110,7 +110,7 @@ fn a_session_that_is_gone_can_do_nothing_and_leaves_nothing() {
     let session = world.session;
     world.numbered(1, 0, World::create(ROOT, "f", FileKind::File));
     assert_eq!(world.open(1), session);
-    let close = Command::CloseSession { session };
+    let close = ClusterCommand::CloseSession { session };
     assert_eq!(world.numbered(2, 1, close.clone()), Response::Done);
     assert_eq!(stored(&world), 0);
     assert!(!world.state.session_exists(session) && world.state.sessions().is_empty());
@@ -131,7 +131,7 @@ fn a_server_keeps_its_id_and_is_found_where_it_said_last() {
     let mut world = World::new();
     let mut register = |uuid, address: &str| {
         let (name, address) = ("cs".to_owned(), address.to_owned());
-        world.run(Command::RegisterServer { uuid: [uuid; 16], name, address })
+        world.run(ClusterCommand::RegisterServer { uuid: [uuid; 16], name, address })
     };
     let first = Response::Server(ServerId::from_raw(1));
     assert_eq!(register(1, "a:1"), first);

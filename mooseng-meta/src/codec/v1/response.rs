@@ -1,9 +1,9 @@
 //! Answers, as they are stored.
 
-use mooseng_types::{ChunkId, ChunkVersion, FsError};
+use mooseng_types::FsError;
 
-use super::{FORMAT, attr, open, put_attr, put_servers, server, session};
-use crate::codec::{CodecError, Writer};
+use super::{FORMAT, attr, open, put_attr};
+use crate::codec::{CodecError, Reader, Writer};
 use crate::response::{Grant, Response};
 
 mod tag {
@@ -31,18 +31,18 @@ impl Response {
             }
             Self::Session(session) => {
                 w.u8(tag::SESSION);
-                w.var(session.raw());
+                w.session(*session);
             }
             Self::Server(server) => {
                 w.u8(tag::SERVER);
-                w.var(server.raw().into());
+                w.server(*server);
             }
             Self::Grant(grant) => {
                 w.u8(tag::GRANT);
-                w.var(grant.chunk.raw());
-                w.var(grant.base_version.raw().into());
-                w.var(grant.version.raw().into());
-                put_servers(&mut w, &grant.servers);
+                w.chunk(grant.chunk);
+                w.version(grant.base_version);
+                w.version(grant.version);
+                w.list(&grant.servers, Writer::server);
                 w.var(grant.valid_length.into());
                 w.option(grant.inline.as_ref(), |w, inline| w.bytes(inline));
                 w.u8(grant.fresh.into());
@@ -62,13 +62,13 @@ impl Response {
         let response = match r.u8()? {
             tag::DONE => Self::Done,
             tag::ATTR => Self::Attr(attr(&mut r)?),
-            tag::SESSION => Self::Session(session(&mut r)?),
-            tag::SERVER => Self::Server(server(&mut r)?),
+            tag::SESSION => Self::Session(r.session()?),
+            tag::SERVER => Self::Server(r.server()?),
             tag::GRANT => Self::Grant(Grant {
-                chunk: ChunkId::from_raw(r.var()?),
-                base_version: ChunkVersion::from_raw(r.narrow()?),
-                version: ChunkVersion::from_raw(r.narrow()?),
-                servers: r.list(server)?,
+                chunk: r.chunk()?,
+                base_version: r.version()?,
+                version: r.version()?,
+                servers: r.list(Reader::server)?,
                 valid_length: r.narrow()?,
                 inline: r.option(|r| r.bytes())?,
                 fresh: r.bool()?,

@@ -8,11 +8,9 @@
 //! 76 bytes of the names of extended attributes, with a NUL each, u32 | 80 end             all little-endian
 //! ```
 
-use mooseng_types::{
-    ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, InodeId, MasterId, ServerId, SessionId, TimeNs,
-};
+use mooseng_types::{ChunkId, ClusterId, InodeId, MasterId, ServerId, SessionId};
 
-use super::{FORMAT, inode, kind, open, put_servers, server, session};
+use super::{FORMAT, open};
 use crate::chunk::ChunkRow;
 use crate::codec::{CodecError, Reader, Writer};
 use crate::counters::Counters;
@@ -60,17 +58,17 @@ impl RowValue for InodeRow {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = open(bytes)?;
         let row = Self {
-            kind: FileKind::from_raw(r.u8()?).ok_or(CodecError::Value("kind"))?,
+            kind: r.kind()?,
             mode: u16::from_le_bytes(r.array()?),
             uid: u32::from_le_bytes(r.array()?),
             gid: u32::from_le_bytes(r.array()?),
             nlink: u32::from_le_bytes(r.array()?),
             rdev: u32::from_le_bytes(r.array()?),
             size: u64::from_le_bytes(r.array()?),
-            atime: TimeNs::from_raw(r.i64()?),
-            mtime: TimeNs::from_raw(r.i64()?),
-            ctime: TimeNs::from_raw(r.i64()?),
-            btime: TimeNs::from_raw(r.i64()?),
+            atime: r.time()?,
+            mtime: r.time()?,
+            ctime: r.time()?,
+            btime: r.time()?,
             parent: InodeId::from_raw(u64::from_le_bytes(r.array()?)),
             content: u64::from_le_bytes(r.array()?),
             xattr_names: u32::from_le_bytes(r.array()?),
@@ -89,7 +87,7 @@ impl Dentry {
 impl RowValue for Dentry {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = open(bytes)?;
-        let kind = kind(&mut r)?;
+        let kind = r.kind()?;
         let inode = InodeId::from_raw(u64::from_le_bytes(r.array()?));
         r.finish(Self { inode, kind })
     }
@@ -99,12 +97,12 @@ impl ChunkRow {
     /// The row as bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new(FORMAT, 48);
-        w.var(self.inode.raw());
-        w.var(self.index.raw().into());
-        w.var(self.committed.raw().into());
-        w.var(self.granted.raw().into());
-        w.option(self.lease, |w, session| w.var(session.raw()));
-        put_servers(&mut w, &self.servers);
+        w.inode(self.inode);
+        w.index(self.index);
+        w.version(self.committed);
+        w.version(self.granted);
+        w.option(self.lease, Writer::session);
+        w.list(&self.servers, Writer::server);
         w.var(self.valid_length.into());
         w.u8(self.differs.into());
         w.finish()
@@ -115,12 +113,12 @@ impl RowValue for ChunkRow {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = open(bytes)?;
         let row = Self {
-            inode: inode(&mut r)?,
-            index: ChunkIndex::from_raw(r.narrow()?),
-            committed: ChunkVersion::from_raw(r.narrow()?),
-            granted: ChunkVersion::from_raw(r.narrow()?),
-            lease: r.option(session)?,
-            servers: r.list(server)?,
+            inode: r.inode()?,
+            index: r.index()?,
+            committed: r.version()?,
+            granted: r.version()?,
+            lease: r.option(Reader::session)?,
+            servers: r.list(Reader::server)?,
             valid_length: r.narrow()?,
             differs: r.bool()?,
         };
@@ -165,7 +163,7 @@ impl RowValue for Window {
 impl ServerRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new(FORMAT, 24 + self.name.len() + self.address.len());
-        w.var(self.server.raw().into());
+        w.server(self.server);
         w.raw(&self.uuid);
         w.bytes(self.name.as_bytes());
         w.bytes(self.address.as_bytes());
@@ -176,7 +174,7 @@ impl ServerRow {
 impl RowValue for ServerRow {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = open(bytes)?;
-        let row = Self { server: server(&mut r)?, uuid: r.array()?, name: r.text()?, address: r.text()? };
+        let row = Self { server: r.server()?, uuid: r.array()?, name: r.text()?, address: r.text()? };
         r.finish(row)
     }
 }
@@ -237,7 +235,7 @@ pub(crate) struct DeadChunk(pub(crate) Vec<ServerId>);
 impl DeadChunk {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new(FORMAT, 16);
-        put_servers(&mut w, &self.0);
+        w.list(&self.0, Writer::server);
         w.finish()
     }
 }
@@ -245,7 +243,7 @@ impl DeadChunk {
 impl RowValue for DeadChunk {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = open(bytes)?;
-        let row = Self(r.list(server)?);
+        let row = Self(r.list(Reader::server)?);
         r.finish(row)
     }
 }

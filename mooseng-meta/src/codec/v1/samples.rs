@@ -9,7 +9,10 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::command::{Command, CommittedChunk, Entry, RenameMode, Request, XattrMode};
+use crate::command::{
+    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand, RenameMode,
+    RepairCommand, Request, XattrMode,
+};
 use crate::membership::{Member, Membership};
 use crate::response::{Grant, Response};
 
@@ -79,24 +82,32 @@ fn changes() -> impl Strategy<Value = SetAttr> {
 
 fn cluster_commands() -> impl Strategy<Value = Command> {
     prop_oneof![
-        (any::<[u8; 16]>(), any::<u8>())
-            .prop_map(|(id, copies)| Command::Bootstrap { cluster: ClusterId::from_bytes(id), copies }),
-        (any::<[u8; 16]>(), ".{0,20}").prop_map(|(client, name)| Command::OpenSession { client, name }),
-        sessions().prop_map(|session| Command::CloseSession { session }),
-        (any::<[u8; 16]>(), ".{0,20}", ".{0,20}").prop_map(|(uuid, name, address)| Command::RegisterServer {
-            uuid,
-            name,
-            address
-        }),
-        (chunks(), versions(), any::<u32>()).prop_map(|(chunk, version, server)| Command::AddReplica {
+        (any::<[u8; 16]>(), any::<u8>()).prop_map(|(id, copies)| ClusterCommand::Bootstrap {
+            cluster: ClusterId::from_bytes(id),
+            copies
+        }
+        .into()),
+        (any::<[u8; 16]>(), ".{0,20}").prop_map(|(client, name)| ClusterCommand::OpenSession {
+            client,
+            name
+        }
+        .into()),
+        sessions().prop_map(|session| ClusterCommand::CloseSession { session }.into()),
+        (any::<[u8; 16]>(), ".{0,20}", ".{0,20}")
+            .prop_map(|(uuid, name, address)| ClusterCommand::RegisterServer { uuid, name, address }.into()),
+        (chunks(), versions(), any::<u32>()).prop_map(|(chunk, version, server)| RepairCommand::AddReplica {
             chunk,
             version,
             server: ServerId::from_raw(server)
-        }),
-        (chunks(), any::<u32>())
-            .prop_map(|(chunk, server)| Command::RemoveReplica { chunk, server: ServerId::from_raw(server) }),
-        vec(inodes(), 0..5).prop_map(|inodes| Command::ReapOrphans { inodes }),
-        vec(chunks(), 0..5).prop_map(|chunks| Command::ForgetDead { chunks }),
+        }
+        .into()),
+        (chunks(), any::<u32>()).prop_map(|(chunk, server)| RepairCommand::RemoveReplica {
+            chunk,
+            server: ServerId::from_raw(server)
+        }
+        .into()),
+        vec(inodes(), 0..5).prop_map(|inodes| RepairCommand::ReapOrphans { inodes }.into()),
+        vec(chunks(), 0..5).prop_map(|chunks| RepairCommand::ForgetDead { chunks }.into()),
     ]
 }
 
@@ -106,7 +117,7 @@ fn name_commands() -> impl Strategy<Value = Command> {
     let numbers = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u32>());
     prop_oneof![
         (inodes(), names(), kinds(), numbers, payload()).prop_map(
-            |(parent, name, kind, (mode, uid, gid, rdev), target)| Command::Create {
+            |(parent, name, kind, (mode, uid, gid, rdev), target)| NameCommand::Create {
                 parent,
                 name,
                 kind,
@@ -116,17 +127,19 @@ fn name_commands() -> impl Strategy<Value = Command> {
                 rdev,
                 target
             }
+            .into()
         ),
-        (inodes(), inodes(), names()).prop_map(|(inode, new_parent, new_name)| Command::Link {
+        (inodes(), inodes(), names()).prop_map(|(inode, new_parent, new_name)| NameCommand::Link {
             inode,
             new_parent,
             new_name
-        }),
-        (inodes(), names()).prop_map(|(parent, name)| Command::Unlink { parent, name }),
-        (inodes(), names()).prop_map(|(parent, name)| Command::Rmdir { parent, name }),
+        }
+        .into()),
+        (inodes(), names()).prop_map(|(parent, name)| NameCommand::Unlink { parent, name }.into()),
+        (inodes(), names()).prop_map(|(parent, name)| NameCommand::Rmdir { parent, name }.into()),
         (inodes(), names(), inodes(), names(), modes).prop_map(
             |(parent, name, new_parent, new_name, mode)| {
-                Command::Rename { parent, name, new_parent, new_name, mode }
+                NameCommand::Rename { parent, name, new_parent, new_name, mode }.into()
             }
         ),
     ]
@@ -137,37 +150,42 @@ fn file_commands() -> impl Strategy<Value = Command> {
     let committed = (indexes(), chunks(), versions(), any::<bool>())
         .prop_map(|(index, chunk, version, release)| CommittedChunk { index, chunk, version, release });
     prop_oneof![
-        (inodes(), changes(), option::of(sessions())).prop_map(|(inode, change, session)| Command::SetAttr {
-            inode,
-            change,
-            session
-        }),
-        (inodes(), payload(), payload(), modes).prop_map(|(inode, name, value, mode)| Command::SetXattr {
-            inode,
-            name,
-            value,
-            mode
-        }),
-        (inodes(), payload()).prop_map(|(inode, name)| Command::RemoveXattr { inode, name }),
+        (inodes(), changes(), option::of(sessions()))
+            .prop_map(|(inode, change, session)| AttrCommand::SetAttr { inode, change, session }.into()),
+        (inodes(), payload(), payload(), modes)
+            .prop_map(|(inode, name, value, mode)| AttrCommand::SetXattr { inode, name, value, mode }.into()),
+        (inodes(), payload()).prop_map(|(inode, name)| AttrCommand::RemoveXattr { inode, name }.into()),
         (sessions(), inodes(), indexes(), [servers(), servers(), servers()], any::<[bool; 2]>()).prop_map(
             |(session, inode, index, [candidates, failed, up], [nothing_written, renew])| {
-                Command::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew }
+                ContentCommand::GrantWrite {
+                    session,
+                    inode,
+                    index,
+                    candidates,
+                    failed,
+                    up,
+                    nothing_written,
+                    renew,
+                }
+                .into()
             }
         ),
         (sessions(), inodes(), any::<u64>(), option::of(times()), vec(committed, 0..4)).prop_map(
-            |(session, inode, size_at_least, mtime, chunks)| Command::CommitWrite {
+            |(session, inode, size_at_least, mtime, chunks)| ContentCommand::CommitWrite {
                 session,
                 inode,
                 size_at_least,
                 mtime,
                 chunks
             }
+            .into()
         ),
         (inodes(), any::<u32>(), any::<bool>(), payload()).prop_map(|(inode, offset, append, data)| {
-            Command::WriteInline { inode, offset, append, data }
+            ContentCommand::WriteInline { inode, offset, append, data }.into()
         }),
-        (sessions(), inodes(), vec(indexes(), 0..5))
-            .prop_map(|(session, inode, indexes)| Command::ReleaseLease { session, inode, indexes }),
+        (sessions(), inodes(), vec(indexes(), 0..5)).prop_map(|(session, inode, indexes)| {
+            ContentCommand::ReleaseLease { session, inode, indexes }.into()
+        }),
     ]
 }
 
@@ -237,7 +255,17 @@ pub(crate) fn responses() -> impl Strategy<Value = Response> {
 
 fn sample_grant(session: SessionId, inode: InodeId, index: ChunkIndex, server: ServerId) -> Command {
     let (candidates, failed, up) = (vec![server], vec![], vec![server]);
-    Command::GrantWrite { session, inode, index, candidates, failed, up, nothing_written: true, renew: false }
+    ContentCommand::GrantWrite {
+        session,
+        inode,
+        index,
+        candidates,
+        failed,
+        up,
+        nothing_written: true,
+        renew: false,
+    }
+    .into()
 }
 
 /// One entry for each command.
@@ -256,50 +284,57 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
         atime: Some(SetTime::Now),
         mtime: Some(SetTime::At(TimeNs::from_raw(9))),
     };
-    let new = |kind, target| Command::Create {
-        parent,
-        name: name(),
-        kind,
-        mode: 0o755,
-        uid: 1000,
-        gid: 100,
-        rdev: 0,
-        target,
+    let new = |kind, target| {
+        NameCommand::Create { parent, name: name(), kind, mode: 0o755, uid: 1000, gid: 100, rdev: 0, target }
+            .into()
     };
     let commands = [
-        Command::Bootstrap { cluster: ClusterId::from_bytes([0xab; 16]), copies: 2 },
-        Command::OpenSession { client: [1; 16], name: "host:/mnt".to_owned() },
-        Command::CloseSession { session },
-        Command::RegisterServer { uuid: [3; 16], name: "cs1".to_owned(), address: "h:9422".to_owned() },
+        ClusterCommand::Bootstrap { cluster: ClusterId::from_bytes([0xab; 16]), copies: 2 }.into(),
+        ClusterCommand::OpenSession { client: [1; 16], name: "host:/mnt".to_owned() }.into(),
+        ClusterCommand::CloseSession { session }.into(),
+        ClusterCommand::RegisterServer {
+            uuid: [3; 16],
+            name: "cs1".to_owned(),
+            address: "h:9422".to_owned(),
+        }
+        .into(),
         new(FileKind::File, Bytes::new()),
         new(FileKind::Symlink, bytes("target")),
-        Command::Link { inode, new_parent: parent, new_name: name() },
-        Command::Unlink { parent, name: name() },
-        Command::Rmdir { parent, name: name() },
-        Command::Rename {
+        NameCommand::Link { inode, new_parent: parent, new_name: name() }.into(),
+        NameCommand::Unlink { parent, name: name() }.into(),
+        NameCommand::Rmdir { parent, name: name() }.into(),
+        NameCommand::Rename {
             parent,
             name: name(),
             new_parent: inode,
             new_name: name(),
             mode: RenameMode::Exchange,
-        },
-        Command::SetAttr { inode, change, session: Some(session) },
-        Command::SetXattr { inode, name: bytes("user.a"), value: bytes("value"), mode: XattrMode::Replace },
-        Command::RemoveXattr { inode, name: bytes("user.a") },
+        }
+        .into(),
+        AttrCommand::SetAttr { inode, change, session: Some(session) }.into(),
+        AttrCommand::SetXattr {
+            inode,
+            name: bytes("user.a"),
+            value: bytes("value"),
+            mode: XattrMode::Replace,
+        }
+        .into(),
+        AttrCommand::RemoveXattr { inode, name: bytes("user.a") }.into(),
         sample_grant(session, inode, index, server),
-        Command::CommitWrite {
+        ContentCommand::CommitWrite {
             session,
             inode,
             size_at_least: 4096,
             mtime: Some(TimeNs::from_raw(-1)),
             chunks: vec![CommittedChunk { index, chunk, version, release: true }],
-        },
-        Command::WriteInline { inode, offset: 10, append: true, data: bytes("data") },
-        Command::ReleaseLease { session, inode, indexes: vec![index] },
-        Command::AddReplica { chunk, version, server },
-        Command::RemoveReplica { chunk, server },
-        Command::ReapOrphans { inodes: vec![inode] },
-        Command::ForgetDead { chunks: vec![chunk] },
+        }
+        .into(),
+        ContentCommand::WriteInline { inode, offset: 10, append: true, data: bytes("data") }.into(),
+        ContentCommand::ReleaseLease { session, inode, indexes: vec![index] }.into(),
+        RepairCommand::AddReplica { chunk, version, server }.into(),
+        RepairCommand::RemoveReplica { chunk, server }.into(),
+        RepairCommand::ReapOrphans { inodes: vec![inode] }.into(),
+        RepairCommand::ForgetDead { chunks: vec![chunk] }.into(),
     ];
     let request = Request { id: RequestId { session, seq: 1000 }, acked_below: 999 };
     let with = |(i, command)| {

@@ -166,8 +166,9 @@ fn the_bytes_are_those_of_the_formats_first_day() {
     let mut lines = Vec::new();
     for entry in samples::sample_entries() {
         assert_eq!(Entry::decode(&entry.encode()).as_ref(), Ok(&entry));
-        let variant = format!("{:?}", entry.command);
-        let variant: String = variant.chars().take_while(|c| c.is_alphanumeric()).collect();
+        let command = format!("{:?}", entry.command);
+        let (_family, command) = command.split_once('(').unwrap();
+        let variant: String = command.chars().take_while(|c| c.is_alphanumeric()).collect();
         lines.push(format!("entry {variant}: {}", hex(&entry.encode())));
     }
     for response in responses() {

@@ -1,0 +1,99 @@
+//! Commands on the cluster itself, its clients and its chunkservers.
+
+use mooseng_types::{ClusterId, FsError, SessionId, TimeNs};
+
+use super::{Command, tag};
+use crate::codec::{CodecError, Reader, Writer};
+use crate::op::member;
+use crate::response::Response;
+use crate::tables::Tables;
+
+/// A change of the cluster, or of who is known in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClusterCommand {
+    /// Makes the root directory, once in the life of a cluster.
+    Bootstrap {
+        /// The cluster's identity.
+        cluster: ClusterId,
+        /// Copies of a chunk by default.
+        copies: u8,
+    },
+    /// Makes a client known; the same client gets the same session.
+    OpenSession {
+        /// The client's random identity.
+        client: [u8; 16],
+        /// For people: host and mount point.
+        name: String,
+    },
+    /// Ends a session and its leases; also how the leader lets one expire.
+    CloseSession {
+        /// The session.
+        session: SessionId,
+    },
+    /// Makes a chunkserver known; the same server gets the same id, its name and address are brought up to date.
+    RegisterServer {
+        /// The server's random identity.
+        uuid: [u8; 16],
+        /// For people.
+        name: String,
+        /// Where it serves chunks.
+        address: String,
+    },
+}
+
+impl From<ClusterCommand> for Command {
+    fn from(command: ClusterCommand) -> Self {
+        Self::Cluster(command)
+    }
+}
+
+impl ClusterCommand {
+    pub(super) fn run(&self, t: &mut Tables, stamp: TimeNs) -> Result<Response, FsError> {
+        match self {
+            Self::Bootstrap { cluster, copies } => member::bootstrap(t, stamp, *cluster, *copies),
+            Self::OpenSession { client, name } => Ok(member::open_session(t, client, name)),
+            Self::CloseSession { session } => Ok(member::close_session(t, *session)),
+            Self::RegisterServer { uuid, name, address } => {
+                Ok(member::register_server(t, *uuid, name, address))
+            }
+        }
+    }
+
+    pub(super) fn encode(&self, w: &mut Writer) {
+        match self {
+            Self::Bootstrap { cluster, copies } => {
+                w.u8(tag::BOOTSTRAP);
+                w.raw(&cluster.bytes());
+                w.u8(*copies);
+            }
+            Self::OpenSession { client, name } => {
+                w.u8(tag::OPEN_SESSION);
+                w.raw(client);
+                w.bytes(name.as_bytes());
+            }
+            Self::CloseSession { session } => {
+                w.u8(tag::CLOSE_SESSION);
+                w.session(*session);
+            }
+            Self::RegisterServer { uuid, name, address } => {
+                w.u8(tag::REGISTER_SERVER);
+                w.raw(uuid);
+                w.bytes(name.as_bytes());
+                w.bytes(address.as_bytes());
+            }
+        }
+    }
+
+    /// The command with this number; `None` if it is of another family.
+    pub(super) fn decode(tag: u8, r: &mut Reader<'_>) -> Result<Option<Self>, CodecError> {
+        Ok(Some(match tag {
+            tag::BOOTSTRAP => Self::Bootstrap { cluster: ClusterId::from_bytes(r.array()?), copies: r.u8()? },
+            tag::OPEN_SESSION => Self::OpenSession { client: r.array()?, name: r.text()? },
+            tag::CLOSE_SESSION => Self::CloseSession { session: r.session()? },
+            tag::REGISTER_SERVER => {
+                Self::RegisterServer { uuid: r.array()?, name: r.text()?, address: r.text()? }
+            }
+            _ => return Ok(None),
+        }))
+    }
+}
