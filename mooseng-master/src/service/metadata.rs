@@ -95,44 +95,19 @@ fn change(core: &mut MasterCore, now: Now, kind: u16, body: Bytes) -> Result<Ans
     let (meta, command, context) = match kind {
         pb::CreateRequest::KIND => create(decode(body)?)?,
         pb::SetAttrRequest::KIND => set_attr(core, &decode(body)?)?,
-        pb::LinkRequest::KIND => {
-            let it: pb::LinkRequest = decode(body)?;
-            let (new_parent, new_name) = (inode(it.new_parent), FileName::parse(&it.new_name)?);
-            (
-                it.meta,
-                NameCommand::Link { inode: inode(it.inode), new_parent, new_name }.into(),
-                Context::Attr,
-            )
-        }
+        pb::LinkRequest::KIND => link(&decode(body)?)?,
         pb::UnlinkRequest::KIND => {
             let it: pb::UnlinkRequest = decode(body)?;
-            (
-                it.meta,
-                NameCommand::Unlink { parent: inode(it.parent), name: FileName::parse(&it.name)? }.into(),
-                Context::Empty,
-            )
+            let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
+            (it.meta, NameCommand::Unlink { parent, name }.into(), Context::Empty)
         }
         pb::RmdirRequest::KIND => {
             let it: pb::RmdirRequest = decode(body)?;
-            (
-                it.meta,
-                NameCommand::Rmdir { parent: inode(it.parent), name: FileName::parse(&it.name)? }.into(),
-                Context::Empty,
-            )
+            let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
+            (it.meta, NameCommand::Rmdir { parent, name }.into(), Context::Empty)
         }
         pb::RenameRequest::KIND => rename(&decode(body)?)?,
-        pb::SetXattrRequest::KIND => {
-            let it: pb::SetXattrRequest = decode(body)?;
-            let mode = match (it.create, it.replace) {
-                (false, false) => XattrMode::Any,
-                (true, false) => XattrMode::Create,
-                (false, true) => XattrMode::Replace,
-                (true, true) => return Err(FsError::Invalid.into()),
-            };
-            let command =
-                AttrCommand::SetXattr { inode: inode(it.inode), name: it.name, value: it.value, mode }.into();
-            (it.meta, command, Context::Empty)
-        }
+        pb::SetXattrRequest::KIND => set_xattr(decode(body)?)?,
         pb::RemoveXattrRequest::KIND => {
             let it: pb::RemoveXattrRequest = decode(body)?;
             (
@@ -214,6 +189,23 @@ fn set_attr(core: &MasterCore, it: &pb::SetAttrRequest) -> Result<Change, CallEr
     };
     let session = it.meta.map(|meta| session(meta.session));
     Ok((it.meta, AttrCommand::SetAttr { inode: inode(it.inode), change, session }.into(), context))
+}
+
+fn link(it: &pb::LinkRequest) -> Result<Change, CallError> {
+    let (new_parent, new_name) = (inode(it.new_parent), FileName::parse(&it.new_name)?);
+    let command = NameCommand::Link { inode: inode(it.inode), new_parent, new_name };
+    Ok((it.meta, command.into(), Context::Attr))
+}
+
+fn set_xattr(it: pb::SetXattrRequest) -> Result<Change, CallError> {
+    let mode = match (it.create, it.replace) {
+        (false, false) => XattrMode::Any,
+        (true, false) => XattrMode::Create,
+        (false, true) => XattrMode::Replace,
+        (true, true) => return Err(FsError::Invalid.into()),
+    };
+    let command = AttrCommand::SetXattr { inode: inode(it.inode), name: it.name, value: it.value, mode };
+    Ok((it.meta, command.into(), Context::Empty))
 }
 
 fn rename(it: &pb::RenameRequest) -> Result<Change, CallError> {

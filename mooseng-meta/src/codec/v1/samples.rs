@@ -268,6 +268,17 @@ fn sample_grant(session: SessionId, inode: InodeId, index: ChunkIndex, server: S
     .into()
 }
 
+fn sample_change() -> SetAttr {
+    SetAttr {
+        mode: Some(0o644),
+        uid: Some(1000),
+        gid: None,
+        size: Some(1 << 40),
+        atime: Some(SetTime::Now),
+        mtime: Some(SetTime::At(TimeNs::from_raw(9))),
+    }
+}
+
 /// One entry for each command.
 pub(crate) fn sample_entries() -> Vec<Entry> {
     let (inode, parent) = (InodeId::from_raw(300), InodeId::ROOT);
@@ -276,14 +287,6 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
     let (chunk, version, server) = (ChunkId::from_raw(5), ChunkVersion::from_raw(6), ServerId::from_raw(7));
     let index = ChunkIndex::from_raw(8);
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
-    let change = SetAttr {
-        mode: Some(0o644),
-        uid: Some(1000),
-        gid: None,
-        size: Some(1 << 40),
-        atime: Some(SetTime::Now),
-        mtime: Some(SetTime::At(TimeNs::from_raw(9))),
-    };
     let new = |kind, target| {
         NameCommand::Create { parent, name: name(), kind, mode: 0o755, uid: 1000, gid: 100, rdev: 0, target }
             .into()
@@ -311,7 +314,7 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
             mode: RenameMode::Exchange,
         }
         .into(),
-        AttrCommand::SetAttr { inode, change, session: Some(session) }.into(),
+        AttrCommand::SetAttr { inode, change: sample_change(), session: Some(session) }.into(),
         AttrCommand::SetXattr {
             inode,
             name: bytes("user.a"),
