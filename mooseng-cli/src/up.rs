@@ -72,6 +72,11 @@ pub(crate) fn run(target: &Target, args: &UpArgs) -> anyhow::Result<ExitCode> {
     layout.write_configs(&data, &mount)?;
     let mut parts = Parts::new(&data, &layout)?;
     system::clear_dead_mount(&mount)?;
+    ensure!(
+        !system::is_mounted(&mount)?,
+        "{} is in use: another `mooseng up` or mount has it; stop that one first, or choose another --mount",
+        mount.display()
+    );
     let started = start(&mut parts, &layout, &mount, &mut signals);
     let done = match started {
         Ok(true) => {

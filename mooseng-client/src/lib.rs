@@ -26,7 +26,7 @@ pub use edge::inode::OpenFile;
 pub use edge::messages;
 pub use error::{ClientError, Loss, Unreadable};
 pub use fs::{Caller, DirEntry, DirPage, FsStats, NewNode, RenameMode, XattrMode};
-pub use mount::run;
+pub use mount::{is_dead_mount, run};
 
 /// The result of a file system operation.
 pub type Result<T> = std::result::Result<T, ClientError>;

@@ -16,6 +16,8 @@ use fuser::{MountOption, Session, SessionACL, SessionUnmounter};
 use mooseng_env::{Threads, daemon};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+pub use self::point::is_dead_mount;
+
 use crate::client::Client;
 use crate::config::{ClientConfig, MountFlag};
 use crate::fuse::FuseFs;

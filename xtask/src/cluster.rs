@@ -62,7 +62,7 @@ impl Cluster {
         up.arg("--masters").arg(o.masters.to_string()).arg("--chunkservers").arg(o.chunkservers.to_string());
         up.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = up.spawn().with_context(|| format!("start {}", shell::describe(&up)))?;
-        fs::write(self.beside("up.pid"), child.id().to_string())?;
+        fs::write(self.up_pid_file(), child.id().to_string())?;
         let child = self.up.insert(child);
         let ready = wait::until(READY_LIMIT, "`mooseng up` to be ready", || {
             if let Some(status) = child.try_wait()? {
@@ -81,11 +81,21 @@ impl Cluster {
         &self.options.data
     }
 
+    /// Holds the pid of `mooseng up` from its start on.
+    pub(crate) fn up_pid_file(&self) -> PathBuf {
+        self.beside("up.pid")
+    }
+
+    /// `mooseng --data DATA …` with another directory than this cluster's.
+    pub(crate) fn mooseng_elsewhere(&self, data: &Path, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.options.binary);
+        command.arg("--data").arg(data).args(words);
+        command
+    }
+
     /// `mooseng --data DATA …`
     pub(crate) fn mooseng(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.options.binary);
-        command.arg("--data").arg(&self.options.data).args(words);
-        command
+        self.mooseng_elsewhere(&self.options.data, words)
     }
 
     /// `mooseng daemon KIND --config DATA/NAME/config.toml`, as the separate daemons are started.
@@ -139,7 +149,13 @@ impl Cluster {
 
     /// `kill -9` of everything at once, `up` first so that it restarts nothing. Leaves a dead mount behind.
     pub(crate) fn crash(&mut self) {
-        let pids = self.pids();
+        self.crash_but(&[]);
+    }
+
+    /// The same, but these go on.
+    pub(crate) fn crash_but(&mut self, spared: &[&str]) {
+        let mut pids = self.pids();
+        pids.retain(|name, _| !spared.contains(&name.as_str()));
         if let Some(up) = &self.up {
             shell::signal(up.id(), Signal::KILL);
         }

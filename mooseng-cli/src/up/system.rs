@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::output;
@@ -58,17 +59,17 @@ fn in_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// Whether a MooseNG mount is live at `mount`.
+/// Whether MooseNG is mounted at `mount`, alive or not.
 pub(crate) fn is_mounted(mount: &Path) -> anyhow::Result<bool> {
-    // A dead mount cannot be looked at itself, only what is above it.
-    let above = mount.parent().and_then(|above| fs::canonicalize(above).ok());
-    let mount = match (above, mount.file_name()) {
-        (Some(above), Some(name)) => above.join(name),
-        _ => mount.to_owned(),
-    };
-    let mount = fs::canonicalize(&mount).unwrap_or(mount);
+    let mount = resolved(mount).unwrap_or_else(|| mount.to_owned());
     let table = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
     Ok(table.lines().any(|line| is_ours(line, &mount)))
+}
+
+/// The path without symbolic links. Asks nothing of what is mounted there: a mount that is stuck would not answer.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())).ok()
 }
 
 /// Field 5 is the mount point with blanks as `\040`; the type stands behind the ` - ` (`proc(5)`).
@@ -82,8 +83,7 @@ fn is_ours(line: &str, mount: &Path) -> bool {
 
 /// Takes away the mount of ours whose process is gone, and says so; everything else is left as it is.
 pub(crate) fn clear_dead_mount(mount: &Path) -> anyhow::Result<()> {
-    // Not stat(2): the kernel answers that from its cache for a second after the process has died.
-    if !is_mounted(mount)? || rustix::fs::statfs(mount).err() != Some(Errno::NOTCONN) {
+    if !is_mounted(mount)? || !mooseng_client::is_dead_mount(mount) {
         return Ok(());
     }
     let shown = mount.display();

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 /// What the kernel reads ahead of programs, in KiB: its own default for FUSE is an eighth of our largest request.
@@ -17,20 +18,16 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
         bail!("/dev/fuse is missing: load the module (modprobe fuse), or give the container the device");
     }
     let shown = path.display();
-    let metadata = match fs::metadata(path) {
-        Err(error) if is_dead(&error) => {
-            if !rustix::process::geteuid().is_root() {
-                bail!("{shown} is the mount of a process that is gone: run fusermount3 -u {shown}");
-            }
-            unmount(path, UnmountFlags::DETACH)
-                .with_context(|| format!("{shown} is a dead mount; run fusermount3 -u {shown}"))?;
-            tracing::warn!(mount_point = %shown, "a dead mount was taken away");
-            fs::metadata(path)
+    if is_dead_mount(path) {
+        if !rustix::process::geteuid().is_root() {
+            bail!("{shown} is the mount of a process that is gone: run fusermount3 -u {shown}");
         }
-        other => other,
-    };
-    let metadata =
-        metadata.with_context(|| format!("{shown} cannot be used; create it (mkdir -p {shown})"))?;
+        unmount(path, UnmountFlags::DETACH)
+            .with_context(|| format!("{shown} is a dead mount; run fusermount3 -u {shown}"))?;
+        tracing::warn!(mount_point = %shown, "a dead mount was taken away");
+    }
+    let metadata = fs::metadata(path)
+        .with_context(|| format!("{shown} cannot be used; create it (mkdir -p {shown})"))?;
     if !metadata.is_dir() {
         bail!("{shown} is not a directory: name one to mount at");
     }
@@ -44,9 +41,11 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the file system there has lost its process (`ENOTCONN`).
-fn is_dead(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOTCONN)
+/// Whether the file system there has lost its process.
+pub fn is_dead_mount(path: &Path) -> bool {
+    // Not stat(2): the kernel answers that from its cache for a second after the process has died. A question that the process
+    // was killed over ends with ECONNABORTED, those after it with ENOTCONN.
+    matches!(rustix::fs::statfs(path), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 fn has_fusermount() -> bool {
