@@ -15,6 +15,7 @@ mod housekeeping;
 mod leaderless;
 #[cfg(test)]
 mod limits_tests;
+mod parked;
 mod snapshots;
 #[cfg(test)]
 mod testing;
@@ -141,6 +142,7 @@ pub struct MasterCore {
     group_changed: u64,
     received: Option<snapshots::Received>,
     checks: checks::Checks,
+    parked: parked::Parked,
     digests: Digests,
     durable: u64,
     purged: u64,
@@ -187,6 +189,7 @@ impl MasterCore {
             group_changed: 0,
             received: None,
             checks: checks::Checks::default(),
+            parked: parked::Parked::default(),
             digests: Digests::new(),
             durable: applied,
             purged,
@@ -206,6 +209,7 @@ impl MasterCore {
         self.look_for_leader(now);
         self.keep_group(now);
         self.keep_house(now);
+        self.look_after_parked(now);
         if self.node.wants_snapshot() || self.group_changed > self.durable {
             self.flush(now.mono);
         }
@@ -286,6 +290,7 @@ impl MasterCore {
     pub fn closed(&mut self, now: Now, conn: ConnId) {
         self.registry.closed(conn);
         self.sessions.disconnected(conn, now.mono);
+        self.forget_parked_of(conn);
     }
 
     /// A request off the wire. The answer comes as an effect, now or when a majority has it.
@@ -298,7 +303,7 @@ impl MasterCore {
                     return self.reply_error(conn, header, &error.into());
                 }
                 let waiter = Waiter::Client { conn, header, context };
-                self.gathered.push(Gathered { request, command: *command, waiter });
+                self.gather(now, header, Gathered { request, command: *command, waiter });
             }
             Ok(service::Answer::Change(change, member, done)) => match self.propose_change(change, &member) {
                 Ok(index) => {
@@ -371,6 +376,8 @@ impl MasterCore {
             for entry in committed {
                 self.apply(now, &entry);
             }
+            // Requests that waited for what was applied.
+            self.propose_gathered(now);
         }
         self.follow_role(now);
     }
@@ -396,6 +403,7 @@ impl MasterCore {
                 self.answer_waiter(waiter, &error);
             }
             self.refuse_checks(&error);
+            self.refuse_parked(&error);
         }
         if leads.is_some() {
             self.registry.forget_reports();

@@ -176,7 +176,7 @@ impl MasterCore {
     }
 
     /// Asks the holders of leases on this chunk of the file, and on those after it, to give them back.
-    fn recall_leases(&mut self, inode: InodeId, from: ChunkIndex) {
+    pub(crate) fn recall_leases(&mut self, inode: InodeId, from: ChunkIndex) {
         const RECALLS_MAX: u32 = 64;
         let held = self.state.locate(inode, from, RECALLS_MAX).unwrap_or_default();
         for (index, _, row) in held {

@@ -34,6 +34,12 @@ impl ChunkRow {
         self.committed.raw() == 0
     }
 
+    /// The session that may write it, if that is not `asker`.
+    #[must_use]
+    pub fn held_by_another(&self, asker: Option<SessionId>) -> Option<SessionId> {
+        self.lease.filter(|holder| Some(*holder) != asker)
+    }
+
     /// The bytes of the chunk that lie before `file_size`.
     fn inside(&self, file_size: u64) -> u32 {
         let inside = file_size.saturating_sub(self.index.start()).min(CHUNK_SIZE);

@@ -11,7 +11,7 @@ mod content;
 mod name;
 mod repair;
 
-use mooseng_types::{FsError, RequestId, TimeNs};
+use mooseng_types::{FsError, InodeId, RequestId, TimeNs};
 
 pub use self::attr::{AttrCommand, XattrMode};
 pub use self::cluster::ClusterCommand;
@@ -20,6 +20,7 @@ pub use self::name::{NameCommand, RenameMode};
 pub use self::repair::RepairCommand;
 
 use crate::codec::{CodecError, Reader, Writer};
+use crate::query::LeaseInTheWay;
 use crate::response::Response;
 use crate::tables::Tables;
 
@@ -82,6 +83,17 @@ pub enum Command {
     Cluster(ClusterCommand),
 }
 
+/// Files whose leases may have changed hands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MovesLeases {
+    /// Of no file.
+    None,
+    /// Of this one.
+    Of(InodeId),
+    /// Of several.
+    Any,
+}
+
 impl Command {
     /// Refuses what has a length that no command may have, so that it is never proposed.
     pub fn check(&self) -> Result<(), FsError> {
@@ -101,6 +113,27 @@ impl Command {
             Self::Content(command) => command.run(t, stamp),
             Self::Repair(command) => command.run(t),
             Self::Cluster(command) => command.run(t, stamp),
+        }
+    }
+
+    /// The lease of another session for which the command would be refused.
+    pub(crate) fn lease_in_the_way(&self, t: &Tables) -> Option<LeaseInTheWay> {
+        match self {
+            Self::Content(command) => command.lease_in_the_way(t),
+            Self::Attr(command) => command.lease_in_the_way(t),
+            Self::Name(_) | Self::Repair(_) | Self::Cluster(_) => None,
+        }
+    }
+
+    /// Which files' leases may have changed hands once the command is applied.
+    #[must_use]
+    pub fn moves_leases(&self) -> MovesLeases {
+        match self {
+            Self::Content(command) => MovesLeases::Of(command.inode()),
+            Self::Attr(command) => command.shortened().map_or(MovesLeases::None, MovesLeases::Of),
+            Self::Cluster(command) => command.moves_leases(),
+            Self::Repair(command) => command.moves_leases(),
+            Self::Name(_) => MovesLeases::None,
         }
     }
 

@@ -36,13 +36,13 @@ pub use check::{Checked, Violation, check, check_view};
 pub use chunk::ChunkRow;
 pub use codec::CodecError;
 pub use command::{
-    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand, RenameMode,
-    RepairCommand, Request, XattrMode,
+    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, MovesLeases, NameCommand,
+    RenameMode, RepairCommand, Request, XattrMode,
 };
 pub use key::BASE;
 pub use landmark::{Landmark, base_row, landmark};
 pub use membership::{Member, Membership};
-pub use query::{DirEntry, Listing};
+pub use query::{DirEntry, LeaseInTheWay, Listing};
 pub use response::{Grant, Response};
 pub use server::ServerRow;
 pub use session::SessionRow;

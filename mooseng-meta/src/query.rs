@@ -3,6 +3,8 @@
 mod chunk;
 mod cluster;
 mod directory;
+mod lease;
 mod object;
 
 pub use directory::{DirEntry, Listing};
+pub use lease::LeaseInTheWay;

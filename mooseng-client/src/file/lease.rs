@@ -396,11 +396,13 @@ impl Lease {
         self.trouble.pause(now, ChunkCause::Unreachable);
     }
 
-    /// The masters say that it is not held any more. Tells whether anything confirmed is lost with it.
+    /// The masters say that it is not held any more. Tells whether anything confirmed is lost with it. What it has met counts
+    /// on: the next request does not wait as long again for what this one has waited for in vain.
     pub(super) fn is_gone(&mut self) -> bool {
         let lost = self.is_uncommitted() || self.is_unsynced();
-        let number = self.number;
-        *self = Self { users: self.users, closing: self.closing, syncing: self.syncing, ..Self::new(number) };
+        let (number, trouble) = (self.number, std::mem::take(&mut self.trouble));
+        let (users, closing, syncing) = (self.users, self.closing, self.syncing);
+        *self = Self { users, closing, syncing, trouble, ..Self::new(number) };
         lost
     }
 }

@@ -555,6 +555,12 @@ fn a_write_to_a_chunk_whose_only_copy_is_damaged_fails_soon_and_the_file_goes_on
     assert!(a.is_clean());
     assert!(told(&mut a, &mut mark).is_none());
     assert_eq!(cluster.read(1, &mut a, CHUNK_SIZE, 5).unwrap(), b"other");
+
+    cluster.write(&mut a, 100, b"again");
+    let begun = cluster.now;
+    fsync(&mut cluster, 1, &mut a).unwrap();
+    assert!(matches!(told(&mut a, &mut mark), Some(ClientError::Lost(Loss::Unwritable(_)))));
+    assert!(cluster.now - begun < Duration::from_secs(1), "it has waited in vain for another copy already");
 }
 
 #[test]

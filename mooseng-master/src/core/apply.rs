@@ -63,6 +63,7 @@ impl MasterCore {
                 if matches!(entry.command, Command::Cluster(ClusterCommand::RegisterServer { .. })) {
                     self.know_servers();
                 }
+                self.leases_moved(entry.command.moves_leases());
                 response
             }
             Err(error) => {

@@ -79,14 +79,16 @@ impl Leader {
         leader
     }
 
-    /// Lets time pass, in steps that a process would make.
-    pub(super) fn pass(&mut self, time: Duration) {
+    /// Lets time pass, in steps that a process would make. What was answered meanwhile.
+    pub(super) fn pass(&mut self, time: Duration) -> Vec<(ConnId, frame::Frame)> {
         let until = self.now.mono + time;
+        let mut answers = Vec::new();
         while self.now.mono < until {
             self.now.mono += MasterCore::next_tick();
             self.core.tick(self.now);
-            self.perform();
+            answers.extend(self.perform());
         }
+        answers
     }
 
     fn perform(&mut self) -> Vec<(ConnId, frame::Frame)> {
@@ -117,10 +119,39 @@ impl Leader {
 
     /// Asks over connection `conn` and waits for the answer.
     pub(super) fn ask<R: Rpc>(&mut self, conn: u64, request: &R) -> Result<R::Reply, CallError> {
-        let header = Header { kind: R::KIND, request: 1, ..Header::default() };
-        self.core.request(self.now, ConnId(conn), header, request.encode_to_vec().into());
-        let answers = self.perform();
+        let mut answers = self.send(conn, 1, request);
+        for _ in 0..200 {
+            if answers.is_empty() {
+                answers = self.pass(MasterCore::next_tick());
+            }
+        }
         let [(_, frame)] = &answers[..] else { panic!("{} answers to {}", answers.len(), R::NAME) };
+        Self::read::<R>(frame)
+    }
+
+    /// Sends a request with this number over connection `conn`. What is answered at once, to it and to others.
+    pub(super) fn send<R: Rpc>(
+        &mut self,
+        conn: u64,
+        number: u64,
+        request: &R,
+    ) -> Vec<(ConnId, frame::Frame)> {
+        self.send_with(conn, Header { kind: R::KIND, request: number, ..Header::default() }, request)
+    }
+
+    /// The same with this header.
+    pub(super) fn send_with<R: Rpc>(
+        &mut self,
+        conn: u64,
+        header: Header,
+        request: &R,
+    ) -> Vec<(ConnId, frame::Frame)> {
+        self.core.request(self.now, ConnId(conn), header, request.encode_to_vec().into());
+        self.perform()
+    }
+
+    /// What an answer says.
+    pub(super) fn read<R: Rpc>(frame: &frame::Frame) -> Result<R::Reply, CallError> {
         if frame.header.flags & FLAG_ERROR != 0 {
             return Err(CallError::from_reply(pb::ErrorReply::decode(frame.body.clone()).unwrap()));
         }

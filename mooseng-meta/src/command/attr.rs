@@ -6,6 +6,7 @@ use mooseng_types::{FsError, InodeId, SessionId, SetAttr, SetTime, TimeNs};
 use super::{Command, tag};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::op::{attr, xattr};
+use crate::query::LeaseInTheWay;
 use crate::response::Response;
 use crate::tables::Tables;
 
@@ -72,6 +73,24 @@ impl AttrCommand {
         match self {
             Self::SetXattr { value, .. } => value.len(),
             Self::SetAttr { .. } | Self::RemoveXattr { .. } => 0,
+        }
+    }
+
+    /// The lease of another session for which the command would be refused.
+    pub(super) fn lease_in_the_way(&self, t: &Tables) -> Option<LeaseInTheWay> {
+        match self {
+            Self::SetAttr { inode, change, session } => {
+                attr::lease_in_the_way(t, *inode, change.size?, *session)
+            }
+            Self::SetXattr { .. } | Self::RemoveXattr { .. } => None,
+        }
+    }
+
+    /// The file that may lose leases by it.
+    pub(super) fn shortened(&self) -> Option<InodeId> {
+        match self {
+            Self::SetAttr { inode, change, .. } => change.size.map(|_| *inode),
+            Self::SetXattr { .. } | Self::RemoveXattr { .. } => None,
         }
     }
 

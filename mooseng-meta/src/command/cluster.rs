@@ -2,7 +2,7 @@
 
 use mooseng_types::{ClusterId, FsError, SessionId, TimeNs};
 
-use super::{Command, tag};
+use super::{Command, MovesLeases, tag};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::op::member;
 use crate::response::Response;
@@ -48,6 +48,16 @@ impl From<ClusterCommand> for Command {
 }
 
 impl ClusterCommand {
+    /// Which files' leases may have changed hands.
+    pub(super) fn moves_leases(&self) -> MovesLeases {
+        match self {
+            Self::CloseSession { .. } => MovesLeases::Any,
+            Self::Bootstrap { .. } | Self::OpenSession { .. } | Self::RegisterServer { .. } => {
+                MovesLeases::None
+            }
+        }
+    }
+
     pub(super) fn run(&self, t: &mut Tables, stamp: TimeNs) -> Result<Response, FsError> {
         match self {
             Self::Bootstrap { cluster, copies } => member::bootstrap(t, stamp, *cluster, *copies),

@@ -8,6 +8,7 @@ use mooseng_types::{
 use super::{Command, tag};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::op::{commit, grant, inline, lease};
+use crate::query::LeaseInTheWay;
 use crate::response::Response;
 use crate::tables::Tables;
 
@@ -81,6 +82,10 @@ pub enum ContentCommand {
     },
 }
 
+fn place_of(offset: u32, append: bool) -> inline::At {
+    if append { inline::At::End } else { inline::At::Offset(offset) }
+}
+
 impl From<ContentCommand> for Command {
     fn from(command: ContentCommand) -> Self {
         Self::Content(command)
@@ -108,6 +113,29 @@ impl ContentCommand {
         }
     }
 
+    /// The lease of another session for which the command would be refused.
+    pub(super) fn lease_in_the_way(&self, t: &Tables) -> Option<LeaseInTheWay> {
+        match self {
+            Self::GrantWrite { session, inode, index, .. } => {
+                grant::lease_in_the_way(t, *session, grant::Place { inode: *inode, index: *index })
+            }
+            Self::WriteInline { inode, offset, append, data } => {
+                inline::lease_in_the_way(t, *inode, place_of(*offset, *append), data)
+            }
+            Self::CommitWrite { .. } | Self::ReleaseLease { .. } => None,
+        }
+    }
+
+    /// The file whose content, or whose leases, it changes.
+    pub(super) fn inode(&self) -> InodeId {
+        match self {
+            Self::GrantWrite { inode, .. }
+            | Self::CommitWrite { inode, .. }
+            | Self::WriteInline { inode, .. }
+            | Self::ReleaseLease { inode, .. } => *inode,
+        }
+    }
+
     pub(super) fn run(&self, t: &mut Tables, stamp: TimeNs) -> Result<Response, FsError> {
         match self {
             Self::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew } => {
@@ -121,8 +149,7 @@ impl ContentCommand {
                 commit::commit(t, *session, *inode, change, chunks)
             }
             Self::WriteInline { inode, offset, append, data } => {
-                let at = if *append { inline::At::End } else { inline::At::Offset(*offset) };
-                inline::write(t, stamp, *inode, at, data)
+                inline::write(t, stamp, *inode, place_of(*offset, *append), data)
             }
             Self::ReleaseLease { session, inode, indexes } => lease::release(t, *session, *inode, indexes),
         }

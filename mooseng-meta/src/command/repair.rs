@@ -2,7 +2,7 @@
 
 use mooseng_types::{ChunkId, ChunkVersion, FsError, InodeId, ServerId};
 
-use super::{Command, tag};
+use super::{Command, MovesLeases, tag};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::op::{reap, replica};
 use crate::response::Response;
@@ -46,6 +46,16 @@ impl From<RepairCommand> for Command {
 }
 
 impl RepairCommand {
+    /// Which files' leases may have changed hands.
+    pub(super) fn moves_leases(&self) -> MovesLeases {
+        match self {
+            Self::ReapOrphans { .. } => MovesLeases::Any,
+            Self::AddReplica { .. } | Self::RemoveReplica { .. } | Self::ForgetDead { .. } => {
+                MovesLeases::None
+            }
+        }
+    }
+
     pub(super) fn run(&self, t: &mut Tables) -> Result<Response, FsError> {
         match self {
             Self::AddReplica { chunk, version, server } => replica::add(t, *chunk, *version, *server),

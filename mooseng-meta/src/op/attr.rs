@@ -6,6 +6,7 @@ use mooseng_types::{
 
 use crate::chunk::ChunkRow;
 use crate::key;
+use crate::query::LeaseInTheWay;
 use crate::response::Response;
 use crate::tables::Tables;
 
@@ -31,14 +32,10 @@ pub(crate) fn set(
     }
     let mut row = t.need(inode)?;
     let mut cut = Vec::new();
-    if let Some(size) = change.size {
-        t.need_file(inode)?;
-        if size > FILE_SIZE_MAX {
-            return Err(FsError::FileTooLarge);
-        }
-        if size != row.size {
-            cut = affected(t, inode, size.min(row.size), session)?;
-        }
+    if let Some(size) = change.size
+        && let Some(end) = resized_at(t, inode, size)?
+    {
+        cut = affected(t, inode, end, session)?;
     }
     if *change == SetAttr::default() {
         return Ok(Response::Attr(row.attr(inode)));
@@ -64,7 +61,16 @@ pub(crate) fn set(
     Ok(Response::Attr(row.attr(inode)))
 }
 
-/// The chunks behind `end`, the lower one of the old end and the new: a cut shortens or removes them, and when a file
+/// Where a file that is to be `size` long changes: the lower one of the old end and the new. `None`: it is that long.
+fn resized_at(t: &Tables, inode: InodeId, size: u64) -> Result<Option<u64>, FsError> {
+    let old = t.need_file(inode)?.size;
+    if size > FILE_SIZE_MAX {
+        return Err(FsError::FileTooLarge);
+    }
+    Ok((size != old).then(|| size.min(old)))
+}
+
+/// The chunks behind `end`, where a file's length changes: a cut shortens or removes them, and when a file
 /// grows, bytes that a writer has not committed yet may lie there. Refused while another session may write one of them.
 fn affected(
     t: &Tables,
@@ -76,12 +82,25 @@ fn affected(
     let mut cut = Vec::new();
     for (_, chunk) in t.chunks_from(inode, first, usize::MAX) {
         let row = t.chunk(chunk).ok_or(FsError::Io)?;
-        if row.lease.is_some() && row.lease != session {
+        if row.held_by_another(session).is_some() {
             return Err(FsError::LeaseHeld);
         }
         cut.push((chunk, row));
     }
     Ok(cut)
+}
+
+/// The lease for which a change of the file's length is refused.
+pub(crate) fn lease_in_the_way(
+    t: &Tables,
+    inode: InodeId,
+    size: u64,
+    session: Option<SessionId>,
+) -> Option<LeaseInTheWay> {
+    let first = ChunkIndex::of_offset(resized_at(t, inode, size).ok()??)?;
+    t.chunks_from(inode, first, usize::MAX)
+        .into_iter()
+        .find_map(|(_, chunk)| LeaseInTheWay::of(&t.chunk(chunk)?, session))
 }
 
 fn shorten(t: &mut Tables, inode: InodeId, size: u64, cut: Vec<(ChunkId, ChunkRow)>) {

@@ -10,6 +10,7 @@ use mooseng_types::{
 use crate::chunk::{ChunkRow, FULL_LENGTH};
 use crate::codec::v1::row::Number;
 use crate::key;
+use crate::query::LeaseInTheWay;
 use crate::response::{Grant, Response};
 use crate::tables::Tables;
 
@@ -54,11 +55,7 @@ pub(crate) fn grant(
     place: Place,
     servers: Servers<'_>,
 ) -> Result<Response, FsError> {
-    t.need_session(session)?;
-    let attr = t.need_file(place.inode)?.attr(place.inode);
-    if place.index.start() >= FILE_SIZE_MAX {
-        return Err(FsError::FileTooLarge);
-    }
+    let attr = admit(t, session, place)?;
     let Some((chunk, mut row)) = t.chunk_at(place.inode, place.index) else {
         let chosen = without(servers.candidates, servers.failed);
         if chosen.is_empty() {
@@ -66,7 +63,7 @@ pub(crate) fn grant(
         }
         return Ok(new_chunk(t, session, place, chosen, attr));
     };
-    if row.lease.is_some_and(|holder| holder != session) {
+    if row.held_by_another(Some(session)).is_some() {
         return Err(FsError::LeaseHeld);
     }
     let named = row.servers.iter().any(|server| servers.failed.contains(server));
@@ -86,6 +83,19 @@ pub(crate) fn grant(
     t.set_lease(chunk, &mut row, Some(session));
     t.put_chunk(chunk, &row);
     Ok(answer(t, chunk, &row, false, attr))
+}
+
+/// The lease for which a grant is refused.
+pub(crate) fn lease_in_the_way(t: &Tables, session: SessionId, place: Place) -> Option<LeaseInTheWay> {
+    admit(t, session, place).ok()?;
+    LeaseInTheWay::of(&t.chunk_at(place.inode, place.index)?.1, Some(session))
+}
+
+/// Refuses what no session may write, whoever has a lease.
+fn admit(t: &Tables, session: SessionId, place: Place) -> Result<Attr, FsError> {
+    t.need_session(session)?;
+    let attr = t.need_file(place.inode)?.attr(place.inode);
+    if place.index.start() >= FILE_SIZE_MAX { Err(FsError::FileTooLarge) } else { Ok(attr) }
 }
 
 /// What becomes of a chunk some of whose servers could not be written. The last copy that is up is never dropped: if

@@ -3,7 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use mooseng_types::{ChunkIndex, FsError, INLINE_MAX, InodeId, TimeNs};
 
+use crate::inode::InodeRow;
 use crate::key;
+use crate::query::LeaseInTheWay;
 use crate::response::Response;
 use crate::tables::Tables;
 
@@ -25,17 +27,9 @@ pub(crate) fn write(
     at: At,
     data: &Bytes,
 ) -> Result<Response, FsError> {
-    let mut file = t.need_file(inode)?;
-    let offset = match at {
-        At::Offset(offset) => offset.into(),
-        At::End => file.size,
-    };
-    let end = offset.saturating_add(data.len() as u64);
-    if data.is_empty() || end > INLINE_MAX {
-        return Err(FsError::Invalid);
-    }
+    let (mut file, end) = admit(t, inode, at, data)?;
     match t.chunk_at(inode, ChunkIndex::from_raw(0)) {
-        Some((_, row)) if row.lease.is_some() => return Err(FsError::LeaseHeld),
+        Some((_, row)) if row.held_by_another(None).is_some() => return Err(FsError::LeaseHeld),
         Some(_) => return Err(FsError::Invalid),
         None => {}
     }
@@ -48,6 +42,23 @@ pub(crate) fn write(
     file.count_change();
     t.put_inode(inode, &file);
     Ok(Response::Attr(file.attr(inode)))
+}
+
+/// The lease for which a write is refused.
+pub(crate) fn lease_in_the_way(t: &Tables, inode: InodeId, at: At, data: &Bytes) -> Option<LeaseInTheWay> {
+    admit(t, inode, at, data).ok()?;
+    LeaseInTheWay::of(&t.chunk_at(inode, ChunkIndex::from_raw(0))?.1, None)
+}
+
+/// The file, and where in it the bytes end. Refuses what cannot be in the metadata, whoever has a lease.
+fn admit(t: &Tables, inode: InodeId, at: At, data: &Bytes) -> Result<(InodeRow, u64), FsError> {
+    let file = t.need_file(inode)?;
+    let offset = match at {
+        At::Offset(offset) => offset.into(),
+        At::End => file.size,
+    };
+    let end = offset.saturating_add(data.len() as u64);
+    if data.is_empty() || end > INLINE_MAX { Err(FsError::Invalid) } else { Ok((file, end)) }
 }
 
 /// `old` with `data` at `offset`; a gap between them is zero.

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 
 use crate::check::check;
 use crate::command::{
-    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand, RenameMode,
-    RepairCommand, Request, XattrMode,
+    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, MovesLeases, NameCommand,
+    RenameMode, RepairCommand, Request, XattrMode,
 };
 use crate::model::{Model, Op};
 use crate::response::Response;
@@ -202,6 +202,12 @@ fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
 }
 
 /// Runs the ops in a world and in the model, and gives the commands back.
+/// All leases.
+fn holders(world: &World) -> Vec<(InodeId, ChunkId, SessionId)> {
+    let chunks = world.state.chunks(ChunkId::from_raw(0), usize::MAX);
+    chunks.into_iter().filter_map(|(chunk, row)| Some((row.inode, chunk, row.lease?))).collect()
+}
+
 fn run_beside_model(ops: &[Op]) -> Result<Vec<Command>, TestCaseError> {
     let mut world = World::new();
     let mut sessions = CLIENTS.map(|client| world.open(client));
@@ -212,7 +218,24 @@ fn run_beside_model(ops: &[Op]) -> Result<Vec<Command>, TestCaseError> {
         commands.push(command.clone());
         let expected = model.apply(op);
         let before = world.rows();
+        let (in_the_way, moves) = (world.state.lease_in_the_way(&command), command.moves_leases());
+        let leases = holders(&world);
         let response = world.run(command);
+        prop_assert_eq!(
+            in_the_way.is_some(),
+            response == Response::Refused(FsError::LeaseHeld),
+            "{:?}: {:?}",
+            op,
+            in_the_way
+        );
+        let moved = |inode: &InodeId| match moves {
+            MovesLeases::None => false,
+            MovesLeases::Of(named) => named == *inode,
+            MovesLeases::Any => true,
+        };
+        let after = holders(&world);
+        let ended = leases.iter().filter(|lease| !after.contains(lease));
+        prop_assert!(ended.clone().all(|(inode, ..)| moved(inode)), "{:?} ended leases untold", op);
         let outcome = match response {
             Response::Refused(error) => Err(error),
             _ => Ok(()),
