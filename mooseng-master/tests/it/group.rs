@@ -47,6 +47,7 @@ fn a_single_master_grows_to_three_and_back_and_serves_all_the_while() {
     // The one that founded the group is not needed any more.
     world.stop(1);
     client.call(&mkdir(session, 4, "without 1")).unwrap();
+    client.wait_for("the one that was stopped is missed", |status| role(status, 1) == Some("unreachable"));
     let leader = client.leader();
     let other = if leader == 2 { 3 } else { 2 };
     let remove = |id: u64| pb::RemoveMasterRequest { master: id.to_string(), ..Default::default() };
