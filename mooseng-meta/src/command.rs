@@ -46,6 +46,7 @@ mod tag {
     pub(super) const REMOVE_REPLICA: u8 = 18;
     pub(super) const REAP_ORPHANS: u8 = 19;
     pub(super) const FORGET_DEAD: u8 = 20;
+    pub(super) const RAISE_LEVEL: u8 = 21;
 }
 
 /// One entry of the log that changes the namespace.

@@ -1,6 +1,6 @@
 //! The rows of an object and of a directory entry.
 
-use mooseng_types::{Attr, FileKind, InodeId, TimeNs};
+use mooseng_types::{Attr, ClassId, FileKind, InodeId, TimeNs};
 
 /// Inode numbers are never used twice, so one generation does.
 const GENERATION: u64 = 1;
@@ -26,6 +26,10 @@ pub(crate) struct InodeRow {
     pub(crate) content: u64,
     /// Bytes of the names of its extended attributes, with a NUL each.
     pub(crate) xattr_names: u32,
+    /// What is wanted for its content, and for that of new objects in a directory. 0 below [`Level::IDENTITY`].
+    ///
+    /// [`Level::IDENTITY`]: mooseng_types::Level::IDENTITY
+    pub(crate) class: ClassId,
 }
 
 impl InodeRow {

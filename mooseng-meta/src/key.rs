@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! m  what                    format version (f), applied index (a), counters (c), settings (s), the masters' group (m),
-//!                            where the store began (b), rolling hash of all changes (d)
+//!                            where the store began (b), rolling hash of all changes (d), level (l)
 //! i  inode                   the object
 //! d  parent hash name        directory entry; hash is the readdir cookie
 //! f  inode index             chunk of a file
@@ -29,6 +29,7 @@ pub(crate) const MEMBERSHIP: [u8; 2] = *b"mm";
 /// The row that says what the store began with; every replica has its own.
 pub const BASE: [u8; 2] = *b"mb";
 pub(crate) const DIGEST: [u8; 2] = *b"md";
+pub(crate) const LEVEL: [u8; 2] = *b"ml";
 
 /// `.` and `..` have the cookies 1 and 2, and 0 is the start of a directory.
 const FIRST_HASH: u64 = 3;

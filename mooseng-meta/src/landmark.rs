@@ -2,6 +2,7 @@
 //! take a store for another.
 
 use bytes::Bytes;
+use mooseng_types::Level;
 
 use crate::codec::CodecError;
 use crate::codec::v1;
@@ -19,6 +20,8 @@ pub enum Landmark {
     AppliedIndex(u64),
     /// The group of masters as of that entry.
     Membership(Membership),
+    /// The cluster's level as of that entry; a store without it is of the first.
+    Level(Level),
     /// The entry that it began with.
     Base {
         /// Its index.
@@ -39,6 +42,12 @@ pub fn landmark(key: &[u8], value: &[u8]) -> Result<Option<Landmark>, CodecError
         },
         key::APPLIED => Landmark::AppliedIndex(Number::decode(value)?.0),
         key::MEMBERSHIP => Landmark::Membership(Membership::decode(value)?),
+        key::LEVEL => {
+            let Number(number) = Number::decode(value)?;
+            Landmark::Level(
+                u16::try_from(number).map(Level::from_raw).map_err(|_| CodecError::Value("level"))?,
+            )
+        }
         key::BASE => {
             let Base { index, term } = Base::decode(value)?;
             Landmark::Base { index, term }

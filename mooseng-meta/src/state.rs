@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mooseng_types::{FsError, UNACKED_MAX};
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{FsError, Level, UNACKED_MAX};
 
 use crate::codec::CodecError;
 use crate::codec::v1;
@@ -37,6 +38,12 @@ pub enum FormatError {
     #[error("the store has format {found}, this release knows {}", v1::FORMAT)]
     Unknown {
         /// The format it has.
+        found: u64,
+    },
+    /// A cluster of a later level has written it.
+    #[error("the store has level {found}, this release knows {SUPPORTED}: upgrade it")]
+    Level {
+        /// The level it has.
         found: u64,
     },
     /// A row that every store has is missing.
@@ -72,6 +79,13 @@ fn needed<T: RowValue>(rows: &Overlay, key: &[u8]) -> Result<T, FormatError> {
     stored(rows, key)?.ok_or_else(|| FormatError::Missing(key.escape_ascii().to_string()))
 }
 
+/// The level that a store says; one that says none is of the first.
+fn level_of(row: Option<Number>) -> Result<Level, FormatError> {
+    let Some(Number(found)) = row else { return Ok(Level::FIRST) };
+    let level = u16::try_from(found).map(Level::from_raw).ok().filter(|level| SUPPORTED.has(*level));
+    level.ok_or(FormatError::Level { found })
+}
+
 impl MetaState {
     /// The namespace in this store; an empty store is an empty namespace.
     pub fn open(store: Arc<dyn MetaStore>) -> Result<Self, FormatError> {
@@ -83,8 +97,13 @@ impl MetaState {
         let mut rows = Overlay::new(store);
         if empty {
             rows.digest = Rolling::START;
-            let tables =
-                Tables { rows, counters: Counters::default(), windows: BTreeMap::new(), settings: None };
+            let tables = Tables {
+                rows,
+                counters: Counters::default(),
+                windows: BTreeMap::new(),
+                settings: None,
+                level: Level::FIRST,
+            };
             let membership = Membership::default();
             return Ok(Self { tables, applied_index: 0, frozen_index: 0, membership });
         }
@@ -95,6 +114,7 @@ impl MetaState {
         let Number(applied_index) = needed(&rows, &key::APPLIED)?;
         let counters = needed(&rows, &key::COUNTERS)?;
         let settings = stored(&rows, &key::SETTINGS)?;
+        let level = level_of(stored(&rows, &key::LEVEL)?)?;
         let membership = stored(&rows, &key::MEMBERSHIP)?.unwrap_or_default();
         rows.digest =
             stored(&rows, &key::DIGEST)?.map_or(Rolling::UNKNOWN, |Digest(hash)| Rolling::from_raw(hash));
@@ -109,7 +129,7 @@ impl MetaState {
             })
             .into_iter()
             .collect::<Result<_, _>>()?;
-        let tables = Tables { rows, counters, windows, settings };
+        let tables = Tables { rows, counters, windows, settings, level };
         Ok(Self { tables, applied_index, frozen_index: applied_index, membership })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use mooseng_types::{ChunkId, ChunkIndex, FileName, FsError, InodeId, ServerId, SessionId, TimeNs};
+use mooseng_types::{ChunkId, ChunkIndex, FileName, FsError, InodeId, Level, ServerId, SessionId, TimeNs};
 
 use crate::chunk::ChunkRow;
 use crate::codec::v1::row::{DeadChunk, Number, RowValue};
@@ -24,6 +24,8 @@ pub(crate) struct Tables {
     pub(crate) counters: Counters,
     pub(crate) windows: BTreeMap<SessionId, Window>,
     pub(crate) settings: Option<Settings>,
+    /// What is written is of this level.
+    pub(crate) level: Level,
 }
 
 /// Reads a row. A row that cannot be read stops the process: going on would make this replica answer differently.
@@ -44,7 +46,7 @@ impl Tables {
     }
 
     pub(crate) fn put_inode(&mut self, inode: InodeId, row: &InodeRow) {
-        self.rows.put(&key::inode(inode), Bytes::copy_from_slice(&row.encode()));
+        self.rows.put(&key::inode(inode), row.encode(self.level));
     }
 
     /// The object, or `ENOENT`.

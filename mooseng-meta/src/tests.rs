@@ -3,6 +3,7 @@
 mod content;
 mod digest;
 mod lease;
+mod level;
 mod membership;
 mod model;
 mod names;

@@ -64,6 +64,12 @@ id!(
     MasterId(u64), "m"
 );
 
+id!(
+    /// What is wanted for the content of an object: how many copies, or which erasure code, and where. 0 is the cluster's
+    /// default.
+    ClassId(u16), "class"
+);
+
 impl MasterId {
     /// The member with this configured number, in the life that it drew `life` for when its directory was made.
     #[must_use]

@@ -1,4 +1,4 @@
-//! The vocabulary of MooseNG, in reading order: ids, parts, geometry, names, attributes, errors, faults.
+//! The vocabulary of MooseNG, in reading order: ids, parts, levels, geometry, names, attributes, errors, faults.
 //!
 //! Everything here is a value. Nothing reads a clock, a file or a socket, and nothing is serialised from here:
 //! the wire (`mooseng-protocol`) and the disk (`mooseng-meta`, `mooseng-chunkserver`) have encodings of their own.
@@ -8,6 +8,7 @@ pub mod error;
 pub mod fault;
 pub mod geometry;
 pub mod id;
+pub mod level;
 pub mod name;
 pub mod part;
 pub mod time;
@@ -20,8 +21,9 @@ pub use geometry::{
     SYMLINK_MAX, XATTR_NAMES_MAX, XATTR_VALUE_MAX,
 };
 pub use id::{
-    ChunkId, ChunkVersion, ClusterId, InodeId, MasterId, RequestId, ServerId, SessionId, UNACKED_MAX,
+    ChunkId, ChunkVersion, ClassId, ClusterId, InodeId, MasterId, RequestId, ServerId, SessionId, UNACKED_MAX,
 };
+pub use level::{Level, Levels};
 pub use name::FileName;
 pub use part::Part;
 pub use time::TimeNs;

@@ -1,6 +1,7 @@
 //! Commands on the cluster itself, its clients and its chunkservers.
 
-use mooseng_types::{ClusterId, FsError, SessionId, TimeNs};
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{ClusterId, FsError, Level, SessionId, TimeNs};
 
 use super::{Command, MovesLeases, tag};
 use crate::codec::{CodecError, Reader, Writer};
@@ -39,6 +40,11 @@ pub enum ClusterCommand {
         /// Where it serves chunks.
         address: String,
     },
+    /// Raises the cluster's level: from here on formats of this level may be written. Never lowers it.
+    RaiseLevel {
+        /// The level.
+        level: Level,
+    },
 }
 
 impl From<ClusterCommand> for Command {
@@ -47,14 +53,21 @@ impl From<ClusterCommand> for Command {
     }
 }
 
+/// A level that this release knows: it must not apply what raises the cluster beyond it.
+fn known_level(r: &mut Reader<'_>) -> Result<Level, CodecError> {
+    let level = Level::from_raw(r.narrow()?);
+    if SUPPORTED.has(level) { Ok(level) } else { Err(CodecError::Value("level")) }
+}
+
 impl ClusterCommand {
     /// Which files' leases may have changed hands.
     pub(super) fn moves_leases(&self) -> MovesLeases {
         match self {
             Self::CloseSession { .. } => MovesLeases::Any,
-            Self::Bootstrap { .. } | Self::OpenSession { .. } | Self::RegisterServer { .. } => {
-                MovesLeases::None
-            }
+            Self::Bootstrap { .. }
+            | Self::OpenSession { .. }
+            | Self::RegisterServer { .. }
+            | Self::RaiseLevel { .. } => MovesLeases::None,
         }
     }
 
@@ -66,6 +79,7 @@ impl ClusterCommand {
             Self::RegisterServer { uuid, name, address } => {
                 Ok(member::register_server(t, *uuid, name, address))
             }
+            Self::RaiseLevel { level } => Ok(member::raise_level(t, *level)),
         }
     }
 
@@ -91,6 +105,10 @@ impl ClusterCommand {
                 w.bytes(name.as_bytes());
                 w.bytes(address.as_bytes());
             }
+            Self::RaiseLevel { level } => {
+                w.u8(tag::RAISE_LEVEL);
+                w.var(level.raw().into());
+            }
         }
     }
 
@@ -103,6 +121,7 @@ impl ClusterCommand {
             tag::REGISTER_SERVER => {
                 Self::RegisterServer { uuid: r.array()?, name: r.text()?, address: r.text()? }
             }
+            tag::RAISE_LEVEL => Self::RaiseLevel { level: known_level(r)? },
             _ => return Ok(None),
         }))
     }

@@ -62,6 +62,7 @@ fn row_of(new: &New<'_>, parent: InodeId, dir: &InodeRow, stamp: TimeNs) -> Inod
         parent: if is_dir { parent } else { InodeId::from_raw(0) },
         content: 0,
         xattr_names: 0,
+        class: dir.class,
     }
 }
 

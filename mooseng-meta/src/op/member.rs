@@ -1,6 +1,6 @@
 //! The cluster, its clients and its chunkservers.
 
-use mooseng_types::{ChunkId, ClusterId, FileKind, FsError, InodeId, SessionId, TimeNs};
+use mooseng_types::{ChunkId, ClassId, ClusterId, FileKind, FsError, InodeId, Level, SessionId, TimeNs};
 
 use super::lease;
 use crate::codec::v1::row::Number;
@@ -44,6 +44,7 @@ pub(crate) fn bootstrap(
         parent: InodeId::ROOT,
         content: 0,
         xattr_names: 0,
+        class: ClassId::from_raw(0),
     };
     t.put_inode(InodeId::ROOT, &root);
     t.counters.totals.inodes += 1;
@@ -94,4 +95,13 @@ pub(crate) fn register_server(t: &mut Tables, uuid: [u8; 16], name: &str, addres
     }
     t.rows.put(&key::server(server), row.encode().into());
     Response::Server(server)
+}
+
+/// From here on formats of this level are written. A level that the cluster has, or has left behind, changes nothing.
+pub(crate) fn raise_level(t: &mut Tables, level: Level) -> Response {
+    if level > t.level {
+        t.level = level;
+        t.rows.put(&key::LEVEL, Number(level.raw().into()).encode().into());
+    }
+    Response::Done
 }

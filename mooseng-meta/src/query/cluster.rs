@@ -1,6 +1,6 @@
 //! Questions about the cluster: sessions, servers, settings, sums.
 
-use mooseng_types::{RequestId, SessionId};
+use mooseng_types::{Level, RequestId, SessionId};
 
 use crate::key;
 use crate::response::Response;
@@ -42,6 +42,12 @@ impl MetaState {
     #[must_use]
     pub fn settings(&self) -> Option<Settings> {
         self.tables.settings
+    }
+
+    /// The cluster's level: no format of a higher one is written.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.tables.level
     }
 
     /// Sums over the namespace.

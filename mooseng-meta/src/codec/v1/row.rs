@@ -5,10 +5,12 @@
 //! ```text
 //! 0 format | 1 kind | 2 mode u16 | 4 uid u32 | 8 gid u32 | 12 nlink u32 | 16 rdev u32 | 20 size u64
 //! 28 atime i64 | 36 mtime i64 | 44 ctime i64 | 52 btime i64 | 60 parent u64 | 68 content u64
-//! 76 bytes of the names of extended attributes, with a NUL each, u32 | 80 end             all little-endian
+//! 76 bytes of the names of extended attributes, with a NUL each, u32 | 80 end of format 1
+//! 80 class u16 | 82 end of format 2                                                     all little-endian
 //! ```
 
-use mooseng_types::{ChunkId, ClusterId, InodeId, MasterId, ServerId, SessionId};
+use bytes::Bytes;
+use mooseng_types::{ChunkId, ClassId, ClusterId, InodeId, Level, MasterId, ServerId, SessionId};
 
 use super::{FORMAT, open};
 use crate::chunk::ChunkRow;
@@ -20,22 +22,27 @@ use crate::server::ServerRow;
 use crate::session::{SessionRecord, Window};
 use crate::settings::{Settings, Totals};
 
-/// Bytes of an object's row.
+/// Bytes of an object's row in its first format.
 const INODE_SIZE: usize = 80;
+/// The format of an object's row that says its class, and its bytes.
+const INODE_WITH_CLASS: u8 = 2;
+const INODE_WITH_CLASS_SIZE: usize = 82;
 
 /// A value of a row: what the tables are made of.
 pub(crate) trait RowValue: Sized {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError>;
 }
 
-fn put<const N: usize>(row: &mut [u8; INODE_SIZE], at: usize, bytes: [u8; N]) {
+fn put<const N: usize>(row: &mut [u8; INODE_WITH_CLASS_SIZE], at: usize, bytes: [u8; N]) {
     row[at..at + N].copy_from_slice(&bytes);
 }
 
 impl InodeRow {
-    pub(crate) fn encode(&self) -> [u8; INODE_SIZE] {
-        let mut row = [0; INODE_SIZE];
-        row[0] = FORMAT;
+    /// The row as a cluster of this level has it.
+    pub(crate) fn encode(&self, level: Level) -> Bytes {
+        let mut row = [0; INODE_WITH_CLASS_SIZE];
+        let has_class = level >= Level::IDENTITY;
+        row[0] = if has_class { INODE_WITH_CLASS } else { FORMAT };
         row[1] = self.kind.raw();
         put(&mut row, 2, self.mode.to_le_bytes());
         put(&mut row, 4, self.uid.to_le_bytes());
@@ -50,13 +57,17 @@ impl InodeRow {
         put(&mut row, 60, self.parent.raw().to_le_bytes());
         put(&mut row, 68, self.content.to_le_bytes());
         put(&mut row, 76, self.xattr_names.to_le_bytes());
-        row
+        put(&mut row, 80, self.class.raw().to_le_bytes());
+        Bytes::copy_from_slice(if has_class { &row } else { &row[..INODE_SIZE] })
     }
 }
 
 impl RowValue for InodeRow {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = open(bytes)?;
+        let (format, mut r) = Reader::new(bytes)?;
+        if !matches!(format, FORMAT | INODE_WITH_CLASS) {
+            return Err(CodecError::Format(format));
+        }
         let row = Self {
             kind: r.kind()?,
             mode: u16::from_le_bytes(r.array()?),
@@ -72,6 +83,10 @@ impl RowValue for InodeRow {
             parent: InodeId::from_raw(u64::from_le_bytes(r.array()?)),
             content: u64::from_le_bytes(r.array()?),
             xattr_names: u32::from_le_bytes(r.array()?),
+            class: ClassId::from_raw(match format {
+                INODE_WITH_CLASS => u16::from_le_bytes(r.array()?),
+                _ => 0,
+            }),
         };
         r.finish(row)
     }

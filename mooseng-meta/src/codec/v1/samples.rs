@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mooseng_types::{
-    Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, MasterId,
-    RequestId, ServerId, SessionId, SetAttr, SetTime, TimeNs,
+    Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, Level,
+    MasterId, RequestId, ServerId, SessionId, SetAttr, SetTime, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -95,6 +95,8 @@ fn cluster_commands() -> impl Strategy<Value = Command> {
         sessions().prop_map(|session| ClusterCommand::CloseSession { session }.into()),
         (any::<[u8; 16]>(), ".{0,20}", ".{0,20}")
             .prop_map(|(uuid, name, address)| ClusterCommand::RegisterServer { uuid, name, address }.into()),
+        prop_oneof![Just(Level::FIRST), Just(Level::IDENTITY)]
+            .prop_map(|level| ClusterCommand::RaiseLevel { level }.into()),
         (chunks(), versions(), any::<u32>()).prop_map(|(chunk, version, server)| RepairCommand::AddReplica {
             chunk,
             version,
@@ -338,6 +340,7 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
         RepairCommand::RemoveReplica { chunk, server }.into(),
         RepairCommand::ReapOrphans { inodes: vec![inode] }.into(),
         RepairCommand::ForgetDead { chunks: vec![chunk] }.into(),
+        ClusterCommand::RaiseLevel { level: Level::IDENTITY }.into(),
     ];
     let request = Request { id: RequestId { session, seq: 1000 }, acked_below: 999 };
     let with = |(i, command)| {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mooseng_types::{
-    ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, MasterId, ServerId,
-    SessionId, TimeNs,
+    ChunkId, ChunkIndex, ChunkVersion, ClassId, ClusterId, FileKind, FileName, FsError, InodeId, Level,
+    MasterId, ServerId, SessionId, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -43,6 +43,7 @@ fn inode_row() -> InodeRow {
         parent: InodeId::from_raw(9),
         content: 10,
         xattr_names: 11,
+        class: ClassId::from_raw(0),
     }
 }
 
@@ -76,7 +77,7 @@ fn row<T: RowValue + PartialEq + std::fmt::Debug>(row: T, encode: impl Fn(&T) ->
     assert_eq!(T::decode(&bytes).as_ref(), Ok(&row));
     assert!(T::decode(&bytes[..bytes.len() - 1]).is_err());
     assert_eq!(T::decode(&[&bytes[..], &[0]].concat()).err(), Some(CodecError::Trailing(1)));
-    assert_eq!(T::decode(&[&[2], &bytes[1..]].concat()).err(), Some(CodecError::Format(2)));
+    assert_eq!(T::decode(&[&[99], &bytes[1..]].concat()).err(), Some(CodecError::Format(99)));
     bytes
 }
 
@@ -85,6 +86,7 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
     let totals = Totals { inodes: 1, used_bytes: 2, chunks: 3 };
     let counters = Counters { next_inode: 300, next_chunk: 5, next_session: 6, next_server: 7, totals };
     let dentry = Dentry { inode: InodeId::from_raw(300), kind: FileKind::Directory };
+    let classed = InodeRow { class: ClassId::from_raw(0x0102), ..inode_row() };
     let record = SessionRecord { client: [1; 16], name: "host".to_owned() };
     let server = ServerRow {
         server: ServerId::from_raw(1),
@@ -93,7 +95,8 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         address: "h:9422".to_owned(),
     };
     vec![
-        ("inode", row(inode_row(), |row| row.encode().to_vec())),
+        ("inode", row(inode_row(), |row| row.encode(Level::FIRST).to_vec())),
+        ("inode of level 2", row(classed, |row| row.encode(Level::IDENTITY).to_vec())),
         ("dentry", row(dentry, |row| row.encode().to_vec())),
         ("chunk", row(chunk_row(), ChunkRow::encode)),
         ("session", row(record, SessionRecord::encode)),
@@ -157,6 +160,7 @@ fn keys() -> Vec<(&'static str, Vec<u8>)> {
         ("membership", key::MEMBERSHIP.to_vec()),
         ("base", key::BASE.to_vec()),
         ("digest", key::DIGEST.to_vec()),
+        ("level", key::LEVEL.to_vec()),
     ]
 }
 
