@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use prost::Message;
 
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{Level, Levels};
+
 use crate::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_REPLY, Frame, FrameError, Header};
 use crate::rpc::Rpc;
 use crate::status::{CallError, TransportError};
@@ -376,5 +379,29 @@ pub fn greet(hello: &pb::Hello, mine: &pb::HelloReply) -> Result<(), CallError> 
         );
         return Err(CallError::Rejected { message });
     }
-    Ok(())
+    share_a_level(hello, mine)
+}
+
+/// Refuses a part that cannot read what this one may write, or the other way round.
+fn share_a_level(hello: &pb::Hello, mine: &pb::HelloReply) -> Result<(), CallError> {
+    let reject = |message| Err(CallError::Rejected { message });
+    let (name, own) = (&hello.name, Levels::said(mine.level_lowest, mine.level_highest).unwrap_or(SUPPORTED));
+    let Some(theirs) = Levels::said(hello.level_lowest, hello.level_highest) else {
+        let (lowest, highest) = (hello.level_lowest, hello.level_highest);
+        return reject(format!("{name} says that it knows levels {lowest} to {highest}, which is no range"));
+    };
+    if !theirs.overlap(own) {
+        let older = if theirs.highest() < own.lowest() { name } else { &mine.name };
+        return reject(format!("{name} knows {theirs}, {} knows {own}: upgrade {older}", mine.name));
+    }
+    let level = u16::try_from(mine.level).map(Level::from_raw).ok().filter(|level| level.raw() > 0);
+    match level {
+        Some(level) if level > theirs.highest() => {
+            reject(format!("the cluster has level {level}, and {name} knows {theirs}: upgrade {name}"))
+        }
+        Some(level) if level < theirs.lowest() => reject(format!(
+            "the cluster has level {level}, and {name} knows {theirs}: raise the cluster first (mooseng cluster upgrade)"
+        )),
+        _ => Ok(()),
+    }
 }

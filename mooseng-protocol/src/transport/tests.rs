@@ -117,3 +117,33 @@ fn parts_of_two_clusters_do_not_mix() {
     assert!(greet(&other, &mine).unwrap_err().to_string().contains("another cluster"));
     assert!(greet(&pb::Hello { protocol_version: 99, ..hello() }, &mine).is_err());
 }
+
+#[test]
+fn parts_without_a_common_level_do_not_mix_and_are_told_which_of_them_to_upgrade() {
+    let mine = |levels: (u32, u32), level| pb::HelloReply {
+        cluster_id: vec![1; 16].into(),
+        name: "master-1".into(),
+        level_lowest: levels.0,
+        level_highest: levels.1,
+        level,
+        ..Default::default()
+    };
+    let theirs = |lowest, highest| pb::Hello {
+        name: "mount".into(),
+        level_lowest: lowest,
+        level_highest: highest,
+        ..hello()
+    };
+    let refused = |hello: &pb::Hello, mine: &pb::HelloReply| greet(hello, mine).unwrap_err().to_string();
+    assert!(greet(&theirs(0, 0), &mine((0, 0), 0)).is_ok(), "two parts from before levels");
+    assert!(greet(&theirs(0, 0), &mine((1, 2), 1)).is_ok());
+    assert!(greet(&theirs(1, 2), &mine((2, 3), 2)).is_ok());
+    assert!(refused(&theirs(0, 0), &mine((2, 3), 2)).ends_with("knows levels 2 to 3: upgrade mount"));
+    assert!(refused(&theirs(4, 5), &mine((2, 3), 2)).ends_with("upgrade master-1"));
+    assert!(
+        refused(&theirs(1, 2), &mine((2, 3), 3))
+            .contains("the cluster has level 3, and mount knows levels 1 to 2")
+    );
+    assert!(refused(&theirs(2, 2), &mine((1, 2), 1)).contains("raise the cluster first"));
+    assert!(refused(&theirs(2, 1), &mine((1, 2), 1)).contains("no range"));
+}
