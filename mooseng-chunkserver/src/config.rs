@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use mooseng_env::config::{self, ConfigError};
 use mooseng_env::secret::Secret;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::ClusterId;
+use mooseng_types::{ClusterId, Levels};
 
 /// The configuration of a chunkserver; `examples/mooseng-chunkserver.toml` explains each key.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub json_logs: bool,
     /// Time between two reports to each master.
     pub heartbeat_ms: u64,
+    /// The highest level that this server takes part in; unset for the highest that it knows.
+    pub level_max: Option<u16>,
 }
 
 impl Default for Config {
@@ -53,6 +55,7 @@ impl Default for Config {
             reserve_bytes: 256 << 20,
             json_logs: false,
             heartbeat_ms: 500,
+            level_max: None,
         }
     }
 }
@@ -108,7 +111,12 @@ impl Config {
         if !(10..=60_000).contains(&self.heartbeat_ms) {
             return bad("heartbeat_ms", "give 10 to 60000".into());
         }
-        Ok(())
+        self.levels().map(|_| ())
+    }
+
+    /// The levels that it takes part in.
+    pub(crate) fn levels(&self) -> Result<Levels, ConfigError> {
+        config::levels(self.level_max)
     }
 
     /// The cluster's secret.

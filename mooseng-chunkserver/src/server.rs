@@ -9,8 +9,8 @@ use std::time::Duration;
 use mooseng_env::daemon::DirLock;
 use mooseng_env::{Clock, Disk, FsDisk, SystemClock, SystemEntropy, Threads};
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
+use mooseng_protocol::pb;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use mooseng_types::{ChunkCause, ClusterId};
 
 use crate::changes::Changes;
@@ -85,7 +85,8 @@ impl ChunkServer {
         let store = Store::open(disks, identity.cluster, config.reserve_bytes, Arc::clone(&changes));
         let store = Arc::new(store.map_err(StartError::io("open the disks"))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let hello = hello(&config, &identity);
+        let levels = config.levels()?;
+        let hello = pb::Hello::new(pb::Role::Chunkserver, &config.name, Some(identity.cluster), levels);
         let pools = (0..config.disks.len())
             .map(|number| IoPool::start(&format!("disk{number}"), config.io_threads_per_disk))
             .collect::<Result<Vec<_>, _>>()
@@ -96,7 +97,7 @@ impl ChunkServer {
             chain: WriteChain::new(hello.clone(), Arc::clone(&clock)),
             key,
             clock,
-            greeting: greeting(&config, &identity),
+            greeting: pb::HelloReply::new(&config.name, identity.cluster, levels),
         });
         let (orders, fetches) = Orders::new(Arc::clone(&service), Arc::clone(&changes));
         let advertised =
@@ -184,25 +185,6 @@ impl ChunkServer {
 impl Drop for ChunkServer {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-fn hello(config: &Config, identity: &Identity) -> pb::Hello {
-    pb::Hello {
-        cluster_id: identity.cluster.bytes().to_vec().into(),
-        protocol_version: PROTOCOL_VERSION,
-        role: pb::Role::Chunkserver.into(),
-        name: config.name.clone(),
-        ..Default::default()
-    }
-}
-
-fn greeting(config: &Config, identity: &Identity) -> pb::HelloReply {
-    pb::HelloReply {
-        cluster_id: identity.cluster.bytes().to_vec().into(),
-        protocol_version: PROTOCOL_VERSION,
-        name: config.name.clone(),
-        ..Default::default()
     }
 }
 
@@ -347,7 +329,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = std::thread::spawn(move || refuse(listener.accept().unwrap().0));
-        let hello = pb::Hello { protocol_version: PROTOCOL_VERSION, ..Default::default() };
+        let hello = pb::Hello { protocol_version: mooseng_protocol::PROTOCOL_VERSION, ..Default::default() };
         let refused = FrameStream::connect(&address, &hello, Duration::from_secs(5)).unwrap_err();
         assert!(
             matches!(refused, CallError::Chunk { server: None, cause: ChunkCause::Busy, .. }),

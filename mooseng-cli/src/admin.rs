@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use mooseng_env::{Clock as _, SystemClock};
+use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
+use mooseng_types::level::SUPPORTED;
 
 use crate::Target;
 use crate::up::layout::Layout;
@@ -40,13 +41,7 @@ pub(crate) fn masters(target: &Target) -> anyhow::Result<Vec<String>> {
 }
 
 fn hello() -> pb::Hello {
-    pb::Hello {
-        cluster_id: vec![0; 16].into(),
-        protocol_version: PROTOCOL_VERSION,
-        role: pb::Role::Admin.into(),
-        name: "mooseng".into(),
-        ..Default::default()
-    }
+    pb::Hello::new(pb::Role::Admin, "mooseng", None, SUPPORTED)
 }
 
 fn ask<R: Rpc>(address: &str, request: &R, answer: Duration) -> Result<R::Reply, CallError> {

@@ -15,6 +15,7 @@ use crate::edge::data_cache::DataCache;
 use crate::edge::inode::Inode;
 use crate::edge::keeper::{self, Events};
 use crate::edge::masters::MasterClient;
+use crate::edge::wire::Own;
 use crate::edge::workers::Workers;
 use crate::file::{File, Rules};
 use crate::foreign::ForeignChanges;
@@ -99,7 +100,7 @@ impl Client {
         };
         let (events, receiver) = Events::new();
         let client = Arc::new(Self {
-            chunks: ChunkClient::new(config.cluster(), config.name.clone(), Arc::clone(&clock)),
+            chunks: ChunkClient::new(Own::of(&config), Arc::clone(&clock)),
             write_budget: Budget::new(config.write_buffer_bytes),
             cache: DataCache::new(config.read_ahead_bytes),
             flushers: Workers::start("flush", FLUSHERS, FLUSHES_QUEUED).map_err(no_thread)?,

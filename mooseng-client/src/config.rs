@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use mooseng_env::config::{self, ConfigError};
-use mooseng_types::ClusterId;
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{ClusterId, Levels};
 use serde::Deserialize;
 
 /// What a returned `fsync` promises.
@@ -65,6 +66,8 @@ pub struct ClientConfig {
     pub read_only: bool,
     /// What the kernel is told about the mount.
     pub options: Vec<MountFlag>,
+    /// The highest level that this client takes part in; unset for the highest that it knows.
+    pub level_max: Option<u16>,
     /// Logs as JSON.
     pub json_logs: bool,
     /// What there can be only one of at a time, such as a mount point of a machine: when it connects, the session that
@@ -90,6 +93,7 @@ impl Default for ClientConfig {
             allow_other: false,
             read_only: false,
             options: vec![MountFlag::NoAtime],
+            level_max: None,
             json_logs: false,
             instance: String::new(),
         }
@@ -133,7 +137,13 @@ impl ClientConfig {
         if self.write_buffer_bytes < WRITE_BUFFER_MIN {
             return bad("write_buffer_bytes", format!("at least {WRITE_BUFFER_MIN}"));
         }
-        Ok(())
+        config::levels(self.level_max).map(|_| ())
+    }
+
+    /// The levels that it takes part in. Those of a configuration that was not [checked](ClientConfig::check) may be more than
+    /// it asks for.
+    pub(crate) fn levels(&self) -> Levels {
+        config::levels(self.level_max).unwrap_or(SUPPORTED)
     }
 
     /// The cluster to insist on; zero for any.

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{Level, Levels};
 use serde::de::DeserializeOwned;
 
 /// Why a configuration cannot be used; one line. Nobody but a person can do anything about it.
@@ -64,6 +66,14 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     })
 }
 
+/// The levels of this release up to `level_max`, which a file may name to hold an upgrade back.
+pub fn levels(level_max: Option<u16>) -> Result<Levels, ConfigError> {
+    let Some(highest) = level_max else { return Ok(SUPPORTED) };
+    SUPPORTED
+        .up_to(Level::from_raw(highest))
+        .ok_or_else(|| ConfigError::value("level_max", format!("this release knows {SUPPORTED}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +126,13 @@ mod tests {
         let inner = ConfigError::value("copies", "give 1 to 9").in_file(Path::new("/inner"));
         let outer = inner.in_file(Path::new("/outer"));
         assert_eq!(outer.to_string(), "/inner: copies: give 1 to 9");
+    }
+
+    #[test]
+    fn a_part_may_be_held_at_a_lower_level_and_not_below_all_that_it_knows() {
+        assert_eq!(levels(None), Ok(SUPPORTED));
+        assert_eq!(levels(Some(1)).unwrap().highest(), Level::FIRST);
+        assert_eq!(levels(Some(9)), Ok(SUPPORTED));
+        assert!(levels(Some(0)).unwrap_err().to_string().contains("level_max"));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mooseng_env::config::{self, ConfigError};
 use mooseng_env::secret::Secret;
 use mooseng_protocol::limits::TEXT_MAX;
-use mooseng_types::{ClusterId, MasterId};
+use mooseng_types::{ClusterId, Levels, MasterId};
 use serde::Deserialize;
 
 use crate::core::CoreConfig;
@@ -45,6 +45,8 @@ pub struct ConfigFile {
     pub cache_bytes: u64,
     /// Bytes of the Raft log kept, in memory and on disk, for masters that lag behind.
     pub log_keep_bytes: usize,
+    /// The highest level that this master takes part in; unset for the highest that it knows.
+    pub level_max: Option<u16>,
     /// Log as JSON.
     pub json_logs: bool,
 }
@@ -78,6 +80,7 @@ impl Default for ConfigFile {
             session_timeout_ms: 10_000,
             cache_bytes: 32 << 20,
             log_keep_bytes: 32 << 20,
+            level_max: None,
             json_logs: false,
         }
     }
@@ -114,6 +117,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Bytes of the log kept for masters that lag behind.
     pub log_keep_bytes: usize,
+    /// The levels that it takes part in.
+    pub levels: Levels,
     /// Log as JSON.
     pub json_logs: bool,
 }
@@ -138,6 +143,7 @@ impl Config {
             election: self.election,
             session_timeout: self.session_timeout,
             log_keep_bytes: self.log_keep_bytes,
+            levels: self.levels,
             lost_group,
         }
     }
@@ -197,6 +203,7 @@ impl ConfigFile {
             session_timeout: Duration::from_millis(self.session_timeout_ms),
             cache_bytes: self.cache_bytes,
             log_keep_bytes: self.log_keep_bytes,
+            levels: config::levels(self.level_max)?,
             json_logs: self.json_logs,
         })
     }

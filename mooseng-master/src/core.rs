@@ -13,6 +13,7 @@ mod effect;
 pub(crate) mod group;
 mod housekeeping;
 mod leaderless;
+mod levels;
 #[cfg(test)]
 mod limits_tests;
 mod parked;
@@ -32,7 +33,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::{ClusterId, MasterId, TimeNs};
+use mooseng_types::{ClusterId, Levels, MasterId, TimeNs};
 use prost::Message;
 
 pub use self::effect::Effect;
@@ -95,6 +96,8 @@ pub struct CoreConfig {
     pub session_timeout: Duration,
     /// Bytes of the log kept for masters that lag behind.
     pub log_keep_bytes: usize,
+    /// The levels that this master takes part in.
+    pub levels: Levels,
     /// This master was in a group, and what it had is damaged: it never founds another.
     pub lost_group: bool,
 }
@@ -143,6 +146,7 @@ pub struct MasterCore {
     received: Option<snapshots::Received>,
     checks: checks::Checks,
     parked: parked::Parked,
+    callers: levels::Callers,
     digests: Digests,
     durable: u64,
     purged: u64,
@@ -190,6 +194,7 @@ impl MasterCore {
             received: None,
             checks: checks::Checks::default(),
             parked: parked::Parked::default(),
+            callers: levels::Callers::default(),
             digests: Digests::new(),
             durable: applied,
             purged,
@@ -291,6 +296,7 @@ impl MasterCore {
         self.registry.closed(conn);
         self.sessions.disconnected(conn, now.mono);
         self.forget_parked_of(conn);
+        self.hung_up(conn);
     }
 
     /// A request off the wire. The answer comes as an effect, now or when a majority has it.

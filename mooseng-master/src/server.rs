@@ -20,16 +20,15 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use mio::{Events, Poll, Token};
 use mooseng_env::{Clock, SystemEntropy, Threads};
 use mooseng_meta::{Batch, MetaStore, applied_index_of};
 use mooseng_protocol::frame::{Frame, Header};
+use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::greet;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use mooseng_types::MasterId;
 use prost::Message;
 
@@ -146,12 +145,7 @@ impl Server {
         let now = clock.monotonic();
         let core =
             MasterCore::new(config.core(id, lost_group), key, state, recovered, now, Arc::new(SystemEntropy));
-        let hello = pb::HelloReply {
-            cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
-            protocol_version: PROTOCOL_VERSION,
-            name: config.name.clone(),
-            ..Default::default()
-        };
+        let hello = pb::HelloReply::new(&config.name, config.cluster, config.levels);
         Ok(Self {
             core,
             clock,
@@ -342,11 +336,13 @@ impl Server {
             Ok(hello) if frame.header.kind == pb::Hello::KIND => hello,
             _ => return connection.fail("the first frame is no hello"),
         };
-        match greet(&hello, &self.hello).and_then(|()| self.core.admit(&hello)) {
+        let level = self.core.state().level().raw().into();
+        let own = pb::HelloReply { level, ..self.hello.clone() };
+        match greet(&hello, &own).and_then(|()| self.core.admit(ConnId(token.0 as u64), &hello)) {
             Ok(acknowledged) => {
                 connection.greet(&hello);
                 let (leader_address, epoch) = (self.leader_address(), self.core.epoch());
-                let reply = pb::HelloReply { leader_address, epoch, acknowledged, ..self.hello.clone() };
+                let reply = pb::HelloReply { leader_address, epoch, acknowledged, ..own };
                 self.send(token, &reply_frame(frame.header, Ok(&reply.encode_to_vec())));
             }
             Err(error) => {
@@ -423,6 +419,12 @@ impl Server {
                 Effect::Frame(conn, bytes) => {
                     let token = Token(usize::try_from(conn.0).map_err(io::Error::other)?);
                     self.send(token, &bytes);
+                }
+                Effect::Cut(conn) => {
+                    let token = Token(usize::try_from(conn.0).map_err(io::Error::other)?);
+                    if let Some(connection) = self.connections.get_mut(&token) {
+                        connection.close_when_sent();
+                    }
                 }
                 Effect::Announce(bytes) => {
                     self.connections.values_mut().filter(|c| c.takes_pushes()).for_each(|c| c.send(&bytes));

@@ -59,6 +59,8 @@ pub(crate) enum Context {
     Registered(pb::RegisterServerRequest),
     /// The masters' group has changed.
     Changed(String),
+    /// The cluster's level has risen.
+    Upgraded(pb::UpgradeReply),
 }
 
 /// Decodes a body.
@@ -89,6 +91,7 @@ pub(crate) fn dispatch(
         pb::AddMasterRequest::KIND => admin::add_master(core, now, &decode(body)?),
         pb::RemoveMasterRequest::KIND => admin::remove_master(core, &decode(body)?),
         pb::TransferLeaderRequest::KIND => admin::transfer_leader(core, now, &decode(body)?),
+        pb::UpgradeRequest::KIND => admin::upgrade(core, now, &decode(body)?),
         pb::HeartbeatRequest::KIND => servers::heartbeat(core, now, conn, decode(body)?),
         pb::ChunkReportRequest::KIND => servers::report(core, &decode(body)?),
         pb::RegisterServerRequest::KIND => servers::register(core, now, conn, decode(body)?),
@@ -132,6 +135,7 @@ pub(crate) fn complete(
             core.sessions.resumed(session, conn, now.mono);
             metadata::session_reply(core, session).encode_to_vec()
         }
+        (Context::Upgraded(reply), Response::Done) => reply.encode_to_vec(),
         (Context::Changed(done), Response::Done) => pb::MembershipReply { done }.encode_to_vec(),
         (Context::Registered(request), Response::Server(server)) => {
             servers::registered(core, now, conn, request, server)

@@ -14,6 +14,7 @@
 pub mod checksum;
 pub mod convert;
 pub mod frame;
+mod hello;
 pub mod limits;
 pub mod rpc;
 pub mod status;

@@ -86,6 +86,7 @@ rpcs! {
     0x0503 AddMasterRequest => MembershipReply,
     0x0504 RemoveMasterRequest => MembershipReply,
     0x0505 TransferLeaderRequest => TransferLeaderReply,
+    0x0506 UpgradeRequest => UpgradeReply,
 }
 
 #[cfg(test)]

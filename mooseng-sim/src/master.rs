@@ -164,6 +164,7 @@ impl Master {
             election: ELECTION,
             session_timeout: Duration::from_millis(2500),
             log_keep_bytes: 3 << 10,
+            levels: mooseng_types::level::SUPPORTED,
             lost_group: false,
         }
     }

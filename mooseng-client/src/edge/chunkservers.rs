@@ -12,10 +12,10 @@ use mooseng_env::Clock;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::FrameStream;
-use mooseng_types::{ChunkCause, ClusterId};
+use mooseng_types::ChunkCause;
 
 use super::messages::{self, WriteHow};
-use super::wire;
+use super::wire::{self, Own};
 use crate::chunk::{Fault, Grant, Placement};
 use crate::file::{Ask, PartAnswer, Source};
 use crate::lock;
@@ -42,15 +42,14 @@ struct Server {
 /// The way to all chunkservers, shared by all threads.
 #[derive(Debug)]
 pub(crate) struct ChunkClient {
-    cluster: ClusterId,
-    name: String,
+    own: Own,
     servers: Mutex<HashMap<String, Arc<Server>>>,
     clock: Arc<dyn Clock>,
 }
 
 impl ChunkClient {
-    pub(crate) fn new(cluster: ClusterId, name: String, clock: Arc<dyn Clock>) -> Self {
-        Self { cluster, name, servers: Mutex::default(), clock }
+    pub(crate) fn new(own: Own, clock: Arc<dyn Clock>) -> Self {
+        Self { own, servers: Mutex::default(), clock }
     }
 
     /// Writes `data` at `offset` of a chunk on every server of the chain.
@@ -192,7 +191,7 @@ impl ChunkClient {
     }
 
     fn dial(&self, address: &str) -> Result<FrameStream, CallError> {
-        let hello = wire::hello(self.cluster, &self.name, 0, 0);
+        let hello = self.own.hello(0, 0);
         Ok(FrameStream::connect(address, &hello, CONNECT_TIMEOUT)?.0)
     }
 }

@@ -22,9 +22,9 @@ use mooseng_env::{Clock, Entropy};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
-use mooseng_types::{ClusterId, FsError, SessionId};
+use mooseng_types::{FsError, SessionId};
 
-use super::wire;
+use super::wire::{self, Own};
 use crate::config::ClientConfig;
 use crate::session::{Believed, Kind, Next, RequestIds, Retry};
 use crate::{Result, lock};
@@ -58,9 +58,8 @@ pub(crate) struct Session {
 /// The way to the leader, shared by all threads.
 #[derive(Debug)]
 pub(crate) struct MasterClient {
-    name: String,
+    own: Own,
     instance: String,
-    cluster: ClusterId,
     retry: Duration,
     watch: Arc<Watch>,
     idle: Mutex<Vec<Connection>>,
@@ -80,9 +79,8 @@ impl MasterClient {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
         let mut client = Self {
-            name: config.name.clone(),
+            own: Own::of(config),
             instance: config.instance.clone(),
-            cluster: config.cluster(),
             retry: patience,
             watch: Watch::new(&config.masters),
             idle: Mutex::new(Vec::new()),
@@ -113,7 +111,7 @@ impl MasterClient {
 
     /// The hello of a connection that receives the session's pushes.
     pub(crate) fn control_hello(&self) -> pb::Hello {
-        wire::hello(self.cluster, &self.name, self.session().id.raw(), self.watch.epoch())
+        self.own.hello(self.session().id.raw(), self.watch.epoch())
     }
 
     /// The believed leader, with a number that rises with each change.
@@ -143,7 +141,7 @@ impl MasterClient {
         self.entropy.fill(&mut client_id);
         let request = pb::OpenSessionRequest {
             client_id: client_id.to_vec().into(),
-            name: if self.instance.is_empty() { self.name.clone() } else { self.instance.clone() },
+            name: if self.instance.is_empty() { self.own.name.clone() } else { self.instance.clone() },
             replaces: !self.instance.is_empty(),
         };
         let reply = self.tries("open a session", || request.clone()).0?;
@@ -287,7 +285,7 @@ impl MasterClient {
         believed: &Believed,
         begun: (Duration, u64),
     ) -> std::result::Result<Connection, CallError> {
-        let hello = wire::hello(self.cluster, &self.name, 0, self.watch.epoch());
+        let hello = self.own.hello(0, self.watch.epoch());
         let keep_waiting = || self.may_wait(believed.term, begun, CONNECT_TIMEOUT);
         let (stream, reply) = dial::dial(&believed.leader, &hello, SLICE, keep_waiting)?;
         if !self.watch.is_current(reply.epoch) {

@@ -4,23 +4,35 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY};
+use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
-use mooseng_types::ClusterId;
+use mooseng_types::{ClusterId, Levels};
 use prost::Message as _;
 
-/// The hello of this client. `session` is 0 on connections that want no push; `epoch` is the highest of the masters'
-/// group that was heard of, 0 where nobody asks for it.
-pub(crate) fn hello(cluster: ClusterId, name: &str, session: u64, epoch: u64) -> pb::Hello {
-    pb::Hello {
-        cluster_id: cluster.bytes().to_vec().into(),
-        protocol_version: PROTOCOL_VERSION,
-        role: pb::Role::Client.into(),
-        name: name.to_owned(),
-        epoch,
-        node_id: session,
+use crate::config::ClientConfig;
+
+/// Who this client is, to all that it connects to.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) name: String,
+    /// All zero if it takes the masters' own.
+    pub(crate) cluster: ClusterId,
+    pub(crate) levels: Levels,
+}
+
+impl Own {
+    /// As the configuration has it.
+    pub(crate) fn of(config: &ClientConfig) -> Self {
+        Self { name: config.name.clone(), cluster: config.cluster(), levels: config.levels() }
+    }
+
+    /// The hello of this client. `session` is 0 on connections that want no push; `epoch` is the highest of the masters'
+    /// group that was heard of, 0 where nobody asks for it.
+    pub(crate) fn hello(&self, session: u64, epoch: u64) -> pb::Hello {
+        let hello = pb::Hello::new(pb::Role::Client, &self.name, Some(self.cluster), self.levels);
+        pb::Hello { epoch, node_id: session, ..hello }
     }
 }
 

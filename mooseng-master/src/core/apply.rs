@@ -64,6 +64,9 @@ impl MasterCore {
                     self.know_servers();
                 }
                 self.leases_moved(entry.command.moves_leases());
+                if let Command::Cluster(ClusterCommand::RaiseLevel { level }) = entry.command {
+                    self.cut_off_below(level);
+                }
                 response
             }
             Err(error) => {

@@ -39,6 +39,8 @@ pub enum Effect {
     LostLog(String),
     /// The group goes on without this master: it must not be started again as it is.
     LeftBehind(String),
+    /// This connection is to be closed.
+    Cut(ConnId),
     /// To every client connected: this master leads now.
     Announce(Vec<u8>),
     /// To this store; [`MasterCore::flushed`] follows.

@@ -20,7 +20,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_types::MasterId;
 use prost::Message as _;
 
-use super::{CoreConfig, Effect, MasterCore, Now, Waiter};
+use super::{ConnId, CoreConfig, Effect, MasterCore, Now, Waiter};
 use crate::config::Peer;
 use crate::raft::{Change, ChangeError, HardState, LogEntry, Node, NodeConfig, Persist, Recovered, Role};
 
@@ -261,7 +261,11 @@ impl MasterCore {
 
     /// Whether whoever says hello may go on; to a master, what it has acknowledged to this one. A chunkserver or a client
     /// that has seen a later making of the group wants nothing of this one.
-    pub(crate) fn admit(&mut self, hello: &pb::Hello) -> Result<Option<pb::Acknowledged>, CallError> {
+    pub(crate) fn admit(
+        &mut self,
+        conn: ConnId,
+        hello: &pb::Hello,
+    ) -> Result<Option<pb::Acknowledged>, CallError> {
         let later = !self.is_outside() && hello.epoch > self.group.epoch;
         if later {
             self.doubt_epoch(hello.epoch);
@@ -269,8 +273,13 @@ impl MasterCore {
         if hello.role() != pb::Role::Master {
             let (epoch, own) = (hello.epoch, self.group.epoch);
             let message = format!("this master's group has epoch {own}, not {epoch}");
-            return if later { Err(CallError::Rejected { message }) } else { Ok(None) };
+            if later {
+                return Err(CallError::Rejected { message });
+            }
+            self.called(conn, hello);
+            return Ok(None);
         }
+        self.called(conn, hello);
         let index = self.node.matched(MasterId::from_raw(hello.node_id));
         let leads = self.node.role() == Role::Leader;
         Ok(leads.then(|| pb::Acknowledged { index, term: self.node.term() }))

@@ -29,6 +29,7 @@ pub(super) fn config(masters: u64) -> CoreConfig {
         address: "m1:1".into(),
         log_keep_bytes: 1 << 20,
         lost_group: false,
+        levels: mooseng_types::level::SUPPORTED,
         peers: (1..=masters).map(peer).collect(),
         cluster: ClusterId::from_bytes([1; 16]),
         copies: 2,
@@ -62,6 +63,8 @@ pub(super) struct Leader {
     pub(super) now: Now,
     /// Frames that were no answers.
     pub(super) pushed: Vec<(ConnId, frame::Frame)>,
+    /// Connections that it has closed.
+    pub(super) cut: Vec<ConnId>,
 }
 
 impl Leader {
@@ -71,7 +74,7 @@ impl Leader {
 
     /// The same with a log that it has from before.
     pub(super) fn with(core: MasterCore) -> Self {
-        let mut leader = Self { core, now: NOW, pushed: Vec::new() };
+        let mut leader = Self { core, now: NOW, pushed: Vec::new(), cut: Vec::new() };
         while leader.core.must_serve_reads(leader.now).is_err() {
             leader.pass(MasterCore::next_tick());
             assert!(leader.now.mono < Duration::from_secs(60), "it does not serve");
@@ -111,6 +114,7 @@ impl Leader {
                         let pushed = frame.header.flags & frame::FLAG_PUSH != 0;
                         if pushed { self.pushed.push((conn, frame)) } else { answers.push((conn, frame)) }
                     }
+                    Effect::Cut(conn) => self.cut.push(conn),
                     _ => {}
                 }
             }

@@ -27,6 +27,7 @@ fn config(data: &std::path::Path) -> Config {
         session_timeout: Duration::from_secs(10),
         cache_bytes: 1 << 20,
         log_keep_bytes: 1 << 20,
+        levels: mooseng_types::level::SUPPORTED,
         json_logs: false,
     }
 }

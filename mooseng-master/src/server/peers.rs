@@ -8,14 +8,14 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, Header};
+use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use mooseng_types::MasterId;
 use prost::Message;
 use rustix::net::sockopt;
@@ -37,14 +37,8 @@ const UNACKNOWLEDGED_MAX_MS: u32 = 2000;
 
 /// What a master says to another first, in the life `id`.
 pub(super) fn hello(config: &Config, id: MasterId) -> pb::Hello {
-    pb::Hello {
-        cluster_id: Bytes::copy_from_slice(&config.cluster.bytes()),
-        protocol_version: PROTOCOL_VERSION,
-        role: pb::Role::Master.into(),
-        name: config.name.clone(),
-        epoch: 0,
-        node_id: id.raw(),
-    }
+    let hello = pb::Hello::new(pb::Role::Master, &config.name, Some(config.cluster), config.levels);
+    pb::Hello { node_id: id.raw(), ..hello }
 }
 
 #[derive(Debug)]

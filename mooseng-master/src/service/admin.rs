@@ -4,9 +4,9 @@ use bytes::Bytes;
 use mooseng_meta::Member;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_types::MasterId;
+use mooseng_types::{Level, MasterId};
 
-use super::{Answer, answer};
+use super::{Answer, Context, answer};
 use crate::core::{MasterCore, Now};
 use crate::raft::Change;
 
@@ -41,6 +41,7 @@ pub(super) fn cluster_status(core: &MasterCore, now: Now) -> Result<Answer, Call
         orphans: core.state.orphans(ORPHANS_COUNTED).len() as u64,
         epoch: core.group.epoch,
         joining: joining(core, now),
+        level: core.state.level().raw().into(),
     })
 }
 
@@ -171,6 +172,23 @@ pub(super) fn transfer_leader(
         core.hand_over_to(now, member.id);
     }
     answer(&pb::TransferLeaderReply { to: member.name })
+}
+
+/// Raises the cluster's level as far as everybody can go.
+pub(super) fn upgrade(core: &MasterCore, now: Now, it: &pb::UpgradeRequest) -> Result<Answer, CallError> {
+    core.must_serve_reads(now)?;
+    let survey = core.survey(now);
+    let command = core.raise_level(&survey)?;
+    let reply = upgraded(survey.level, survey.highest);
+    if it.dry_run {
+        answer(&reply)
+    } else {
+        Ok(Answer::Propose(None, Box::new(command.into()), Context::Upgraded(reply)))
+    }
+}
+
+fn upgraded(before: Level, level: Level) -> pb::UpgradeReply {
+    pb::UpgradeReply { level_before: before.raw().into(), level: level.raw().into() }
 }
 
 fn find<'a>(core: &'a MasterCore, master: &str) -> Result<&'a Member, CallError> {

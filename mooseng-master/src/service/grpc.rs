@@ -79,6 +79,7 @@ forward!(pb::admin_server::Admin {
     add_master(AddMasterRequest) -> MembershipReply;
     remove_master(RemoveMasterRequest) -> MembershipReply;
     transfer_leader(TransferLeaderRequest) -> TransferLeaderReply;
+    upgrade(UpgradeRequest) -> UpgradeReply;
 });
 
 /// Serves gRPC on an address that is bound already, until `stop` fires. Runs a runtime of its own on the calling

@@ -66,6 +66,8 @@ impl World {
                 Effect::OutOfService(why) => self.accuse(format!("state_machine_safety: master {id}: {why}")),
                 Effect::Check(_) => self.accuse(format!("nobody has asked master {id} for a check")),
                 // The client here finds a new leader by asking, and every address is known.
+                // Nobody says Hello in a world yet: all parts are of one release.
+                Effect::Cut(_) => {}
                 Effect::Announce(_)
                 | Effect::LeftBehind(_)
                 | Effect::LostLog(_)

@@ -74,7 +74,7 @@ mod tests {
     const SLICE: Duration = Duration::from_millis(5);
 
     fn hello() -> pb::Hello {
-        wire::hello(ClusterId::from_bytes([0; 16]), "test", 0, 0)
+        wire::Own::of(&crate::config::ClientConfig::default()).hello(0, 0)
     }
 
     #[test]
