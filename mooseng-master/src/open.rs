@@ -95,6 +95,13 @@ fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
     let opening = || format!("open the store {}", dir.display());
     let store = cached(FjallStore::open(&dir).with_context(opening)?, config.cache_bytes);
     let state = MetaState::open(store).with_context(opening)?;
+    ensure!(
+        config.levels.has(state.level()),
+        "{} has level {}, this master knows {}: run a release that knows it, or raise level_max",
+        data.display(),
+        state.level(),
+        config.levels
+    );
     let options = LogOptions {
         dir: data.join("log"),
         segment_bytes: SEGMENT_BYTES,

@@ -3,6 +3,7 @@
 mod members;
 mod recover;
 mod status;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ pub(crate) enum ClusterCommand {
     RemoveMaster(members::RemoveArgs),
     /// Let another master lead.
     TransferLeader(members::TransferArgs),
+    /// After all parts have a new release: write its formats from here on. Says who cannot read them yet.
+    Upgrade(upgrade::UpgradeArgs),
     /// After a majority of the masters was lost for good: make the group anew from one stopped master's data directory.
     Recover(recover::RecoverArgs),
 }
@@ -31,6 +34,7 @@ pub(crate) fn run(target: &Target, command: &ClusterCommand) -> anyhow::Result<E
         ClusterCommand::AddMaster(args) => members::add(target, args),
         ClusterCommand::RemoveMaster(args) => members::remove(target, args),
         ClusterCommand::TransferLeader(args) => members::transfer(target, args),
+        ClusterCommand::Upgrade(args) => upgrade::run(target, args),
         ClusterCommand::Recover(args) => recover::run(args),
     }
 }
