@@ -120,6 +120,7 @@ impl World {
             session_timeout: Duration::from_secs(5),
             log_keep_bytes: 64,
             lost_group: false,
+            levels: mooseng_types::level::SUPPORTED,
         };
         let (store, recovered) = match kind % 3 {
             0 => (Arc::new(MemoryStore::new()), Recovered::default()),

@@ -13,6 +13,7 @@ use mooseng_meta::{
 };
 use mooseng_protocol::pb;
 use mooseng_types::MasterId;
+use mooseng_types::level::SUPPORTED;
 use prost::Message;
 
 const INDEX: u64 = 70;
@@ -34,7 +35,7 @@ fn receive(pieces: impl IntoIterator<Item = Piece>) -> Option<MemoryStore> {
     let mut receiving: Option<Receiving<MemorySink>> = None;
     for piece in pieces {
         match piece {
-            Piece::Begin(begin) => receiving = Receiving::begin(begin, MemorySink::default()).ok(),
+            Piece::Begin(begin) => receiving = Receiving::begin(begin, MemorySink::default(), SUPPORTED).ok(),
             Piece::Rows(rows) => {
                 if receiving.as_mut()?.rows(rows).is_err() {
                     return None;

@@ -264,7 +264,7 @@ impl MasterCore {
         self.hear_digest(&messages);
         self.node.told_all_have(messages.all_have);
         for message in messages.messages {
-            if message.entries.iter().all(apply::is_readable) {
+            if message.entries.iter().all(|entry| apply::is_readable(entry, self.config.levels)) {
                 self.node.step(now.mono, message);
             } else {
                 tracing::warn!(

@@ -139,7 +139,8 @@ impl Server {
             }
         })?;
         let to_peer = peers::hello(config, id);
-        let incoming = Incoming { place: place.clone(), cache_bytes: config.cache_bytes };
+        let incoming =
+            Incoming { place: place.clone(), cache_bytes: config.cache_bytes, levels: config.levels };
         let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
         let key = TokenKey::new(config.secret.bytes());
         let now = clock.monotonic();

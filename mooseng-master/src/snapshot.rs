@@ -11,6 +11,7 @@ mod sender;
 use bytes::Bytes;
 use mooseng_meta::{CodecError, MemoryStore};
 use mooseng_protocol::status::CallError;
+use mooseng_types::{Level, Levels};
 
 pub use receiver::{Received, Receiving};
 pub use sender::{Piece, Sent, pieces, send};
@@ -81,6 +82,16 @@ pub enum Flaw {
     /// A row that says what the store is cannot be read here.
     #[error("a row that says what the store is: {0}")]
     Landmark(#[from] CodecError),
+    /// It is of a level that this master does not know.
+    #[error(
+        "it has level {level}, this master knows {levels}: run a release that knows it, or raise level_max"
+    )]
+    Level {
+        /// The level it has.
+        level: Level,
+        /// The levels that this master knows.
+        levels: Levels,
+    },
     /// A row that every store has is missing.
     #[error("it has no {0}")]
     Missing(&'static str),

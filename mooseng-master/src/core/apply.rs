@@ -3,7 +3,7 @@
 use mooseng_meta::{ClusterCommand, Command, Entry, Response};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_types::FsError;
+use mooseng_types::{FsError, Levels};
 
 use super::group::read_change;
 use super::{MasterCore, Now, Waiter};
@@ -14,11 +14,17 @@ use crate::service;
 const COMMAND: u8 = 0;
 
 /// Whether an entry of another master can be applied: a committed one that cannot ends the process.
-pub(super) fn is_readable(entry: &pb::RaftEntry) -> bool {
+pub(super) fn is_readable(entry: &pb::RaftEntry, levels: Levels) -> bool {
     let Ok(kind) = u8::try_from(entry.kind) else { return false };
     let logged = LogEntry { term: entry.term, index: entry.index, kind, data: entry.data.clone() };
     match kind {
-        COMMAND => entry.data.is_empty() || Entry::decode(&entry.data).is_ok(),
+        COMMAND => {
+            entry.data.is_empty()
+                || Entry::decode(&entry.data).is_ok_and(|entry| match entry.command {
+                    Command::Cluster(ClusterCommand::RaiseLevel { level }) => levels.has(level),
+                    _ => true,
+                })
+        }
         _ => read_change(&logged).is_some(),
     }
 }

@@ -15,7 +15,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_types::MasterId;
+use mooseng_types::{Levels, MasterId};
 use prost::Message;
 
 use super::Inbox;
@@ -135,6 +135,7 @@ fn pace(clock: &dyn Clock, bytes: usize) {
 pub(super) struct Incoming {
     pub(super) place: StorePlace,
     pub(super) cache_bytes: u64,
+    pub(super) levels: Levels,
 }
 
 /// What one connection is about to bring.
@@ -178,7 +179,7 @@ impl Incoming {
             under_way.take();
             let dir = self.place.fresh().map_err(|error| failed(&error))?;
             let sink = IncomingStore::begin(&dir).map_err(|error| failed(&error))?;
-            let receiving = Receiving::begin(begin, sink).map_err(|error| failed(&error))?;
+            let receiving = Receiving::begin(begin, sink, self.levels).map_err(|error| failed(&error))?;
             *under_way = Some(UnderWay { token, receiving, dir });
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use mooseng_meta::{Landmark, Membership, landmark};
 use mooseng_protocol::pb;
+use mooseng_types::Levels;
 
 use super::rows_hash::RowsHash;
 use super::{Flaw, KEY_MAX, SnapshotError, SnapshotSink, VALUE_MAX};
@@ -13,6 +14,7 @@ pub struct Receiving<S> {
     index: u64,
     term: u64,
     sink: S,
+    levels: Levels,
     rows: u64,
     bytes: u64,
     hash: RowsHash,
@@ -49,8 +51,8 @@ impl<S> std::fmt::Debug for Receiving<S> {
 }
 
 impl<S: SnapshotSink> Receiving<S> {
-    /// Begins to receive into `sink`, which is empty.
-    pub fn begin(begin: pb::SnapshotBegin, sink: S) -> Result<Self, SnapshotError> {
+    /// Begins to receive into `sink`, which is empty, for a master that knows these levels.
+    pub fn begin(begin: pb::SnapshotBegin, sink: S, levels: Levels) -> Result<Self, SnapshotError> {
         let refused = SnapshotError::Refused { row: 0, flaw: Flaw::NoSnapshot };
         let Some(message) = begin.message else { return Err(refused) };
         let (index, term) = match &message.snapshot {
@@ -62,6 +64,7 @@ impl<S: SnapshotSink> Receiving<S> {
             index,
             term,
             sink,
+            levels,
             rows: 0,
             bytes: 0,
             hash: RowsHash::default(),
@@ -118,6 +121,9 @@ impl<S: SnapshotSink> Receiving<S> {
         }
         match landmark(key, value)? {
             Some(Landmark::Base { .. }) => return Err(Flaw::HasBase),
+            Some(Landmark::Level(level)) if !self.levels.has(level) => {
+                return Err(Flaw::Level { level, levels: self.levels });
+            }
             Some(Landmark::Format) => self.format_seen = true,
             Some(Landmark::AppliedIndex(index)) => self.applied_index = Some(index),
             Some(Landmark::Membership(membership)) => self.membership = Some(membership),

@@ -10,7 +10,8 @@ use mooseng_protocol::frame::{FLAG_REPLY, Frame, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_types::MasterId;
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{Level, MasterId};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -70,7 +71,9 @@ fn receive<S: SnapshotSink>(
     let mut receiving: Option<Receiving<S>> = None;
     for piece in pieces {
         match piece {
-            Piece::Begin(begin) => receiving = Some(Receiving::begin(begin, sink.take().unwrap())?),
+            Piece::Begin(begin) => {
+                receiving = Some(Receiving::begin(begin, sink.take().unwrap(), SUPPORTED)?)
+            }
             Piece::Rows(rows) => receiving.as_mut().unwrap().rows(rows)?,
             Piece::End(end) => return receiving.take().unwrap().end(end).map(Some),
         }
@@ -203,6 +206,8 @@ fn what_no_sender_sends_is_refused_and_named() {
     assert_eq!(flaw(with(row(b"mb", vec![1, 1, 1]))), Flaw::HasBase);
     assert_eq!(flaw(with(row(b"mf", vec![1, 2]))), Flaw::Landmark(CodecError::Format(2)));
     assert_eq!(flaw(with(row(b"mm", vec![]))), Flaw::Landmark(CodecError::Truncated));
+    let level = Level::from_raw(9);
+    assert_eq!(flaw(with(row(b"ml", vec![1, 9]))), Flaw::Level { level, levels: SUPPORTED });
     let mut empty = pieces.clone();
     empty.insert(1, Piece::Rows(pb::SnapshotRows::default()));
     assert_eq!(flaw(empty), Flaw::NoRows);
@@ -256,7 +261,7 @@ fn serve(stream: FrameStream, sink: IncomingStore) -> Result<Received<FjallStore
         let mut done = None;
         let outcome = match header.kind {
             pb::SnapshotBegin::KIND => {
-                Receiving::begin(pb::SnapshotBegin::decode(body).unwrap(), sink.take().unwrap())
+                Receiving::begin(pb::SnapshotBegin::decode(body).unwrap(), sink.take().unwrap(), SUPPORTED)
                     .map(|begun| receiving = Some(begun))
             }
             pb::SnapshotRows::KIND => {

@@ -81,6 +81,7 @@ impl World {
             session_timeout: Duration::from_secs(30),
             cache_bytes: 1 << 20,
             log_keep_bytes: 4 << 10,
+            levels: mooseng_types::level::SUPPORTED,
             json_logs: false,
         }
     }

@@ -12,6 +12,7 @@ use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_types::MasterId;
+use mooseng_types::level::SUPPORTED;
 
 use super::{Event, Happening, World};
 use crate::net::Place;
@@ -57,7 +58,9 @@ impl World {
         let mut receiving = None;
         let sent = pieces(&*view, message.clone(), &mut |piece| {
             match piece {
-                Piece::Begin(begin) => receiving = Some(Receiving::begin(begin, MemorySink::default())?),
+                Piece::Begin(begin) => {
+                    receiving = Some(Receiving::begin(begin, MemorySink::default(), SUPPORTED)?)
+                }
                 Piece::Rows(rows) => receiving.as_mut().map_or(Ok(()), |receiving| receiving.rows(rows))?,
                 Piece::End(end) => {
                     received = receiving.take().map(|receiving| receiving.end(end)).transpose()?

@@ -67,7 +67,6 @@ mod tests {
     use std::cell::Cell;
     use std::net::TcpListener;
 
-    use mooseng_types::ClusterId;
 
     use super::*;
 
