@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use mooseng_env::Entropy;
-use mooseng_master::config::Peer;
-use mooseng_master::core::{ConnId, CoreConfig, Effect, MasterCore, Now};
+use mooseng_master::core::{ConnId, CoreConfig, DeskConfig, Effect, GroupConfig, MasterCore, Now};
+use mooseng_master::group::{self, Peer};
 use mooseng_master::raft::{HardState, Recovered};
+use mooseng_master::wire;
 use mooseng_meta::{Batch, ClusterCommand, Entry, Member, Membership, MemoryStore, MetaState, MetaStore};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
@@ -26,7 +27,7 @@ const OWN: MasterId = MasterId::new(1, 0);
 const COMPACT: usize = 12;
 const STEPS_MAX: usize = 200;
 /// An administrator's connection.
-const ADMIN: ConnId = ConnId(7);
+const ADMIN: ConnId = ConnId::Framed(7);
 
 #[derive(Debug)]
 struct Zeros;
@@ -109,18 +110,22 @@ impl World {
     fn new(kind: u8) -> Self {
         let peer = |id| Peer { id, name: format!("m{id}"), address: format!("m{id}:1") };
         let config = CoreConfig {
-            id: OWN,
-            name: "m1".into(),
-            address: "m1:1".into(),
-            peers: (1..=3).map(peer).collect(),
-            cluster: ClusterId::from_bytes([1; 16]),
-            copies: 2,
-            heartbeat: Duration::from_millis(50),
-            election: Duration::from_millis(250),
-            session_timeout: Duration::from_secs(5),
-            log_keep_bytes: 64,
-            lost_group: false,
-            levels: mooseng_types::level::SUPPORTED,
+            group: GroupConfig {
+                id: OWN,
+                name: "m1".into(),
+                address: "m1:1".into(),
+                peers: (1..=3).map(peer).collect(),
+                heartbeat: Duration::from_millis(50),
+                election: Duration::from_millis(250),
+                log_keep_bytes: 64,
+                levels: mooseng_types::level::SUPPORTED,
+                lost_group: false,
+            },
+            desk: DeskConfig {
+                cluster: ClusterId::from_bytes([1; 16]),
+                copies: 2,
+                session_timeout: Duration::from_secs(5),
+            },
         };
         let (store, recovered) = match kind % 3 {
             0 => (Arc::new(MemoryStore::new()), Recovered::default()),
@@ -147,11 +152,11 @@ impl World {
         let effects = self.core.take_effects();
         for effect in effects {
             match effect {
-                Effect::Persist(batch) => self.log.push(batch.number),
-                Effect::Flush(store, batch) => self.flushing = Some((store, batch)),
-                Effect::SendSnapshot(to, _) => self.receivers.push(to),
-                Effect::Send(to, _) => assert_ne!(to, OWN, "nobody writes to himself"),
-                Effect::OutOfService(_) => self.over = true,
+                Effect::Group(group::Effect::Persist(batch)) => self.log.push(batch.number),
+                Effect::Group(group::Effect::Flush(store, batch)) => self.flushing = Some((store, batch)),
+                Effect::Group(group::Effect::SendSnapshot(to, _)) => self.receivers.push(to),
+                Effect::Group(group::Effect::Send(to, _)) => assert_ne!(to, OWN, "nobody writes to himself"),
+                Effect::Group(group::Effect::OutOfService(_)) => self.over = true,
                 _ => {}
             }
         }
@@ -192,14 +197,20 @@ impl World {
     /// Messages of a peer, but for those that would end the process.
     fn hear(&mut self, mut messages: pb::RaftMessages) {
         let all = std::mem::take(&mut messages.messages);
-        let mut first = pb::RaftMessages { messages: Vec::new(), ..messages };
+        let mut first = messages;
         for message in all {
             if !self.contradicts(&message) {
                 let so_far = std::mem::take(&mut first);
-                self.core.peer_messages(self.now(), pb::RaftMessages { messages: vec![message], ..so_far });
+                self.read(pb::RaftMessages { messages: vec![message], ..so_far });
             }
         }
-        self.core.peer_messages(self.now(), first);
+        self.read(first);
+    }
+
+    fn read(&mut self, frame: pb::RaftMessages) {
+        if let Ok(said) = wire::read(frame) {
+            self.core.peer_messages(self.now(), said);
+        }
     }
 
     /// A snapshot with its rows, which may be of another entry or group than it says.
@@ -220,7 +231,9 @@ impl World {
         }
         let (index, voters) = (index + u64::from(flags & 64 != 0), voters ^ u8::from(flags & 16 != 0) << 2);
         let store = store_at(index, term.into(), group(voters, learners));
-        self.core.snapshot_received(self.now(), message, store);
+        if let Ok(message) = wire::read_message(message) {
+            self.core.snapshot_received(self.now(), message, store);
+        }
     }
 
     fn ask<R: Rpc>(&mut self, request: &R) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use mooseng_env::Entropy;
 use mooseng_master::raft::{Change, Node, NodeConfig, Output, Recovered, Role};
+use mooseng_master::wire;
 use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use prost::Message;
@@ -65,6 +66,14 @@ impl World {
                     && self.node.term_of(snapshot.index).is_some_and(|term| term != snapshot.term)
             }),
             _ => false,
+        }
+    }
+
+    fn step(&mut self, message: pb::RaftMessage) {
+        if !self.contradicts(&message)
+            && let Ok(message) = wire::read_message(message)
+        {
+            self.node.step(self.now, message);
         }
     }
 
@@ -180,7 +189,9 @@ fuzz_target!(|data: &[u8]| {
                 let Some((bytes, after)) = rest.split_first_chunk::<COMPACT>() else { break };
                 rest = after;
                 let message = pb::RaftMessage { kind: MSG_SNAPSHOT, ..compact(bytes) };
-                if !world.contradicts(&message) {
+                if !world.contradicts(&message)
+                    && let Ok(message) = wire::read_message(message)
+                {
                     world.node.snapshot_received(world.now, message);
                 }
             }
@@ -188,9 +199,7 @@ fuzz_target!(|data: &[u8]| {
                 let Some((bytes, after)) = rest.split_first_chunk::<COMPACT>() else { break };
                 rest = after;
                 let message = compact(bytes);
-                if !world.contradicts(&message) {
-                    world.node.step(world.now, message);
-                }
+                world.step(message);
             }
             _ => {
                 // A length, then a message as it comes off the wire.
@@ -198,9 +207,7 @@ fuzz_target!(|data: &[u8]| {
                 let (bytes, after) = after.split_at(usize::from(length).min(after.len()));
                 rest = after;
                 let Ok(message) = pb::RaftMessage::decode(bytes) else { continue };
-                if !world.contradicts(&message) {
-                    world.node.step(world.now, message);
-                }
+                world.step(message);
             }
         }
         world.drain();

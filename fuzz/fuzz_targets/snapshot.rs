@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use mooseng_master::raft::{Message, SnapshotOf};
 use mooseng_master::snapshot::{MemorySink, Piece, Receiving, SnapshotError, pieces};
+use mooseng_master::wire;
 use mooseng_meta::{
     Batch, Member, Membership, MemoryStore, MetaState, MetaStore, StoreView, applied_index_of, base_row,
 };
 use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc;
 use mooseng_types::MasterId;
 use mooseng_types::level::SUPPORTED;
-use prost::Message;
 
 const INDEX: u64 = 70;
 const TERM: u64 = 3;
@@ -60,12 +62,12 @@ fn frames(mut rest: &[u8]) -> Vec<Piece> {
         let length = usize::from(u16::from_le_bytes([low, high]));
         let (bytes, after) = after.split_at(length.min(after.len()));
         rest = after;
-        let piece = match kind % 3 {
-            0 => pb::SnapshotBegin::decode(bytes).map(Piece::Begin),
-            1 => pb::SnapshotRows::decode(bytes).map(Piece::Rows),
-            _ => pb::SnapshotEnd::decode(bytes).map(Piece::End),
+        let kind = match kind % 3 {
+            0 => pb::SnapshotBegin::KIND,
+            1 => pb::SnapshotRows::KIND,
+            _ => pb::SnapshotEnd::KIND,
         };
-        pieces.extend(piece.ok());
+        pieces.extend(wire::snapshot::read(kind, Bytes::copy_from_slice(bytes)).ok());
     }
     pieces
 }
@@ -91,8 +93,8 @@ fn store(mut data: &[u8]) -> MemoryStore {
 }
 
 fn true_pieces(store: &MemoryStore) -> Vec<Piece> {
-    let snapshot = pb::RaftSnapshot { index: INDEX, term: TERM, ..Default::default() };
-    let message = pb::RaftMessage { kind: 7, snapshot: Some(snapshot), ..Default::default() };
+    let snapshot = SnapshotOf { index: INDEX, term: TERM, ..Default::default() };
+    let message = Message { kind: 7, snapshot: Some(snapshot), ..Default::default() };
     let mut all = Vec::new();
     let sent: Result<_, SnapshotError> = pieces(&*store.view(), message, &mut |piece| {
         all.push(piece);
@@ -103,7 +105,7 @@ fn true_pieces(store: &MemoryStore) -> Vec<Piece> {
 }
 
 /// Changes one thing about the rows.
-fn change(rows: &mut Vec<pb::SnapshotRow>, [kind, at, to, byte]: [u8; 4]) {
+fn change(rows: &mut Vec<(Bytes, Bytes)>, [kind, at, to, byte]: [u8; 4]) {
     let (at, to) = (usize::from(at) % rows.len(), usize::from(to) % rows.len());
     let altered = |bytes: &Bytes| {
         let mut bytes = bytes.to_vec();
@@ -118,8 +120,8 @@ fn change(rows: &mut Vec<pb::SnapshotRow>, [kind, at, to, byte]: [u8; 4]) {
         0 => drop(rows.remove(at)),
         1 => rows.insert(to, rows[at].clone()),
         2 => rows.swap(at, to),
-        3 => rows[at].key = altered(&rows[at].key),
-        4 => rows[at].value = altered(&rows[at].value),
+        3 => rows[at].0 = altered(&rows[at].0),
+        4 => rows[at].1 = altered(&rows[at].1),
         _ => rows.truncate(at),
     }
 }
@@ -139,16 +141,14 @@ fuzz_target!(|data: &[u8]| {
     let received = receive(sent.iter().cloned()).expect("what is sent is received");
     assert!(rows_of(&*received.view()) == wanted);
 
-    let mut rows: Vec<pb::SnapshotRow> = Vec::new();
+    let mut rows: Vec<(Bytes, Bytes)> = Vec::new();
     for piece in &sent {
         if let Piece::Rows(part) = piece {
-            rows.extend(part.rows.iter().cloned());
+            rows.extend(part.iter().cloned());
         }
     }
     change(&mut rows, edit);
-    let middle = rows
-        .chunks(1 + usize::from(first >> 1))
-        .map(|rows| Piece::Rows(pb::SnapshotRows { rows: rows.to_vec() }));
+    let middle = rows.chunks(1 + usize::from(first >> 1)).map(|rows| Piece::Rows(rows.to_vec()));
     let changed = sent[..1].iter().cloned().chain(middle).chain(sent[sent.len() - 1..].iter().cloned());
     if let Some(received) = receive(changed) {
         assert!(rows_of(&*received.view()) == wanted, "another store than was sent is taken in");

@@ -10,7 +10,8 @@ use mooseng_protocol::limits::TEXT_MAX;
 use mooseng_types::{ClusterId, Levels, MasterId};
 use serde::Deserialize;
 
-use crate::core::CoreConfig;
+use crate::core::{CoreConfig, DeskConfig, GroupConfig};
+pub use crate::group::Peer;
 
 /// The file as it is written. Every key may be left out; `examples/mooseng-master.toml` shows the defaults.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -49,18 +50,6 @@ pub struct ConfigFile {
     pub level_max: Option<u16>,
     /// Log as JSON.
     pub json_logs: bool,
-}
-
-/// A master as the others know it.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// Its number, from 1.
-    pub id: u64,
-    /// Its name.
-    pub name: String,
-    /// Where it listens.
-    pub address: String,
 }
 
 impl Default for ConfigFile {
@@ -133,18 +122,22 @@ impl Config {
     pub(crate) fn core(&self, id: MasterId, lost_group: bool) -> CoreConfig {
         let own = self.peers.iter().find(|peer| peer.id == id.number());
         CoreConfig {
-            id,
-            name: self.name.clone(),
-            address: own.map_or_else(|| self.listen.clone(), |peer| peer.address.clone()),
-            peers: self.peers.clone(),
-            cluster: self.cluster,
-            copies: self.copies,
-            heartbeat: self.heartbeat,
-            election: self.election,
-            session_timeout: self.session_timeout,
-            log_keep_bytes: self.log_keep_bytes,
-            levels: self.levels,
-            lost_group,
+            group: GroupConfig {
+                id,
+                name: self.name.clone(),
+                address: own.map_or_else(|| self.listen.clone(), |peer| peer.address.clone()),
+                peers: self.peers.clone(),
+                heartbeat: self.heartbeat,
+                election: self.election,
+                log_keep_bytes: self.log_keep_bytes,
+                levels: self.levels,
+                lost_group,
+            },
+            desk: DeskConfig {
+                cluster: self.cluster,
+                copies: self.copies,
+                session_timeout: self.session_timeout,
+            },
         }
     }
 }

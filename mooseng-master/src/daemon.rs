@@ -14,8 +14,8 @@ use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::server::grpc;
 use crate::server::{Ended, Server};
-use crate::service::grpc;
 
 /// A MooseNG master.
 #[derive(Debug, Parser)]

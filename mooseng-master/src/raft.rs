@@ -5,14 +5,16 @@
 //!   entries out. Persist before send is an order inside its output.
 //! - [`log`]: the log on disk and its writer thread, which syncs once for all that has gathered meanwhile.
 //! - [`memory_log`]: the part of the log that the core reads, in memory from the last purge on.
-//! - `convert`: the library's messages to and from our own, field by field; `admit`: which of them reach the core.
+//! - `message`: what goes between masters; `convert`: the library's messages to and from our own, field by field; `admit`: which of them reach the core.
 
 mod admit;
 mod convert;
 pub mod log;
 mod memory_log;
+mod message;
 pub mod node;
 
+pub use message::{Message, SnapshotOf};
 pub(crate) use node::MESSAGE_MAX;
 pub use node::{Change, ChangeError, Node, NodeConfig, Output, Persist, ProposeError, Role};
 

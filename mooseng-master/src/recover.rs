@@ -21,8 +21,8 @@ use mooseng_types::{ClusterId, MasterId, TimeNs};
 use prost::Message as _;
 
 use crate::config::Config;
-use crate::core::group::known_group;
 use crate::daemon::claim;
+use crate::group::known_group;
 use crate::open::{Opened, open_undamaged};
 use crate::raft::{Change, LogEntry, Recovered};
 

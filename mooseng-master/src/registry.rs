@@ -8,7 +8,7 @@ use std::time::Duration;
 use mooseng_meta::ServerRow;
 use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
-use crate::core::ConnId;
+use crate::conn::ConnId;
 use crate::multiregion::placement::Candidate;
 
 /// A server that has not spoken for this long is down.
@@ -167,6 +167,14 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// The servers that the state knows.
+    #[must_use]
+    pub fn of(servers: &[ServerRow]) -> Self {
+        let mut registry = Self::default();
+        servers.iter().for_each(|row| registry.know(row));
+        registry
+    }
+
     /// Takes over what the replicated state knows of a server.
     pub fn know(&mut self, row: &ServerRow) {
         let server = self.servers.entry(row.server).or_default();
@@ -216,12 +224,14 @@ impl Registry {
         }
     }
 
-    /// What was ordered and not confirmed is to be ordered again.
-    pub fn forget_orders(&mut self) {
-        for server in self.servers.values_mut() {
-            server.deleting.clear();
-            server.settling.clear();
-        }
+    /// Deletions that were ordered and not confirmed are to be ordered again.
+    pub fn forget_deletions(&mut self) {
+        self.servers.values_mut().for_each(|server| server.deleting.clear());
+    }
+
+    /// Copies that were to be fetched anew, and were not reported since, are to be ordered again.
+    pub fn forget_settling(&mut self) {
+        self.servers.values_mut().for_each(|server| server.settling.clear());
     }
 
     /// The masters have agreed that these chunks are gone everywhere.
@@ -376,7 +386,7 @@ mod tests {
         let (one, two, now) = (ServerId::from_raw(1), ServerId::from_raw(2), Duration::from_secs(9));
         let chunk = ChunkId::from_raw;
         for (server, conn, in_doubt) in [(one, 1, true), (two, 2, false)] {
-            registry.heard(server, ConnId(conn), now, Vec::new()).unwrap();
+            registry.heard(server, ConnId::Framed(conn), now, Vec::new()).unwrap();
             let copies = (0..5).map(|raw| (whole(raw), copy(in_doubt))).collect();
             registry.report(server, Report { full: true, last: true, copies, lost: Vec::new() });
         }
@@ -403,7 +413,8 @@ mod tests {
     fn what_a_server_tells_of_its_disks_cannot_overflow() {
         let mut registry = registry();
         let disk = Disk { total_bytes: u64::MAX, free_bytes: u64::MAX, ..Disk::default() };
-        let server = registry.heard(ServerId::from_raw(1), ConnId(1), Duration::ZERO, vec![disk; 3]).unwrap();
+        let server =
+            registry.heard(ServerId::from_raw(1), ConnId::Framed(1), Duration::ZERO, vec![disk; 3]).unwrap();
         assert_eq!((server.total_bytes(), server.free_bytes()), (u64::MAX, u64::MAX));
     }
 
@@ -415,14 +426,16 @@ mod tests {
     fn a_server_is_up_while_it_speaks_and_its_connection_lives() {
         let mut registry = registry();
         let (first, now) = (ServerId::from_raw(1), Duration::from_secs(100));
-        registry.heard(first, ConnId(7), now, vec![disk(5), Disk { failed: true, ..disk(9) }]).unwrap();
+        registry
+            .heard(first, ConnId::Framed(7), now, vec![disk(5), Disk { failed: true, ..disk(9) }])
+            .unwrap();
         assert_eq!(registry.candidates(now, &[]).iter().map(|c| c.free_bytes).collect::<Vec<_>>(), [5]);
         assert_eq!(registry.candidates(now, &[first]), []);
         assert_eq!(registry.candidates(now + SILENCE_MAX, &[]), []);
         let chunk = ChunkId::from_raw(1);
         let order = registry.addresses(chunk, &[ServerId::from_raw(2), first], now);
         assert_eq!(order[0].1, "a1", "the one that is up comes first");
-        registry.closed(ConnId(7));
+        registry.closed(ConnId::Framed(7));
         assert_eq!(registry.candidates(now, &[]), []);
     }
 
@@ -430,7 +443,7 @@ mod tests {
     fn a_full_report_counts_when_its_last_part_is_in() {
         let mut registry = registry();
         let server = ServerId::from_raw(1);
-        registry.heard(server, ConnId(1), Duration::ZERO, Vec::new()).unwrap();
+        registry.heard(server, ConnId::Framed(1), Duration::ZERO, Vec::new()).unwrap();
         let part = |raw, last| Report {
             full: true,
             last,
@@ -451,7 +464,7 @@ mod tests {
     fn parts_are_known_beside_whole_copies_and_are_never_taken_for_them() {
         let mut registry = registry();
         let (server, now, chunk) = (ServerId::from_raw(1), Duration::from_secs(9), ChunkId::from_raw(7));
-        registry.heard(server, ConnId(1), now, Vec::new()).unwrap();
+        registry.heard(server, ConnId::Framed(1), now, Vec::new()).unwrap();
         let part = Part::new(chunk, 3).unwrap();
         let has = |part, in_doubt| Report { copies: vec![(part, copy(in_doubt))], ..Report::default() };
         let lost = |part| Report { lost: vec![part], ..Report::default() };

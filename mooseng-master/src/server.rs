@@ -6,6 +6,7 @@
 
 mod check;
 mod connection;
+pub(crate) mod grpc;
 mod inbox;
 mod listener;
 mod peers;
@@ -26,7 +27,6 @@ use mooseng_meta::{Batch, MetaStore, applied_index_of};
 use mooseng_protocol::frame::{Frame, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
-use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::greet;
 use mooseng_types::MasterId;
@@ -39,11 +39,14 @@ use self::listener::Listener;
 use self::peers::Peers;
 use self::snapshots::{Incoming, Snapshots, put_in_place};
 use crate::config::Config;
-use crate::core::{ConnId, Effect, MasterCore, Now, reply_frame};
+use crate::core::{ConnId, Effect, MasterCore, Now};
+use crate::desk::{self, reply_frame};
+use crate::group;
 use crate::open::{Opened, note_lost_log, open, take_out_of_service};
-use crate::raft::Persist;
 use crate::raft::log::{LogWriter, Work};
+use crate::raft::{Message as RaftMessage, Persist};
 use crate::store::StorePlace;
+use crate::wire;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -53,8 +56,6 @@ const CONNECTIONS_MAX: usize = 4096;
 const HELLO_MAX: Duration = Duration::from_secs(5);
 /// Bytes asked of a socket at once.
 const SCRATCH: usize = 64 << 10;
-/// First number of the facade's requests among the connections'.
-const FACADE_FIRST: u64 = 1 << 62;
 /// How long a master that is told to stop waits for another to lead.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
@@ -84,7 +85,7 @@ pub struct Server {
     incoming: Option<PathBuf>,
     inbox: Arc<Inbox>,
     threads: Arc<Threads>,
-    facade: HashMap<ConnId, FacadeReply>,
+    facade: HashMap<u64, FacadeReply>,
     next_facade: u64,
     last_tick: Duration,
     scratch: Vec<u8>,
@@ -167,7 +168,7 @@ impl Server {
             inbox,
             threads: Arc::clone(threads),
             facade: HashMap::new(),
-            next_facade: FACADE_FIRST,
+            next_facade: 0,
             last_tick: now,
             scratch: vec![0; SCRATCH],
             ended: Ended::Stopped,
@@ -311,7 +312,7 @@ impl Server {
             return self.greet(token, &frame);
         }
         let header = frame.header;
-        let conn = ConnId(token.0 as u64);
+        let conn = conn_of(token);
         if Snapshots::takes(header.kind) && connection.role() == pb::Role::Master {
             if let Err(error) = self.snapshots.take(token, header, frame.body) {
                 self.inbox.answer(token, header, Err(error));
@@ -325,9 +326,10 @@ impl Server {
             connection.fail("a client must not speak for a master");
             return;
         }
-        match pb::RaftMessages::decode(frame.body) {
-            Ok(messages) => self.core.peer_messages(now, messages),
-            Err(error) => connection.fail(&error.to_string()),
+        let said = pb::RaftMessages::decode(frame.body).map_err(|error| error.to_string());
+        match said.and_then(|frame| wire::read(frame).map_err(|error| error.to_string())) {
+            Ok(said) => self.core.peer_messages(now, said),
+            Err(error) => connection.fail(&error),
         }
     }
 
@@ -339,10 +341,11 @@ impl Server {
         };
         let level = self.core.state().level().raw().into();
         let own = pb::HelloReply { level, ..self.hello.clone() };
-        match greet(&hello, &own).and_then(|()| self.core.admit(ConnId(token.0 as u64), &hello)) {
+        match greet(&hello, &own).and_then(|()| self.core.admit(conn_of(token), &hello)) {
             Ok(acknowledged) => {
                 connection.greet(&hello);
-                let (leader_address, epoch) = (self.leader_address(), self.core.epoch());
+                let leader_address = self.core.leader_address().unwrap_or_default();
+                let epoch = self.core.epoch();
                 let reply = pb::HelloReply { leader_address, epoch, acknowledged, ..own };
                 self.send(token, &reply_frame(frame.header, Ok(&reply.encode_to_vec())));
             }
@@ -353,13 +356,6 @@ impl Server {
                     connection.close_when_sent();
                 }
             }
-        }
-    }
-
-    fn leader_address(&self) -> String {
-        match self.core.not_leader() {
-            CallError::NotLeader { leader } => leader.unwrap_or_default(),
-            _ => String::new(),
         }
     }
 
@@ -387,57 +383,71 @@ impl Server {
             self.core.checked(now, found);
         }
         while let Some((kind, body, reply)) = self.inbox.take_request() {
-            let conn = ConnId(self.next_facade);
+            let number = self.next_facade;
             self.next_facade += 1;
-            self.facade.insert(conn, reply);
-            self.core.request(now, conn, Header { kind, request: conn.0, ..Header::default() }, body);
+            self.facade.insert(number, reply);
+            let header = Header { kind, request: number, ..Header::default() };
+            self.core.request(now, ConnId::Facade(number), header, body);
         }
     }
 
     fn perform(&mut self) -> io::Result<()> {
         for effect in self.core.take_effects() {
             match effect {
-                Effect::Persist(batch) => self.persist(batch),
-                Effect::SendSnapshot(to, message) => self.send_snapshot(to, message),
-                Effect::Link(masters) => self.peers.relink(&masters, self.poll.registry()),
-                Effect::LeftBehind(why) => take_out_of_service(&self.data, &why)?,
-                Effect::LostLog(why) => {
-                    note_lost_log(&self.data, &why)?;
-                    self.ended = Ended::LostLog;
-                    self.inbox.stop();
-                }
-                Effect::OutOfService(why) => {
-                    take_out_of_service(&self.data, &why)?;
-                    return Err(io::Error::other(why));
-                }
-                Effect::Purge { index, term } => self.log.submit(Work::Purge { index, term }),
-                Effect::Send(peer, messages) => self.peers.send(peer, &messages),
-                Effect::Frame(conn, bytes) if conn.0 >= FACADE_FIRST => {
-                    if let Some(reply) = self.facade.remove(&conn) {
-                        inbox::answer_facade(reply, &bytes);
-                    }
-                }
-                Effect::Frame(conn, bytes) => {
-                    let token = Token(usize::try_from(conn.0).map_err(io::Error::other)?);
-                    self.send(token, &bytes);
-                }
-                Effect::Cut(conn) => {
-                    let token = Token(usize::try_from(conn.0).map_err(io::Error::other)?);
-                    if let Some(connection) = self.connections.get_mut(&token) {
-                        connection.close_when_sent();
-                    }
-                }
-                Effect::Announce(bytes) => {
-                    self.connections.values_mut().filter(|c| c.takes_pushes()).for_each(|c| c.send(&bytes));
-                }
-                // The flusher takes one batch at a time, and the core hands out one at a time.
-                Effect::Flush(store, batch) => drop(self.flusher.send((store, batch))),
-                Effect::Check(store) => check::start(&self.threads, &self.inbox, store),
+                Effect::Group(effect) => self.perform_for_group(effect)?,
+                Effect::Desk(effect) => self.perform_for_desk(effect),
             }
         }
         self.peers.flush(self.poll.registry());
         self.flush_connections();
         Ok(())
+    }
+
+    fn perform_for_group(&mut self, effect: group::Effect) -> io::Result<()> {
+        match effect {
+            group::Effect::Persist(batch) => self.persist(batch),
+            group::Effect::SendSnapshot(to, message) => self.send_snapshot(to, message),
+            group::Effect::Link(masters) => self.peers.relink(&masters, self.poll.registry()),
+            group::Effect::LeftBehind(why) => take_out_of_service(&self.data, &why)?,
+            group::Effect::LostLog(why) => {
+                note_lost_log(&self.data, &why)?;
+                self.ended = Ended::LostLog;
+                self.inbox.stop();
+            }
+            group::Effect::OutOfService(why) => {
+                take_out_of_service(&self.data, &why)?;
+                return Err(io::Error::other(why));
+            }
+            group::Effect::Purge { index, term } => self.log.submit(Work::Purge { index, term }),
+            group::Effect::Send(peer, said) => {
+                wire::frames(said).iter().for_each(|frame| self.peers.send(peer, frame));
+            }
+            // The flusher takes one batch at a time, and the group hands out one at a time.
+            group::Effect::Flush(store, batch) => drop(self.flusher.send((store, batch))),
+        }
+        Ok(())
+    }
+
+    fn perform_for_desk(&mut self, effect: desk::Effect) {
+        match effect {
+            desk::Effect::Frame(ConnId::Facade(number), bytes) => {
+                if let Some(reply) = self.facade.remove(&number) {
+                    inbox::answer_facade(reply, &bytes);
+                }
+            }
+            desk::Effect::Frame(ConnId::Framed(token), bytes) => self.send(Token(token), &bytes),
+            desk::Effect::Cut(ConnId::Framed(token)) => {
+                if let Some(connection) = self.connections.get_mut(&Token(token)) {
+                    connection.close_when_sent();
+                }
+            }
+            // The facade speaks for nobody that has levels.
+            desk::Effect::Cut(ConnId::Facade(_)) => {}
+            desk::Effect::Announce(bytes) => {
+                self.connections.values_mut().filter(|c| c.takes_pushes()).for_each(|c| c.send(&bytes));
+            }
+            desk::Effect::Check(store) => check::start(&self.threads, &self.inbox, store),
+        }
     }
 
     fn persist(&mut self, batch: Persist) {
@@ -451,9 +461,9 @@ impl Server {
         self.log.submit(work);
     }
 
-    fn send_snapshot(&mut self, to: MasterId, message: pb::RaftMessage) {
+    fn send_snapshot(&mut self, to: MasterId, message: RaftMessage) {
         let view = self.core.state().store().view();
-        let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        let index = message.snapshot_index();
         match self.core.links().remove(&to) {
             // The store may have gone on since the core chose the entry.
             Some(address) if applied_index_of(&*view) == index => {
@@ -487,7 +497,11 @@ impl Server {
                 self.snapshots.closed(token);
             }
             let now = self.now();
-            self.core.closed(now, ConnId(token.0 as u64));
+            self.core.closed(now, conn_of(token));
         }
     }
+}
+
+fn conn_of(token: Token) -> ConnId {
+    ConnId::Framed(token.0)
 }

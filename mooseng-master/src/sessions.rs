@@ -2,13 +2,15 @@
 //! change of leader every session tells again what it has open, and until all have spoken (or run out of time) no
 //! unlinked file is reaped.
 
+mod open_files;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mooseng_types::{InodeId, SessionId};
 
-use crate::core::ConnId;
-use crate::open_files::OpenFiles;
+use self::open_files::OpenFiles;
+use crate::conn::ConnId;
 
 /// A mount that is said to be dead has so long to show that it is not: a live one is connected again well within it.
 const REPLACED_AFTER: Duration = Duration::from_secs(2);
@@ -167,7 +169,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let (a, b) = (SessionId::from_raw(1), SessionId::from_raw(2));
         sessions.begin(SECOND, [a, b]);
-        sessions.resumed(a, ConnId(1), SECOND);
+        sessions.resumed(a, ConnId::Framed(1), SECOND);
         assert!(!sessions.all_confirmed());
         sessions.list_open(a, 7, [InodeId::from_raw(9)]);
         assert!(!sessions.all_confirmed());
@@ -179,7 +181,7 @@ mod tests {
         assert!(sessions.is_open(InodeId::from_raw(9)));
         sessions.release(a, InodeId::from_raw(9), 8);
         assert!(!sessions.is_open(InodeId::from_raw(9)));
-        sessions.disconnected(ConnId(1), 10 * SECOND);
+        sessions.disconnected(ConnId::Framed(1), 10 * SECOND);
         assert_eq!(sessions.conn(a), None);
     }
 
@@ -189,12 +191,12 @@ mod tests {
         let (dead, alive, connected) =
             (SessionId::from_raw(1), SessionId::from_raw(2), SessionId::from_raw(3));
         sessions.begin(SECOND, [dead, alive, connected]);
-        sessions.resumed(connected, ConnId(3), SECOND);
+        sessions.resumed(connected, ConnId::Framed(3), SECOND);
         [dead, alive, connected].into_iter().for_each(|id| sessions.replaced(id));
         assert_eq!(sessions.expired(2 * SECOND, 60 * SECOND), [], "this leader is too young to know");
-        sessions.resumed(alive, ConnId(2), 2 * SECOND);
+        sessions.resumed(alive, ConnId::Framed(2), 2 * SECOND);
         assert_eq!(sessions.expired(4 * SECOND, 60 * SECOND), [dead]);
-        sessions.disconnected(ConnId(2), 100 * SECOND);
+        sessions.disconnected(ConnId::Framed(2), 100 * SECOND);
         sessions.replaced(alive);
         assert_eq!(sessions.expired(101 * SECOND, 600 * SECOND), [dead], "it may be on its way back");
         assert_eq!(sessions.expired(103 * SECOND, 600 * SECOND), [dead, alive]);

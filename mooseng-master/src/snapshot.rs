@@ -14,7 +14,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_types::{Level, Levels};
 
 pub use receiver::{Received, Receiving};
-pub use sender::{Piece, Sent, pieces, send};
+pub use sender::{Ending, Piece, Sent, pieces};
 
 use crate::store::{FjallStore, IncomingError, IncomingStore};
 
@@ -167,5 +167,7 @@ impl SnapshotSink for MemorySink {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -9,11 +9,13 @@
 //! - [`token`]: the capability that lets a client at a chunk.
 //! - [`checksum`]: block checksums with identity in the seed.
 //! - [`limits`]: how much one request may carry.
+//! - [`group_entry`]: what the log's entries that change the masters' group carry.
 //! - [`convert`]: messages from and to the vocabulary of `mooseng-types`.
 
 pub mod checksum;
 pub mod convert;
 pub mod frame;
+pub mod group_entry;
 mod hello;
 pub mod limits;
 pub mod rpc;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mooseng_master::config::Peer;
-use mooseng_master::core::{CoreConfig, Effect, MasterCore, Now};
+use mooseng_master::core::{CoreConfig, DeskConfig, Effect, GroupConfig, MasterCore, Now};
+use mooseng_master::group::{self, Peer};
 use mooseng_master::raft::log::{LogOpenError, LogOptions, Segments};
 use mooseng_master::raft::{HardState, LogEntry, Persist};
 use mooseng_meta::{Batch, Member, Membership, MemoryStore, MetaStore};
@@ -154,18 +154,18 @@ impl Master {
     fn config(&self) -> CoreConfig {
         let peer = |id| Peer { id, name: address(id), address: address(id) };
         CoreConfig {
-            id: self.id(),
-            name: address(self.number),
-            address: address(self.number),
-            peers: (1..=self.masters).map(peer).collect(),
-            cluster: CLUSTER,
-            copies: 2,
-            heartbeat: Duration::from_millis(50),
-            election: ELECTION,
-            session_timeout: Duration::from_millis(2500),
-            log_keep_bytes: 3 << 10,
-            levels: mooseng_types::level::SUPPORTED,
-            lost_group: false,
+            group: GroupConfig {
+                id: self.id(),
+                name: address(self.number),
+                address: address(self.number),
+                peers: (1..=self.masters).map(peer).collect(),
+                heartbeat: Duration::from_millis(50),
+                election: ELECTION,
+                log_keep_bytes: 3 << 10,
+                levels: mooseng_types::level::SUPPORTED,
+                lost_group: false,
+            },
+            desk: DeskConfig { cluster: CLUSTER, copies: 2, session_timeout: Duration::from_millis(2500) },
         }
     }
 
@@ -289,7 +289,7 @@ impl Running {
             }
             for effect in effects {
                 match effect {
-                    Effect::Persist(batch) => {
+                    Effect::Group(group::Effect::Persist(batch)) => {
                         let number = batch.number;
                         let appended = batch.entries.iter().map(|entry| self.appended(entry)).collect();
                         self.appended.push_back((number, appended));
@@ -303,8 +303,10 @@ impl Running {
                             self.core.persisted(number);
                         }
                     }
-                    Effect::Purge { index, term } => self.waiting.push_back(Work::Purge { index, term }),
-                    Effect::Flush(store, batch) => {
+                    Effect::Group(group::Effect::Purge { index, term }) => {
+                        self.waiting.push_back(Work::Purge { index, term })
+                    }
+                    Effect::Group(group::Effect::Flush(store, batch)) => {
                         done.flush = true;
                         self.flushing = Some((store, batch));
                         if plant == Some(Plant::FlushBeforeWrite) {

@@ -297,9 +297,10 @@ impl World {
             Event::Written { master, incarnation } => self.written(master, incarnation),
             Event::Flushed { master, incarnation } => self.flushed(master, incarnation),
             Event::Flush { master } => self.flush(master),
-            Event::Raft { to, messages } => {
-                self.with_core(to, |core, now| core.peer_messages(now, messages));
-            }
+            Event::Raft { to, messages } => match mooseng_master::wire::read(messages) {
+                Ok(said) => self.with_core(to, |core, now| core.peer_messages(now, said)),
+                Err(error) => self.accuse(format!("a master sent what it cannot read: {error}")),
+            },
             Event::PeerLost { master, peer } => {
                 if let Some(peer) = self.masters.get(&peer).map(Master::id) {
                     self.with_core(master, |core, now| core.peer_lost(now, peer));
@@ -310,7 +311,7 @@ impl World {
             Event::Closed { conn, master, incarnation } => {
                 self.conns.remove(&conn);
                 if self.masters.get(&master).is_some_and(|m| m.incarnation == incarnation) {
-                    self.with_core(master, |core, now| core.closed(now, mooseng_master::core::ConnId(conn)));
+                    self.with_core(master, |core, now| core.closed(now, deliver::framed(conn)));
                 }
             }
             Event::Poll { task } => self.poll(task),

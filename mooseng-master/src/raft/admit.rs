@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use mooseng_protocol::convert::BadMessage;
-use raft::eraftpb::{EntryType, Message, MessageType};
+use raft::eraftpb::{self, EntryType, MessageType};
 
 /// Terms and indexes are counted up one by one, so none comes near this; beyond it, sums of them could overflow.
 const COUNTER_MAX: u64 = 1 << 62;
@@ -19,7 +19,7 @@ const TERM_LEAP_MAX: u64 = 1 << 31;
 
 /// Says what is wrong with a message to `own`. Whoever sends it need not be a member as far as this log knows: it may
 /// lack the entry that made the sender one, and the core counts members' answers only.
-pub(super) fn check(message: &Message, own: u64) -> Result<(), BadMessage> {
+pub(super) fn check(message: &eraftpb::Message, own: u64) -> Result<(), BadMessage> {
     check_counters(message, own)?;
     // Everything that our peers send here. A snapshot comes with its rows, on a way of its own.
     match message.msg_type {
@@ -43,7 +43,7 @@ pub(super) fn check(message: &Message, own: u64) -> Result<(), BadMessage> {
 }
 
 /// Says how a message contradicts a log that ends at `last`, of a master in `term`.
-pub(super) fn check_against(message: &Message, term: u64, last: u64) -> Result<(), BadMessage> {
+pub(super) fn check_against(message: &eraftpb::Message, term: u64, last: u64) -> Result<(), BadMessage> {
     let bad = |field| Err(BadMessage { field });
     if last > 0 && message.term > term.saturating_add(TERM_LEAP_MAX) {
         return bad("term");
@@ -58,7 +58,7 @@ pub(super) fn check_against(message: &Message, term: u64, last: u64) -> Result<(
 }
 
 /// Says what is wrong with the message of a snapshot.
-pub(super) fn check_snapshot(message: &Message, own: u64) -> Result<(), BadMessage> {
+pub(super) fn check_snapshot(message: &eraftpb::Message, own: u64) -> Result<(), BadMessage> {
     let bad = |field| Err(BadMessage { field });
     check_counters(message, own)?;
     if message.msg_type != MessageType::MsgSnapshot || !message.entries.is_empty() {
@@ -76,7 +76,7 @@ pub(super) fn check_snapshot(message: &Message, own: u64) -> Result<(), BadMessa
     }
 }
 
-fn check_counters(message: &Message, own: u64) -> Result<(), BadMessage> {
+fn check_counters(message: &eraftpb::Message, own: u64) -> Result<(), BadMessage> {
     let bad = |field| Err(BadMessage { field });
     if message.to != own {
         return bad("to");
@@ -108,7 +108,7 @@ fn check_counters(message: &Message, own: u64) -> Result<(), BadMessage> {
 }
 
 /// Entries follow each other and the place that they are to be appended at; terms never fall.
-fn check_append(message: &Message) -> Result<(), BadMessage> {
+fn check_append(message: &eraftpb::Message) -> Result<(), BadMessage> {
     if (message.index == 0) != (message.log_term == 0) {
         return Err(BadMessage { field: "log_term" });
     }
@@ -127,81 +127,63 @@ fn check_append(message: &Message) -> Result<(), BadMessage> {
 
 #[cfg(test)]
 mod tests {
-    use mooseng_protocol::pb;
-
     use super::*;
-    use crate::raft::convert::from_wire;
+    use crate::raft::convert::to_library;
+    use crate::raft::{LogEntry, Message, SnapshotOf};
 
-    fn verdict(message: pb::RaftMessage) -> Result<(), BadMessage> {
-        check(&from_wire(message).unwrap(), 1)
+    fn verdict(message: Message) -> Result<(), BadMessage> {
+        check(&to_library(message).unwrap(), 1)
     }
 
-    fn append() -> pb::RaftMessage {
-        let entry = |index, term| pb::RaftEntry { term, index, ..pb::RaftEntry::default() };
+    fn append() -> Message {
+        let entry = |index, term| LogEntry { term, index, ..LogEntry::default() };
         let entries = vec![entry(5, 3), entry(6, 4)];
         let kind = MessageType::MsgAppend as u32;
-        pb::RaftMessage {
-            kind,
-            to: 1,
-            from: 2,
-            term: 4,
-            log_term: 3,
-            index: 4,
-            entries,
-            ..Default::default()
-        }
+        Message { kind, to: 1, from: 2, term: 4, log_term: 3, index: 4, entries, ..Default::default() }
     }
 
     #[test]
     fn what_a_correct_peer_sends_passes() {
         assert_eq!(verdict(append()), Ok(()));
-        assert_eq!(verdict(pb::RaftMessage { index: 0, log_term: 0, entries: vec![], ..append() }), Ok(()));
+        assert_eq!(verdict(Message { index: 0, log_term: 0, entries: vec![], ..append() }), Ok(()));
     }
 
     #[test]
     fn nonsense_is_refused_by_the_field_that_is_wrong() {
         let good = append();
-        let refuse =
-            |message: pb::RaftMessage, field| assert_eq!(verdict(message), Err(BadMessage { field }));
-        refuse(pb::RaftMessage { to: 2, ..good.clone() }, "to");
-        refuse(pb::RaftMessage { from: 1, ..good.clone() }, "from");
-        refuse(pb::RaftMessage { from: 0, ..good.clone() }, "from");
-        refuse(pb::RaftMessage { term: 0, ..good.clone() }, "counter");
-        refuse(pb::RaftMessage { commit: u64::MAX, ..good.clone() }, "counter");
-        refuse(pb::RaftMessage { priority: -1, ..good.clone() }, "priority");
-        refuse(pb::RaftMessage { log_term: 0, ..good.clone() }, "log_term");
-        refuse(pb::RaftMessage { index: 3, ..good.clone() }, "entries");
-        refuse(pb::RaftMessage { term: 3, ..good.clone() }, "entries");
-        refuse(pb::RaftMessage { term: 2, entries: vec![], ..good.clone() }, "log_term");
-        let unknown = pb::RaftEntry { kind: 2, ..good.entries[0].clone() };
-        refuse(pb::RaftMessage { entries: vec![unknown], ..good.clone() }, "entries");
+        let refuse = |message: Message, field| assert_eq!(verdict(message), Err(BadMessage { field }));
+        refuse(Message { to: 2, ..good.clone() }, "to");
+        refuse(Message { from: 1, ..good.clone() }, "from");
+        refuse(Message { from: 0, ..good.clone() }, "from");
+        refuse(Message { term: 0, ..good.clone() }, "counter");
+        refuse(Message { commit: u64::MAX, ..good.clone() }, "counter");
+        refuse(Message { priority: -1, ..good.clone() }, "priority");
+        refuse(Message { log_term: 0, ..good.clone() }, "log_term");
+        refuse(Message { index: 3, ..good.clone() }, "entries");
+        refuse(Message { term: 3, ..good.clone() }, "entries");
+        refuse(Message { term: 2, entries: vec![], ..good.clone() }, "log_term");
+        let unknown = LogEntry { kind: 2, ..good.entries[0].clone() };
+        refuse(Message { entries: vec![unknown], ..good.clone() }, "entries");
         for kind in [MessageType::MsgSnapshot, MessageType::MsgReadIndex, MessageType::MsgPropose] {
-            refuse(pb::RaftMessage { kind: kind as u32, ..good.clone() }, "kind");
+            refuse(Message { kind: kind as u32, ..good.clone() }, "kind");
         }
     }
 
     #[test]
     fn what_contradicts_this_log_is_refused() {
-        let verdict = |kind: MessageType, message: pb::RaftMessage| {
-            let message = pb::RaftMessage { kind: kind as u32, to: 1, from: 2, ..message };
-            check_against(&from_wire(message).unwrap(), 5, 100)
+        let verdict = |kind: MessageType, message: Message| {
+            let message = Message { kind: kind as u32, to: 1, from: 2, ..message };
+            check_against(&to_library(message).unwrap(), 5, 100)
         };
-        let of = |term| pb::RaftMessage { term, ..Default::default() };
+        let of = |term| Message { term, ..Default::default() };
         let (beat, answer) = (MessageType::MsgHeartbeat, MessageType::MsgAppendResponse);
-        assert_eq!(verdict(beat, pb::RaftMessage { commit: 100, ..of(5) }), Ok(()));
+        assert_eq!(verdict(beat, Message { commit: 100, ..of(5) }), Ok(()));
         let commit = Err(BadMessage { field: "commit" });
-        assert_eq!(verdict(beat, pb::RaftMessage { commit: 101, ..of(5) }), commit);
-        assert_eq!(verdict(beat, pb::RaftMessage { commit: u64::MAX, ..of(9) }), commit);
-        assert_eq!(
-            verdict(beat, pb::RaftMessage { commit: 101, ..of(4) }),
-            Ok(()),
-            "it is told of the later term"
-        );
-        assert_eq!(verdict(answer, pb::RaftMessage { index: 100, ..of(5) }), Ok(()));
-        assert_eq!(
-            verdict(answer, pb::RaftMessage { index: 101, ..of(5) }),
-            Err(BadMessage { field: "index" })
-        );
+        assert_eq!(verdict(beat, Message { commit: 101, ..of(5) }), commit);
+        assert_eq!(verdict(beat, Message { commit: u64::MAX, ..of(9) }), commit);
+        assert_eq!(verdict(beat, Message { commit: 101, ..of(4) }), Ok(()), "it is told of the later term");
+        assert_eq!(verdict(answer, Message { index: 100, ..of(5) }), Ok(()));
+        assert_eq!(verdict(answer, Message { index: 101, ..of(5) }), Err(BadMessage { field: "index" }));
         let term = Err(BadMessage { field: "term" });
         assert_eq!(verdict(MessageType::MsgRequestVote, of(5 + TERM_LEAP_MAX)), Ok(()));
         assert_eq!(verdict(MessageType::MsgRequestVote, of(6 + TERM_LEAP_MAX)), term);
@@ -210,19 +192,19 @@ mod tests {
 
     #[test]
     fn a_snapshot_knows_its_receiver_and_its_place() {
-        let snapshot = pb::RaftSnapshot { index: 9, term: 3, voters: vec![2, 3], learners: vec![1] };
+        let snapshot = SnapshotOf { index: 9, term: 3, voters: vec![2, 3], learners: vec![1] };
         let kind = MessageType::MsgSnapshot as u32;
-        let good = pb::RaftMessage { kind, entries: vec![], snapshot: Some(snapshot.clone()), ..append() };
-        let verdict = |snapshot: pb::RaftSnapshot| {
-            let message = pb::RaftMessage { snapshot: Some(snapshot), ..good.clone() };
-            check_snapshot(&from_wire(message).unwrap(), 1)
+        let good = Message { kind, entries: vec![], snapshot: Some(snapshot.clone()), ..append() };
+        let verdict = |snapshot: SnapshotOf| {
+            let message = Message { snapshot: Some(snapshot), ..good.clone() };
+            check_snapshot(&to_library(message).unwrap(), 1)
         };
         assert_eq!(verdict(snapshot.clone()), Ok(()));
         let refuse = |snapshot, field| assert_eq!(verdict(snapshot), Err(BadMessage { field }));
-        refuse(pb::RaftSnapshot { index: 0, ..snapshot.clone() }, "snapshot");
-        refuse(pb::RaftSnapshot { term: 5, ..snapshot.clone() }, "snapshot");
-        refuse(pb::RaftSnapshot { learners: vec![], ..snapshot.clone() }, "voters");
-        refuse(pb::RaftSnapshot { voters: vec![], ..snapshot.clone() }, "voters");
-        refuse(pb::RaftSnapshot { voters: vec![1, 2], ..snapshot }, "voters");
+        refuse(SnapshotOf { index: 0, ..snapshot.clone() }, "snapshot");
+        refuse(SnapshotOf { term: 5, ..snapshot.clone() }, "snapshot");
+        refuse(SnapshotOf { learners: vec![], ..snapshot.clone() }, "voters");
+        refuse(SnapshotOf { voters: vec![], ..snapshot.clone() }, "voters");
+        refuse(SnapshotOf { voters: vec![1, 2], ..snapshot }, "voters");
     }
 }

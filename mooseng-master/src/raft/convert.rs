@@ -1,4 +1,4 @@
-//! The library's messages to and from `raft.proto`, field by field, so that its parser never sees foreign bytes
+//! The library's messages to and from our own, field by field, so that its parser never sees foreign bytes
 //! (RUSTSEC-2024-0437 is about that parser).
 
 #![expect(
@@ -6,23 +6,21 @@
     reason = "generated messages have private fields of their own; assigning keeps one field a line"
 )]
 
-use bytes::Bytes;
 use mooseng_protocol::convert::BadMessage;
-use mooseng_protocol::pb;
 use protobuf::ProtobufEnum;
-use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot, SnapshotMetadata};
+use raft::eraftpb::{self, ConfState, Entry, EntryType, MessageType, Snapshot, SnapshotMetadata};
 
-use super::LogEntry;
+use super::{LogEntry, Message, SnapshotOf};
 
-pub(super) fn to_wire(message: Message) -> pb::RaftMessage {
-    pb::RaftMessage {
+pub(super) fn from_library(message: eraftpb::Message) -> Message {
+    Message {
         kind: u32::try_from(message.msg_type.value()).unwrap_or(u32::MAX),
         to: message.to,
         from: message.from,
         term: message.term,
         log_term: message.log_term,
         index: message.index,
-        entries: message.entries.into_iter().map(entry_to_wire).collect(),
+        entries: message.entries.iter().map(to_log).collect(),
         commit: message.commit,
         commit_term: message.commit_term,
         reject: message.reject,
@@ -30,23 +28,24 @@ pub(super) fn to_wire(message: Message) -> pb::RaftMessage {
         context: message.context,
         priority: message.priority,
         request_snapshot: message.request_snapshot,
-        snapshot: message.snapshot.into_option().map(snapshot_to_wire),
+        snapshot: message.snapshot.into_option().map(snapshot_from_library),
     }
 }
 
-pub(super) fn from_wire(message: pb::RaftMessage) -> Result<Message, BadMessage> {
+pub(super) fn to_library(message: Message) -> Result<eraftpb::Message, BadMessage> {
     let kind = i32::try_from(message.kind)
         .ok()
         .and_then(MessageType::from_i32)
         .ok_or(BadMessage { field: "kind" })?;
-    let mut out = Message::default();
+    let mut out = eraftpb::Message::default();
     out.msg_type = kind;
     out.to = message.to;
     out.from = message.from;
     out.term = message.term;
     out.log_term = message.log_term;
     out.index = message.index;
-    out.entries = message.entries.into_iter().map(entry_from_wire).collect::<Result<Vec<_>, _>>()?.into();
+    let entry = |entry| from_log(entry).ok_or(BadMessage { field: "kind" });
+    out.entries = message.entries.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?.into();
     out.commit = message.commit;
     out.commit_term = message.commit_term;
     out.reject = message.reject;
@@ -54,45 +53,17 @@ pub(super) fn from_wire(message: pb::RaftMessage) -> Result<Message, BadMessage>
     out.context = message.context;
     out.priority = message.priority;
     out.request_snapshot = message.request_snapshot;
-    out.snapshot = message.snapshot.map(snapshot_from_wire).into();
+    out.snapshot = message.snapshot.map(snapshot_to_library).into();
     Ok(out)
 }
 
-fn entry_to_wire(entry: Entry) -> pb::RaftEntry {
-    pb::RaftEntry {
-        kind: u32::try_from(entry.entry_type.value()).unwrap_or(u32::MAX),
-        term: entry.term,
-        index: entry.index,
-        data: entry.data,
-        context: entry.context,
-    }
-}
-
-fn entry_from_wire(entry: pb::RaftEntry) -> Result<Entry, BadMessage> {
-    let kind =
-        i32::try_from(entry.kind).ok().and_then(EntryType::from_i32).ok_or(BadMessage { field: "kind" })?;
-    let mut out = Entry::default();
-    out.entry_type = kind;
-    out.term = entry.term;
-    out.index = entry.index;
-    // Copied, so that an entry kept for minutes does not keep the whole buffer it arrived in.
-    out.data = Bytes::copy_from_slice(&entry.data);
-    out.context = Bytes::copy_from_slice(&entry.context);
-    Ok(out)
-}
-
-fn snapshot_to_wire(mut snapshot: Snapshot) -> pb::RaftSnapshot {
+fn snapshot_from_library(mut snapshot: Snapshot) -> SnapshotOf {
     let mut metadata = snapshot.take_metadata();
     let state = metadata.take_conf_state();
-    pb::RaftSnapshot {
-        index: metadata.index,
-        term: metadata.term,
-        voters: state.voters,
-        learners: state.learners,
-    }
+    SnapshotOf { index: metadata.index, term: metadata.term, voters: state.voters, learners: state.learners }
 }
 
-fn snapshot_from_wire(snapshot: pb::RaftSnapshot) -> Snapshot {
+fn snapshot_to_library(snapshot: SnapshotOf) -> Snapshot {
     let mut metadata = SnapshotMetadata::default();
     metadata.index = snapshot.index;
     metadata.term = snapshot.term;
@@ -134,8 +105,8 @@ mod tests {
 
     #[test]
     fn a_message_reads_back_with_every_field() {
-        let entry = pb::RaftEntry { kind: 1, term: 2, index: 3, data: "d".into(), context: "c".into() };
-        let message = pb::RaftMessage {
+        let entry = LogEntry { kind: 1, term: 2, index: 3, data: "d".into() };
+        let message = Message {
             kind: 7,
             to: 1,
             from: 2,
@@ -150,10 +121,10 @@ mod tests {
             context: "x".into(),
             priority: -9,
             request_snapshot: 10,
-            snapshot: Some(pb::RaftSnapshot { index: 11, term: 12, voters: vec![1, 2], learners: vec![3] }),
+            snapshot: Some(SnapshotOf { index: 11, term: 12, voters: vec![1, 2], learners: vec![3] }),
         };
-        assert_eq!(to_wire(from_wire(message.clone()).unwrap()), message);
-        let bad = pb::RaftMessage { kind: 99, ..message };
-        assert_eq!(from_wire(bad).unwrap_err(), BadMessage { field: "kind" });
+        assert_eq!(from_library(to_library(message.clone()).unwrap()), message);
+        let bad = Message { kind: 99, ..message };
+        assert_eq!(to_library(bad).unwrap_err(), BadMessage { field: "kind" });
     }
 }

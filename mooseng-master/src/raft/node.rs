@@ -22,15 +22,14 @@ use std::time::Duration;
 
 use mooseng_env::Entropy;
 use mooseng_protocol::convert::BadMessage;
-use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use raft::eraftpb::{self, MessageType};
 use raft::{Config, RawNode, StateRole};
 
 use super::admit;
-use super::convert::{conf_state, from_log, from_wire, to_log, to_wire};
+use super::convert::{conf_state, from_library, from_log, to_library, to_log};
 use super::memory_log::MemoryLog;
-use super::{HardState, LogEntry, Recovered};
+use super::{HardState, LogEntry, Message, Recovered};
 use lease::Lease;
 
 /// How long one tick of the core's clock is.
@@ -101,10 +100,10 @@ pub struct Output {
     /// To the log; [`Node::persisted`] follows.
     pub persist: Option<Persist>,
     /// To peers, at once.
-    pub messages: Vec<pb::RaftMessage>,
+    pub messages: Vec<Message>,
     /// To peers that are too far behind for the log, with the rows of the state machine as of the snapshot's index;
     /// [`Node::snapshot_sent`] follows.
-    pub snapshots: Vec<pb::RaftMessage>,
+    pub snapshots: Vec<Message>,
     /// The snapshot at this index takes the place of the state machine, before anything committed is applied.
     pub install: Option<u64>,
     /// To the state machine, in order; [`Node::applied`] follows.
@@ -248,8 +247,8 @@ impl Node {
 
     /// A peer's message. Messages that make no sense, and requests for a vote in the silent time after a restart, are
     /// dropped: the peer repeats what matters.
-    pub fn step(&mut self, now: Duration, message: pb::RaftMessage) {
-        let Ok(message) = from_wire(message) else {
+    pub fn step(&mut self, now: Duration, message: Message) {
+        let Ok(message) = to_library(message) else {
             tracing::warn!("dropped a malformed message of a peer");
             return;
         };
@@ -344,7 +343,7 @@ impl Node {
         self.take_lease(&ready.take_read_states());
         let (snapshots, messages): (Vec<_>, Vec<_>) =
             ready.take_messages().into_iter().partition(|m| m.msg_type == MessageType::MsgSnapshot);
-        output.snapshots.extend(snapshots.into_iter().map(to_wire));
+        output.snapshots.extend(snapshots.into_iter().map(from_library));
         output.committed = ready.committed_entries().iter().map(to_log).collect();
         let mut after = ready.take_persisted_messages();
         let snapshot = self.take_snapshot(&ready);
@@ -372,13 +371,13 @@ impl Node {
         if self.role() == Role::Leader && self.term_submitted.1 > self.persisted {
             after.extend(messages);
         } else {
-            output.messages.extend(messages.into_iter().map(to_wire));
+            output.messages.extend(messages.into_iter().map(from_library));
         }
         // That it has heard a leader whose term it has on disk, a follower may say while the disk is busy: a heartbeat
         // must not wait behind a slow disk.
         if self.term_submitted.1 <= self.persisted {
             let beats = after.extract_if(.., |m| m.msg_type == MessageType::MsgHeartbeatResponse);
-            output.messages.extend(beats.map(to_wire));
+            output.messages.extend(beats.map(from_library));
         }
         self.raw.advance_append_async(ready);
         if !after.is_empty() {
@@ -391,14 +390,14 @@ impl Node {
     }
 
     /// All that was handed out up to `number` is durable; returns the messages that waited for that.
-    pub fn persisted(&mut self, number: u64) -> Vec<pb::RaftMessage> {
+    pub fn persisted(&mut self, number: u64) -> Vec<Message> {
         self.persisted = self.persisted.max(number);
         // What came after the last thing to persist had nothing to persist itself.
         let settled = if self.is_persisting() { number } else { self.last_number };
         self.settle(settled)
     }
 
-    fn settle(&mut self, number: u64) -> Vec<pb::RaftMessage> {
+    fn settle(&mut self, number: u64) -> Vec<Message> {
         self.raw.on_persist_ready(number);
         if let Some((_, index)) = self.installing.take_if(|(waits_for, _)| *waits_for <= number) {
             self.raw.advance_apply_to(index);
@@ -406,7 +405,7 @@ impl Node {
         let mut out = Vec::new();
         while let Some((_, messages)) = self.after_persist.pop_front_if(|(waits_for, _)| *waits_for <= number)
         {
-            out.extend(messages.into_iter().map(to_wire));
+            out.extend(messages.into_iter().map(from_library));
         }
         out
     }

@@ -21,7 +21,7 @@ use prost::Message;
 use rustix::net::sockopt;
 
 use crate::config::Config;
-use crate::core::Greeting;
+use crate::group::{Acknowledged, Greeting};
 
 /// Tokens of peers begin here, far above those of accepted connections.
 const FIRST_TOKEN: usize = 1 << 48;
@@ -273,7 +273,7 @@ impl Link {
                     number: self.id.number(),
                     address: self.address.clone(),
                     epoch: reply.epoch,
-                    acknowledged: reply.acknowledged.unwrap_or_default(),
+                    acknowledged: acknowledged(reply.acknowledged.unwrap_or_default()),
                     had: self.had,
                 });
                 tracing::info!(peer = %self.id, "connected to a master");
@@ -345,4 +345,9 @@ mod tests {
         let mut head = [0; 8];
         heard.read_exact(&mut head).unwrap();
     }
+}
+
+fn acknowledged(said: pb::Acknowledged) -> Acknowledged {
+    let pb::Acknowledged { index, term } = said;
+    Acknowledged { index, term }
 }

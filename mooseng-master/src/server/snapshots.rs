@@ -16,12 +16,13 @@ use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
 use mooseng_types::{Levels, MasterId};
-use prost::Message;
 
 use super::Inbox;
 use crate::open::cached;
-use crate::snapshot::{self, Receiving, SnapshotError};
+use crate::raft::Message;
+use crate::snapshot::{Piece, Receiving, SnapshotError};
 use crate::store::{IncomingStore, StorePlace};
+use crate::wire;
 
 /// Frames that wait for the receiving thread. Each is answered before the next one comes, so one a sender is enough.
 const QUEUE_MAX: usize = 16;
@@ -31,7 +32,7 @@ const BYTES_PER_SECOND: f64 = 128e6;
 
 /// A snapshot whose rows are all there, in a store of its own.
 pub(crate) struct Arrived {
-    pub(crate) message: pb::RaftMessage,
+    pub(crate) message: Message,
     pub(crate) store: Arc<dyn MetaStore>,
     pub(crate) dir: PathBuf,
 }
@@ -43,7 +44,7 @@ impl std::fmt::Debug for Arrived {
 }
 
 /// A frame of a snapshot, or the end of the connection that it came over.
-enum Piece {
+enum News {
     Frame(Token, Header, Bytes),
     Closed(Token),
 }
@@ -54,7 +55,7 @@ pub(super) struct Snapshots {
     inbox: Arc<Inbox>,
     clock: Arc<dyn Clock>,
     hello: pb::Hello,
-    pieces: SyncSender<Piece>,
+    pieces: SyncSender<News>,
 }
 
 impl Snapshots {
@@ -81,32 +82,26 @@ impl Snapshots {
     /// Hands a frame to the receiving thread, which answers it by way of the inbox.
     pub(super) fn take(&self, token: Token, header: Header, body: Bytes) -> Result<(), CallError> {
         let busy = |_| CallError::Unavailable { message: "too many snapshots at once".into() };
-        self.pieces.try_send(Piece::Frame(token, header, body)).map_err(busy)
+        self.pieces.try_send(News::Frame(token, header, body)).map_err(busy)
     }
 
     /// The connection has ended, and with it what it was about to bring.
     pub(super) fn closed(&self, token: Token) {
         // A full queue holds frames of this connection, and the next begin takes the place of whatever is unfinished.
-        drop(self.pieces.try_send(Piece::Closed(token)));
+        drop(self.pieces.try_send(News::Closed(token)));
     }
 
     /// Sends all rows of `view` to the master at `address`.
-    pub(super) fn send(
-        &self,
-        to: MasterId,
-        address: String,
-        view: Box<dyn StoreView>,
-        message: pb::RaftMessage,
-    ) {
+    pub(super) fn send(&self, to: MasterId, address: String, view: Box<dyn StoreView>, message: Message) {
         let (inbox, clock, hello) = (Arc::clone(&self.inbox), Arc::clone(&self.clock), self.hello.clone());
         let started = self.threads.spawn("snapshot-sender", move || {
-            let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+            let index = message.snapshot_index();
             tracing::info!(%to, index, "sending a snapshot");
             let begun = clock.monotonic();
             let sent = FrameStream::connect(&address, &hello, CONNECT_TIMEOUT)
                 .map_err(|source| SnapshotError::Call { rows: 0, source })
                 .and_then(|(mut stream, _)| {
-                    snapshot::send(&mut stream, &*view, message, &|bytes| {
+                    wire::snapshot::send(&mut stream, &*view, message, &|bytes| {
                         pace(&*clock, bytes);
                         !inbox.stopping()
                     })
@@ -146,14 +141,14 @@ struct UnderWay {
 }
 
 impl Incoming {
-    fn receive(&self, pieces: &Receiver<Piece>, inbox: &Inbox) {
+    fn receive(&self, news: &Receiver<News>, inbox: &Inbox) {
         let mut under_way: Option<UnderWay> = None;
-        while let Ok(piece) = pieces.recv() {
-            match piece {
-                Piece::Closed(token) => {
+        while let Ok(news) = news.recv() {
+            match news {
+                News::Closed(token) => {
                     under_way.take_if(|it| it.token == token);
                 }
-                Piece::Frame(token, header, body) => {
+                News::Frame(token, header, body) => {
                     let done = self.frame(&mut under_way, token, header.kind, body, inbox);
                     inbox.answer(token, header, done);
                 }
@@ -169,32 +164,31 @@ impl Incoming {
         body: Bytes,
         inbox: &Inbox,
     ) -> Result<(), CallError> {
-        let decoded = |error: prost::DecodeError| CallError::Rejected { message: error.to_string() };
         let failed = |error: &dyn std::fmt::Display| {
             tracing::warn!(%error, "a snapshot is not received");
             CallError::Unavailable { message: error.to_string() }
         };
-        if kind == pb::SnapshotBegin::KIND {
-            let begin = pb::SnapshotBegin::decode(body).map_err(decoded)?;
-            under_way.take();
-            let dir = self.place.fresh().map_err(|error| failed(&error))?;
-            let sink = IncomingStore::begin(&dir).map_err(|error| failed(&error))?;
-            let receiving = Receiving::begin(begin, sink, self.levels).map_err(|error| failed(&error))?;
-            *under_way = Some(UnderWay { token, receiving, dir });
-            return Ok(());
-        }
         let none = || CallError::Rejected { message: "no snapshot was begun on this connection".into() };
-        let Some(mut it) = under_way.take_if(|it| it.token == token) else { return Err(none()) };
-        if kind == pb::SnapshotRows::KIND {
-            let rows = pb::SnapshotRows::decode(body).map_err(decoded)?;
-            it.receiving.rows(rows).map_err(|error| failed(&error))?;
-            *under_way = Some(it);
-            return Ok(());
+        match wire::snapshot::read(kind, body)? {
+            Piece::Begin(begin) => {
+                under_way.take();
+                let dir = self.place.fresh().map_err(|error| failed(&error))?;
+                let sink = IncomingStore::begin(&dir).map_err(|error| failed(&error))?;
+                let receiving = Receiving::begin(begin, sink, self.levels).map_err(|error| failed(&error))?;
+                *under_way = Some(UnderWay { token, receiving, dir });
+            }
+            Piece::Rows(rows) => {
+                let mut it = under_way.take_if(|it| it.token == token).ok_or_else(none)?;
+                it.receiving.rows(rows).map_err(|error| failed(&error))?;
+                *under_way = Some(it);
+            }
+            Piece::End(end) => {
+                let it = under_way.take_if(|it| it.token == token).ok_or_else(none)?;
+                let received = it.receiving.end(end).map_err(|error| failed(&error))?;
+                let store = cached(received.store, self.cache_bytes);
+                inbox.snapshot_arrived(Arrived { message: received.message, store, dir: it.dir });
+            }
         }
-        let end = pb::SnapshotEnd::decode(body).map_err(decoded)?;
-        let received = it.receiving.end(end).map_err(|error| failed(&error))?;
-        let store = cached(received.store, self.cache_bytes);
-        inbox.snapshot_arrived(Arrived { message: received.message, store, dir: it.dir });
         Ok(())
     }
 }

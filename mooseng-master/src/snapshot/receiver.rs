@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use mooseng_meta::{Landmark, Membership, landmark};
-use mooseng_protocol::pb;
 use mooseng_types::Levels;
 
 use super::rows_hash::RowsHash;
-use super::{Flaw, KEY_MAX, SnapshotError, SnapshotSink, VALUE_MAX};
+use super::{Ending, Flaw, KEY_MAX, SnapshotError, SnapshotSink, VALUE_MAX};
+use crate::raft::Message;
 
 /// A snapshot that is coming in. It is of no more use after an error: drop it, and its sink leaves nothing.
 pub struct Receiving<S> {
-    message: pb::RaftMessage,
+    message: Message,
     index: u64,
     term: u64,
     sink: S,
@@ -28,7 +28,7 @@ pub struct Receiving<S> {
 #[derive(Debug)]
 pub struct Received<T> {
     /// What the consensus core is to be told.
-    pub message: pb::RaftMessage,
+    pub message: Message,
     /// The rows; durable, where they are on a disk.
     pub store: T,
     /// The group of masters as of the snapshot.
@@ -52,9 +52,8 @@ impl<S> std::fmt::Debug for Receiving<S> {
 
 impl<S: SnapshotSink> Receiving<S> {
     /// Begins to receive into `sink`, which is empty, for a master that knows these levels.
-    pub fn begin(begin: pb::SnapshotBegin, sink: S, levels: Levels) -> Result<Self, SnapshotError> {
+    pub fn begin(message: Message, sink: S, levels: Levels) -> Result<Self, SnapshotError> {
         let refused = SnapshotError::Refused { row: 0, flaw: Flaw::NoSnapshot };
-        let Some(message) = begin.message else { return Err(refused) };
         let (index, term) = match &message.snapshot {
             Some(snapshot) if snapshot.index > 0 && snapshot.term > 0 => (snapshot.index, snapshot.term),
             _ => return Err(refused),
@@ -77,30 +76,28 @@ impl<S: SnapshotSink> Receiving<S> {
 
     /// The message that it began with: who sends, and what the snapshot is of.
     #[must_use]
-    pub fn message(&self) -> &pb::RaftMessage {
+    pub fn message(&self) -> &Message {
         &self.message
     }
 
     /// Takes rows in. When this returns the frame may be answered, and the sender sends the next.
-    pub fn rows(&mut self, rows: pb::SnapshotRows) -> Result<(), SnapshotError> {
-        if rows.rows.is_empty() {
+    pub fn rows(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), SnapshotError> {
+        if rows.is_empty() {
             return Err(self.refused(Flaw::NoRows));
         }
-        let mut taken = Vec::with_capacity(rows.rows.len());
-        for pb::SnapshotRow { key, value } in rows.rows {
-            self.check(&key, &value).map_err(|flaw| self.refused(flaw))?;
-            self.hash.row(&key, &value);
+        for (key, value) in &rows {
+            self.check(key, value).map_err(|flaw| self.refused(flaw))?;
+            self.hash.row(key, value);
             self.rows += 1;
             self.bytes += (key.len() + value.len()) as u64;
             self.last = key.clone();
-            taken.push((key, value));
         }
-        self.sink.write(taken).map_err(|error| SnapshotError::Sink(Box::new(error)))
+        self.sink.write(rows).map_err(|error| SnapshotError::Sink(Box::new(error)))
     }
 
     /// There are no more rows: checks all that only the whole can show, and makes the store. What this returns counts;
     /// nothing did before.
-    pub fn end(mut self, end: pb::SnapshotEnd) -> Result<Received<S::Store>, SnapshotError> {
+    pub fn end(mut self, end: Ending) -> Result<Received<S::Store>, SnapshotError> {
         let membership = self.whole(end).map_err(|flaw| self.refused(flaw))?;
         let Self { message, index, term, sink, rows, bytes, .. } = self;
         let store = sink.finish((index, term)).map_err(|error| SnapshotError::Sink(Box::new(error)))?;
@@ -132,7 +129,7 @@ impl<S: SnapshotSink> Receiving<S> {
         Ok(())
     }
 
-    fn whole(&mut self, end: pb::SnapshotEnd) -> Result<Membership, Flaw> {
+    fn whole(&mut self, end: Ending) -> Result<Membership, Flaw> {
         if end.rows != self.rows {
             return Err(Flaw::Count { sent: end.rows, come: self.rows });
         }

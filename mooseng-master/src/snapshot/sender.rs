@@ -1,20 +1,14 @@
-//! The leader's side: rows of a view of the store, frame by frame.
-
-use std::time::Duration;
+//! The leader's side: rows of a view of the store, piece by piece.
 
 use bytes::Bytes;
 use mooseng_meta::{BASE, Landmark, StoreView, landmark};
-use mooseng_protocol::pb;
-use mooseng_protocol::transport::FrameStream;
 
 use super::rows_hash::RowsHash;
 use super::{Flaw, KEY_MAX, SnapshotError, VALUE_MAX};
+use crate::raft::Message;
 
 /// Bytes of rows from which on a frame is full.
 const FRAME_BYTES: usize = 256 << 10;
-/// How long the receiver may take for one frame: it may have to sync a table of some MiB to a slow disk. A master that is
-/// told to stop waits for no longer than this either.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// What a row takes in a frame besides its key and value, in bytes, about.
 const ROW_OVERHEAD: usize = 16;
 
@@ -27,52 +21,35 @@ pub struct Sent {
     pub bytes: u64,
 }
 
-/// A frame of a snapshot.
-#[derive(Clone, PartialEq, Debug)]
+/// What goes into one frame of a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Piece {
-    /// The first.
-    Begin(pb::SnapshotBegin),
-    /// Those between.
-    Rows(pb::SnapshotRows),
+    /// The first: what the receiver's consensus core is told when it has everything.
+    Begin(Message),
+    /// Those between: rows, in the order of their keys.
+    Rows(Vec<(Bytes, Bytes)>),
     /// The last.
-    End(pb::SnapshotEnd),
+    End(Ending),
 }
 
-/// Sends all rows of `view`, so that the receiver may take `message` in when it has them. Blocks until the receiver has
-/// made them durable: for a thread of its own. `pace` is told the bytes of each frame of rows that has been taken; it may
-/// wait, so that sending leaves room for other work, and says whether to go on.
-pub fn send(
-    stream: &mut FrameStream,
-    view: &dyn StoreView,
-    message: pb::RaftMessage,
-    pace: &dyn Fn(usize) -> bool,
-) -> Result<Sent, SnapshotError> {
-    let mut rows = 0;
-    pieces(view, message, &mut |piece| {
-        let answered = match &piece {
-            Piece::Begin(begin) => stream.call(begin, &[], ANSWER_MAX),
-            Piece::Rows(part) => stream.call(part, &[], ANSWER_MAX),
-            Piece::End(end) => stream.call(end, &[], ANSWER_MAX),
-        };
-        answered.map_err(|source| SnapshotError::Call { rows, source })?;
-        if let Piece::Rows(part) = &piece {
-            rows += part.rows.len() as u64;
-            if !pace(part.rows.iter().map(|row| row.key.len() + row.value.len()).sum()) {
-                return Err(SnapshotError::Stopped);
-            }
-        }
-        Ok(())
-    })
+/// What the receiver must have got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ending {
+    /// How many rows there were.
+    pub rows: u64,
+    /// The hash over all of them, in order.
+    pub hash: u64,
 }
 
-/// Hands out the frames of a snapshot of `view` one after the other, without sending them anywhere.
+/// Hands out the pieces of a snapshot of `view` one after the other, so that the receiver may take `message` in when it has
+/// them all.
 pub fn pieces(
     view: &dyn StoreView,
-    message: pb::RaftMessage,
+    message: Message,
     take: &mut dyn FnMut(Piece) -> Result<(), SnapshotError>,
 ) -> Result<Sent, SnapshotError> {
     check(view, &message).map_err(SnapshotError::Unsendable)?;
-    take(Piece::Begin(pb::SnapshotBegin { message: Some(message) }))?;
+    take(Piece::Begin(message))?;
     let mut out =
         Outgoing { take, rows: Vec::new(), row_bytes: 0, hash: RowsHash::default(), sent: Sent::default() };
     let mut outcome = Ok(());
@@ -83,12 +60,12 @@ pub fn pieces(
     outcome?;
     out.flush()?;
     let Outgoing { take, hash, sent, .. } = out;
-    take(Piece::End(pb::SnapshotEnd { rows: sent.rows, hash: hash.value() }))?;
+    take(Piece::End(Ending { rows: sent.rows, hash: hash.value() }))?;
     Ok(sent)
 }
 
 /// What the receiver would refuse at the end is better found before the first row.
-fn check(view: &dyn StoreView, message: &pb::RaftMessage) -> Result<(), Flaw> {
+fn check(view: &dyn StoreView, message: &Message) -> Result<(), Flaw> {
     let said = message.snapshot.as_ref().map(|snapshot| snapshot.index).ok_or(Flaw::NoSnapshot)?;
     let (mut found, mut group) = (None, false);
     // Those rows have the letter m, and are few.
@@ -114,7 +91,7 @@ fn check(view: &dyn StoreView, message: &pb::RaftMessage) -> Result<(), Flaw> {
 /// Collects rows to frames.
 struct Outgoing<'a> {
     take: &'a mut dyn FnMut(Piece) -> Result<(), SnapshotError>,
-    rows: Vec<pb::SnapshotRow>,
+    rows: Vec<(Bytes, Bytes)>,
     row_bytes: usize,
     hash: RowsHash,
     sent: Sent,
@@ -133,14 +110,13 @@ impl Outgoing<'_> {
         self.sent.rows += 1;
         self.sent.bytes += (key.len() + value.len()) as u64;
         self.row_bytes += ROW_OVERHEAD + key.len() + value.len();
-        self.rows
-            .push(pb::SnapshotRow { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) });
+        self.rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
         if self.row_bytes < FRAME_BYTES { Ok(()) } else { self.flush() }
     }
 
     fn flush(&mut self) -> Result<(), SnapshotError> {
         self.row_bytes = 0;
         let rows = std::mem::take(&mut self.rows);
-        if rows.is_empty() { Ok(()) } else { (self.take)(Piece::Rows(pb::SnapshotRows { rows })) }
+        if rows.is_empty() { Ok(()) } else { (self.take)(Piece::Rows(rows)) }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use mooseng_chunkserver::{Completion, Piece, blame};
 use mooseng_master::core::{ConnId, Effect, MasterCore, Now};
+use mooseng_master::group::PeerMessages;
+use mooseng_master::{desk, group, wire};
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_PUSH, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::{CallError, TransportError};
@@ -60,37 +62,57 @@ impl World {
         }
         for effect in effects {
             match effect {
-                Effect::Send(to, messages) => self.send(id, to.number(), &messages),
-                Effect::SendSnapshot(to, message) => self.send_snapshot(id, to, message),
-                Effect::Frame(conn, bytes) => self.send_frame(id, conn, bytes),
-                Effect::OutOfService(why) => self.accuse(format!("state_machine_safety: master {id}: {why}")),
-                Effect::Check(_) => self.accuse(format!("nobody has asked master {id} for a check")),
-                // The client here finds a new leader by asking, and every address is known.
-                // Nobody says Hello in a world yet: all parts are of one release.
-                Effect::Cut(_) => {}
-                Effect::Announce(_)
-                | Effect::LeftBehind(_)
-                | Effect::LostLog(_)
-                | Effect::Link(_)
-                | Effect::Persist(_)
-                | Effect::Purge { .. }
-                | Effect::Flush(..) => {}
+                Effect::Group(effect) => self.perform_for_group(id, effect),
+                Effect::Desk(effect) => self.perform_for_desk(id, effect),
             }
         }
     }
 
-    fn send(&mut self, from: u64, to: u64, messages: &pb::RaftMessages) {
-        for time in self.net.message(self.time, Place::Master(from), Place::Master(to)) {
-            self.at(time, Event::Raft { to, messages: messages.clone() });
+    fn perform_for_group(&mut self, id: u64, effect: group::Effect) {
+        match effect {
+            group::Effect::Send(to, said) => self.send(id, to.number(), said),
+            group::Effect::SendSnapshot(to, message) => self.send_snapshot(id, to, message),
+            group::Effect::OutOfService(why) => {
+                self.accuse(format!("state_machine_safety: master {id}: {why}"));
+            }
+            // Every address is known here, and the disks are performed for elsewhere.
+            group::Effect::LeftBehind(_)
+            | group::Effect::LostLog(_)
+            | group::Effect::Link(_)
+            | group::Effect::Persist(_)
+            | group::Effect::Purge { .. }
+            | group::Effect::Flush(..) => {}
+        }
+    }
+
+    fn perform_for_desk(&mut self, id: u64, effect: desk::Effect) {
+        match effect {
+            desk::Effect::Frame(conn, bytes) => self.send_frame(id, conn, bytes),
+            desk::Effect::Check(_) => self.accuse(format!("nobody has asked master {id} for a check")),
+            // Nobody says Hello in a world yet: all parts are of one release.
+            desk::Effect::Cut(_) => {}
+            // The client here finds a new leader by asking.
+            desk::Effect::Announce(_) => {}
+        }
+    }
+
+    /// In the frames that go over the wire, each of which may be lost or come twice.
+    fn send(&mut self, from: u64, to: u64, said: PeerMessages) {
+        for frame in wire::frames(said) {
+            for time in self.net.message(self.time, Place::Master(from), Place::Master(to)) {
+                self.at(time, Event::Raft { to, messages: frame.clone() });
+            }
         }
     }
 
     fn send_frame(&mut self, from: u64, conn: ConnId, bytes: Vec<u8>) {
-        let Some(known) = self.conns.get(&conn.0).copied().filter(|known| !known.broken) else { return };
+        let ConnId::Framed(conn) = conn else { return self.accuse("the facade was answered".into()) };
+        let conn = conn as u64;
+        let Some(known) = self.conns.get(&conn).copied().filter(|known| !known.broken) else { return };
         let Some(slot) = self.tasks.get(&known.task) else { return };
         match self.net.stream(self.time, Place::Master(from), slot.place) {
-            Some(time) => self.at(time, Event::Frame { conn: conn.0, bytes: bytes.into() }),
-            None => self.break_conn(conn.0),
+            Some(time) => self.at(time, Event::Frame { conn, bytes: bytes.into() }),
+            None => self.break_conn(conn),
         }
     }
 
@@ -155,7 +177,7 @@ impl World {
             }
             return self.break_conn(conn);
         }
-        self.with_core(id, |core, now| core.request(now, ConnId(conn), header, body));
+        self.with_core(id, |core, now| core.request(now, framed(conn), header, body));
     }
 
     pub(super) fn frame(&mut self, conn: u64, bytes: &[u8]) {
@@ -330,4 +352,9 @@ impl World {
         }
         self.after(SETTLE, Event::SettleIdle { index });
     }
+}
+
+/// A connection, as the core knows it.
+pub(super) fn framed(conn: u64) -> ConnId {
+    ConnId::Framed(usize::try_from(conn).unwrap_or(usize::MAX))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_master::core::ConnId;
+use mooseng_master::raft::Message;
 use mooseng_master::snapshot::{MemorySink, Piece, Receiving, pieces};
 use mooseng_meta::{MemoryStore, MetaStore, applied_index_of};
 use mooseng_protocol::frame::Header;
@@ -20,7 +21,7 @@ use crate::plant::Plant;
 use crate::rows::Rows;
 
 /// The administrator's connection: nobody listens to the answers; what has to happen is asked for until it has.
-const ADMIN: ConnId = ConnId(1 << 60);
+const ADMIN: ConnId = ConnId::Framed(1 << 60);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A snapshot on its way.
@@ -32,13 +33,13 @@ pub(super) struct Transfer {
     to_incarnation: u64,
     /// As the receiver's core knows itself and as the sender's knows it.
     peer: MasterId,
-    message: pb::RaftMessage,
+    message: Message,
     store: Arc<MemoryStore>,
 }
 
 impl World {
     /// The leader's store as of now, row by row as it goes over the wire; it arrives later, or not.
-    pub(super) fn send_snapshot(&mut self, from: u64, peer: MasterId, message: pb::RaftMessage) {
+    pub(super) fn send_snapshot(&mut self, from: u64, peer: MasterId, message: Message) {
         let Some(master) = self.masters.get(&from) else { return };
         let from_incarnation = master.incarnation;
         let Some(running) = master.running.as_ref() else { return };
@@ -49,7 +50,7 @@ impl World {
             _ => None,
         };
         let view = planted.map_or(view, |planted| planted.view());
-        let said = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        let said = message.snapshot_index();
         if applied_index_of(&*view) != said {
             return self
                 .after(Duration::ZERO, Event::SnapshotSent { from, from_incarnation, peer, arrived: false });

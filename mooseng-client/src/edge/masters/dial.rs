@@ -67,7 +67,6 @@ mod tests {
     use std::cell::Cell;
     use std::net::TcpListener;
 
-
     use super::*;
 
     const SLICE: Duration = Duration::from_millis(5);

@@ -7,9 +7,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_protocol::pb;
+use mooseng_protocol::group_entry::ChangeEntry;
 use mooseng_types::MasterId;
-use prost::Message as _;
 use raft::eraftpb::{self, ConfChangeType};
 
 use super::{Node, Role};
@@ -69,7 +68,7 @@ impl Change {
     /// The change that an entry carries, and what was sent along with it. `None` if it is none.
     #[must_use]
     pub fn of_entry(entry: &LogEntry) -> Option<(Self, Bytes)> {
-        let change = pb::MembershipChange::decode(entry.data.clone()).ok()?;
+        let change = ChangeEntry::decode(entry.data.clone())?;
         let id = MasterId::from_raw(change.node);
         let it = match change.kind {
             0 => Self::Voter(id),
@@ -225,13 +224,14 @@ mod tests {
 
     use super::super::testing::{NOW, from, node, settle, stand};
     use super::*;
+    use crate::raft::Message;
 
     /// Master 2 of three, in whose log is the order of another leader to remove it, not known to be committed.
     fn about_to_be_removed() -> Node {
         let mut node = node(3);
-        let data = pb::MembershipChange { kind: 1, node: 2, ..Default::default() }.encode_to_vec().into();
-        let entry = pb::RaftEntry { kind: 1, term: 1, index: 1, data, ..Default::default() };
-        node.step(NOW, pb::RaftMessage { entries: vec![entry], ..from(1, MessageType::MsgAppend, 1) });
+        let data = ChangeEntry { kind: 1, node: 2, ..Default::default() }.encode().into();
+        let entry = LogEntry { kind: 1, term: 1, index: 1, data, ..Default::default() };
+        node.step(NOW, Message { entries: vec![entry], ..from(1, MessageType::MsgAppend, 1) });
         assert_eq!(settle(&mut node), []);
         node
     }
@@ -240,13 +240,12 @@ mod tests {
     fn a_forged_commit_index_ends_nothing() {
         let mut node = node(3);
         for commit in [1, 1 << 40, 1 << 62] {
-            node.step(NOW, pb::RaftMessage { commit, ..from(1, MessageType::MsgHeartbeat, 1) });
+            node.step(NOW, Message { commit, ..from(1, MessageType::MsgHeartbeat, 1) });
             settle(&mut node);
         }
         assert_eq!(node.commit_index(), 0);
-        let entry = pb::RaftEntry { term: 1, index: 1, ..Default::default() };
-        let append =
-            pb::RaftMessage { entries: vec![entry], commit: 1, ..from(1, MessageType::MsgAppend, 1) };
+        let entry = LogEntry { term: 1, index: 1, ..Default::default() };
+        let append = Message { entries: vec![entry], commit: 1, ..from(1, MessageType::MsgAppend, 1) };
         node.step(NOW, append);
         settle(&mut node);
         assert_eq!((node.commit_index(), node.leader()), (1, Some(MasterId::from_raw(1))));
@@ -261,7 +260,7 @@ mod tests {
         node.step(NOW, from(3, MessageType::MsgRequestVoteResponse, 2));
         settle(&mut node);
         assert_eq!((node.role(), node.term()), (Role::Leader, 2));
-        node.step(NOW, pb::RaftMessage { index: 2, ..from(3, MessageType::MsgAppendResponse, 2) });
+        node.step(NOW, Message { index: 2, ..from(3, MessageType::MsgAppendResponse, 2) });
         assert_eq!(settle(&mut node), [Change::Remove(MasterId::from_raw(2))]);
         assert_eq!(node.role(), Role::Follower);
         node.tick(Duration::from_secs(2));
@@ -272,13 +271,13 @@ mod tests {
     #[test]
     fn the_last_voter_is_elected_only_when_its_log_is_durable() {
         let mut node = node(2);
-        let data = pb::MembershipChange { kind: 1, node: 1, ..Default::default() }.encode_to_vec().into();
-        let entry = pb::RaftEntry { kind: 1, term: 1, index: 1, data, ..Default::default() };
+        let data = ChangeEntry { kind: 1, node: 1, ..Default::default() }.encode().into();
+        let entry = LogEntry { kind: 1, term: 1, index: 1, data, ..Default::default() };
         let append = from(1, MessageType::MsgAppend, 1);
-        node.step(NOW, pb::RaftMessage { entries: vec![entry], commit: 1, ..append.clone() });
+        node.step(NOW, Message { entries: vec![entry], commit: 1, ..append.clone() });
         assert_eq!(settle(&mut node), [Change::Remove(MasterId::from_raw(1))]);
-        let entry = pb::RaftEntry { term: 1, index: 2, ..Default::default() };
-        node.step(NOW, pb::RaftMessage { entries: vec![entry], index: 1, log_term: 1, ..append });
+        let entry = LogEntry { term: 1, index: 2, ..Default::default() };
+        node.step(NOW, Message { entries: vec![entry], index: 1, log_term: 1, ..append });
         let pass = |node: &mut Node, from: u64| {
             (from..from + 20).for_each(|beat| node.tick(Duration::from_millis(50 * beat)));
         };

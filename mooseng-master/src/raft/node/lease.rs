@@ -151,11 +151,11 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use mooseng_protocol::pb;
     use raft::eraftpb::MessageType;
 
     use super::super::testing::{NOW, from, node, settle, stand};
     use super::*;
+    use crate::raft::Message;
 
     #[test]
     fn a_new_leader_asks_for_its_lease_as_soon_as_it_has_committed_and_not_a_heartbeat_later() {
@@ -166,14 +166,14 @@ mod tests {
         settle(&mut node);
         assert_eq!(node.role(), Role::Leader);
         let now = Duration::from_millis(12);
-        node.step(now, pb::RaftMessage { index: 1, ..from(3, MessageType::MsgAppendResponse, 1) });
+        node.step(now, Message { index: 1, ..from(3, MessageType::MsgAppendResponse, 1) });
         let output = node.output().unwrap();
         let asked = output.messages.iter().find(|it| it.to == 3 && !it.context.is_empty()).unwrap();
         assert_eq!(asked.kind, MessageType::MsgHeartbeat as u32);
         assert!(!node.may_serve_reads(now));
         output.committed.iter().for_each(|entry| node.applied(entry.index));
         let context = asked.context.clone();
-        node.step(now, pb::RaftMessage { context, ..from(3, MessageType::MsgHeartbeatResponse, 1) });
+        node.step(now, Message { context, ..from(3, MessageType::MsgHeartbeatResponse, 1) });
         settle(&mut node);
         assert!(node.may_serve_reads(now));
     }

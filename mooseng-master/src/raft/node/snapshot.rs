@@ -3,19 +3,18 @@
 
 use std::time::Duration;
 
-use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use raft::SnapshotStatus;
 
 use super::Node;
-use crate::raft::admit;
-use crate::raft::convert::from_wire;
+use crate::raft::convert::to_library;
 use crate::raft::memory_log::SnapshotPoint;
+use crate::raft::{Message, admit};
 
 impl Node {
     /// All rows of the snapshot that `message` speaks of are there. [`Output::install`](super::Output::install) follows if it is of use.
-    pub fn snapshot_received(&mut self, now: Duration, message: pb::RaftMessage) {
-        let message = from_wire(message).and_then(|message| {
+    pub fn snapshot_received(&mut self, now: Duration, message: Message) {
+        let message = to_library(message).and_then(|message| {
             admit::check_snapshot(&message, self.raw.raft.id)?;
             admit::check_against(&message, self.term(), self.last_index())?;
             Ok(message)
@@ -70,12 +69,13 @@ mod tests {
     use super::super::Role;
     use super::super::testing::{NOW, from, node, settle};
     use super::*;
+    use crate::raft::SnapshotOf;
 
     #[test]
     fn nobody_stands_for_election_between_a_snapshot_and_its_way_to_the_disk() {
         let mut node = node(3);
-        let snapshot = pb::RaftSnapshot { index: 117, term: 1, voters: vec![2], learners: vec![3] };
-        let message = pb::RaftMessage { snapshot: Some(snapshot), ..from(3, MessageType::MsgSnapshot, 1) };
+        let snapshot = SnapshotOf { index: 117, term: 1, voters: vec![2], learners: vec![3] };
+        let message = Message { snapshot: Some(snapshot), ..from(3, MessageType::MsgSnapshot, 1) };
         node.snapshot_received(NOW, message);
         assert!(node.has_accepted_snapshot());
         for tick in 1..200 {

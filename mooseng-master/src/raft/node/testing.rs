@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mooseng_env::SystemEntropy;
-use mooseng_protocol::pb;
 use mooseng_types::MasterId;
 use raft::eraftpb::MessageType;
 
 use super::{Change, Node, NodeConfig};
-use crate::raft::Recovered;
+use crate::raft::{Message, Recovered};
 
 pub(super) const NOW: Duration = Duration::ZERO;
 
@@ -31,8 +30,8 @@ pub(super) fn settle(node: &mut Node) -> Vec<Change> {
     changes
 }
 
-pub(super) fn from(from: u64, kind: MessageType, term: u64) -> pb::RaftMessage {
-    pb::RaftMessage { kind: kind as u32, to: 2, from, term, ..Default::default() }
+pub(super) fn from(from: u64, kind: MessageType, term: u64) -> Message {
+    Message { kind: kind as u32, to: 2, from, term, ..Default::default() }
 }
 
 /// Master 2 of so many.

@@ -1,0 +1,245 @@
+//! Which request is whose, and what completes it. Generated types go no further than the desk.
+//!
+//! [`dispatch`] answers at once what only reads, and turns what changes something into a [`Command`]; [`complete`] turns
+//! the state's [`Response`] into the reply once a majority has the command.
+
+use bytes::Bytes;
+use mooseng_meta::{ChunkRow, Command, Grant, Member, MetaState, Request, Response};
+use mooseng_protocol::convert::{BadMessage, request_id};
+use mooseng_protocol::frame::Header;
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::{self, Rpc};
+use mooseng_protocol::status::CallError;
+use mooseng_types::{ChunkId, ChunkIndex, FsError, InodeId, ServerId, SessionId};
+use prost::Message;
+
+use super::outbox::Outbox;
+use super::tokens::Tokens;
+use super::{Desk, admin, metadata, servers};
+use crate::conn::ConnId;
+use crate::group::{Group, Now};
+use crate::raft::Change;
+use crate::registry::Registry;
+use crate::sessions::Sessions;
+
+/// What a request leads to.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The reply's body.
+    Now(Vec<u8>),
+    /// The reply comes by itself.
+    Later,
+    /// To be agreed on first.
+    Propose(Option<Request>, Box<Command>, Context),
+    /// A change of the masters' group, to be agreed on first; and what is then done, for people.
+    Change(Change, Member, String),
+}
+
+/// What is needed to answer once the command is applied.
+#[derive(Debug)]
+pub(super) enum Context {
+    /// An empty reply.
+    Empty,
+    /// The attributes.
+    Attr,
+    /// The attributes of a file that the session has open from now on, by its open with this number.
+    Created(SessionId, u64),
+    /// The attributes; where a lease is in the way, its holder is asked to give it back.
+    Recalling(InodeId, ChunkIndex),
+    /// A write lease.
+    Grant(SessionId, InodeId, ChunkIndex),
+    /// A session.
+    OpenedSession,
+    /// A session's end.
+    ClosedSession(SessionId),
+    /// A chunkserver's number.
+    Registered(pb::RegisterServerRequest),
+    /// The masters' group has changed.
+    Changed(String),
+    /// The cluster's level has risen.
+    Upgraded(pb::UpgradeReply),
+}
+
+/// Decodes a body.
+pub(super) fn decode<R: Rpc>(body: Bytes) -> Result<R, CallError> {
+    R::decode(body).map_err(|error| CallError::Rejected { message: format!("{}: {error}", R::NAME) })
+}
+
+/// Refuses a length above its limit.
+pub(super) fn at_most(length: usize, limit: usize, field: &'static str) -> Result<(), BadMessage> {
+    if length <= limit { Ok(()) } else { Err(BadMessage { field }) }
+}
+
+pub(super) fn answer(reply: &impl Message) -> Result<Answer, CallError> {
+    Ok(Answer::Now(reply.encode_to_vec()))
+}
+
+/// Answers a request, or says what has to be agreed on for it.
+pub(super) fn dispatch(
+    desk: &mut Desk,
+    group: &mut Group,
+    now: Now,
+    conn: ConnId,
+    header: Header,
+    body: Bytes,
+) -> Result<Answer, CallError> {
+    match header.kind {
+        pb::ClusterStatusRequest::KIND => admin::cluster_status(desk, group, now.mono),
+        pb::CheckRequest::KIND => {
+            desk.checks.ask(group, now.mono, (conn, header), &mut desk.out).map(|()| Answer::Later)
+        }
+        pb::AddMasterRequest::KIND => admin::add_master(group, now.mono, &decode(body)?),
+        pb::RemoveMasterRequest::KIND => admin::remove_master(group, &decode(body)?),
+        pb::TransferLeaderRequest::KIND => admin::transfer_leader(group, now.mono, &decode(body)?),
+        pb::UpgradeRequest::KIND => admin::upgrade(desk, group, now.mono, &decode(body)?),
+        pb::HeartbeatRequest::KIND => {
+            servers::heartbeat(&mut desk.registry, group, now.mono, conn, decode(body)?)
+        }
+        pb::ChunkReportRequest::KIND => servers::report(&mut desk.registry, group, &decode(body)?),
+        pb::RegisterServerRequest::KIND => {
+            servers::register(&mut desk.registry, group, now.mono, conn, decode(body)?)
+        }
+        kind if kind & 0xff00 == 0x0100 => metadata::dispatch(desk, group, now, conn, kind, body),
+        kind => Err(CallError::Rejected {
+            message: format!("a master does not serve {} ({kind:#x})", rpc::name(kind)),
+        }),
+    }
+}
+
+/// Answers once the command has been applied.
+pub(super) fn complete(
+    desk: &mut Desk,
+    group: &Group,
+    now: Now,
+    conn: ConnId,
+    context: Context,
+    response: Response,
+) -> Result<Vec<u8>, CallError> {
+    match (&context, &response) {
+        (
+            Context::Grant(_, inode, index) | Context::Recalling(inode, index),
+            Response::Refused(FsError::LeaseHeld),
+        ) => {
+            recall_leases(group.state(), &desk.sessions, &mut desk.out, *inode, *index);
+        }
+        (Context::ClosedSession(session), _) => desk.sessions.closed(*session),
+        _ => {}
+    }
+    let reply = match (context, unrefused(response)?) {
+        (Context::Empty | Context::ClosedSession(_), _) => Vec::new(),
+        (Context::Attr | Context::Recalling(..), Response::Attr(attr)) => attr_reply(attr),
+        (Context::Created(session, number), Response::Attr(attr)) => {
+            desk.sessions.open(session, attr.inode, number);
+            attr_reply(attr)
+        }
+        (Context::Grant(session, ..), Response::Grant(grant)) => {
+            grant_reply(&mut desk.registry, &desk.tokens, now, session, grant).encode_to_vec()
+        }
+        (Context::OpenedSession, Response::Session(session)) => {
+            desk.sessions.opened(session, now.mono);
+            desk.sessions.resumed(session, conn, now.mono);
+            metadata::session_reply(&desk.config, group.state(), session).encode_to_vec()
+        }
+        (Context::Upgraded(reply), Response::Done) => reply.encode_to_vec(),
+        (Context::Changed(done), Response::Done) => pb::MembershipReply { done }.encode_to_vec(),
+        (Context::Registered(request), Response::Server(server)) => {
+            servers::registered(&mut desk.registry, now.mono, conn, &request, server)
+        }
+        (_, response) => return Err(mismatched(&response)),
+    };
+    Ok(reply)
+}
+
+/// The refusals of a state that a waiting client sees.
+fn unrefused(response: Response) -> Result<Response, CallError> {
+    match response {
+        Response::Refused(error) => Err(CallError::Refused(error)),
+        other => Ok(other),
+    }
+}
+
+/// What a reply of the wrong shape means: a bug, told as an I/O error instead of a wrong result.
+fn mismatched(response: &Response) -> CallError {
+    tracing::error!(?response, "a command was answered in the wrong shape");
+    CallError::Refused(FsError::Io)
+}
+
+pub(super) fn attr_reply(attr: mooseng_types::Attr) -> Vec<u8> {
+    pb::AttrReply { attr: Some(attr.into()) }.encode_to_vec()
+}
+
+/// The request's identity, as the state wants it.
+pub(super) fn request(meta: Option<&pb::RequestMeta>) -> Result<Request, BadMessage> {
+    let (id, acked_below) = request_id(meta)?;
+    Ok(Request { id, acked_below })
+}
+
+/// Asks the holders of leases on this chunk of the file, and on those after it, to give them back.
+pub(super) fn recall_leases(
+    state: &MetaState,
+    sessions: &Sessions,
+    out: &mut Outbox,
+    inode: InodeId,
+    from: ChunkIndex,
+) {
+    const RECALLS_MAX: u32 = 64;
+    let held = state.locate(inode, from, RECALLS_MAX).unwrap_or_default();
+    for (index, _, row) in held {
+        if let Some(conn) = row.lease.and_then(|session| sessions.conn(session)) {
+            out.push(conn, &pb::RecallLease { inode: inode.raw(), index: index.raw() });
+        }
+    }
+}
+
+fn grant_reply(
+    registry: &mut Registry,
+    tokens: &Tokens,
+    now: Now,
+    session: SessionId,
+    grant: Grant,
+) -> pb::GrantWriteReply {
+    if grant.fresh {
+        grant.servers.iter().for_each(|server| registry.given(*server));
+    }
+    let token = tokens.for_writing(now, session, &grant);
+    pb::GrantWriteReply {
+        chunk: grant.chunk.raw(),
+        version: grant.version.raw(),
+        servers: addresses(registry, grant.chunk, &grant.servers, now),
+        valid_length: grant.valid_length,
+        inline: grant.inline,
+        token,
+        fresh: grant.fresh,
+        attr: Some(grant.attr.into()),
+    }
+}
+
+fn addresses(registry: &Registry, chunk: ChunkId, servers: &[ServerId], now: Now) -> Vec<pb::ServerAddress> {
+    let known = registry.addresses(chunk, servers, now.mono).into_iter();
+    known.map(|(server, address)| pb::ServerAddress { server: server.raw(), address }).collect()
+}
+
+/// Where a session finds a chunk of a file.
+pub(super) fn location(
+    registry: &Registry,
+    tokens: &Tokens,
+    now: Now,
+    session: SessionId,
+    found: &(ChunkIndex, ChunkId, ChunkRow),
+) -> pb::ChunkLocation {
+    let (index, chunk, row) = found;
+    pb::ChunkLocation {
+        index: index.raw(),
+        chunk: chunk.raw(),
+        version: row.committed.raw(),
+        valid_length: row.valid_length,
+        servers: addresses(registry, *chunk, &row.servers, now),
+        token: tokens.for_reading(now, session, *chunk, row.committed),
+        differs: row.differs,
+    }
+}
+
+/// Where all masters of the group are.
+pub(super) fn master_addresses(group: &Group) -> Vec<String> {
+    group.members().members.iter().map(|member| member.address.clone()).collect()
+}

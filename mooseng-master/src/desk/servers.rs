@@ -1,0 +1,110 @@
+//! The chunkservers' requests.
+
+use std::time::Duration;
+
+use mooseng_meta::ClusterCommand;
+use mooseng_protocol::convert::{id16, part};
+use mooseng_protocol::limits::{DISKS_MAX, TEXT_MAX};
+use mooseng_protocol::pb;
+use mooseng_protocol::status::CallError;
+use mooseng_types::{ChunkVersion, Part, ServerId};
+use prost::Message;
+
+use super::requests::{Answer, Context, answer, at_most, master_addresses};
+use crate::conn::ConnId;
+use crate::group::Group;
+use crate::registry::{Copy, Disk, Registry, Report};
+
+/// Makes a server known, or finds it known already.
+pub(super) fn register(
+    registry: &mut Registry,
+    group: &Group,
+    now: Duration,
+    conn: ConnId,
+    it: pb::RegisterServerRequest,
+) -> Result<Answer, CallError> {
+    let uuid = id16(&it.uuid, "uuid")?;
+    at_most(it.name.len(), TEXT_MAX, "name")?;
+    at_most(it.address.len(), TEXT_MAX, "address")?;
+    at_most(it.disks.len(), DISKS_MAX, "disks")?;
+    let known = group.state().servers().into_iter().find(|row| row.uuid == uuid);
+    if let Some(row) = known
+        && row.name == it.name
+        && row.address == it.address
+    {
+        return Ok(Answer::Now(registered(registry, now, conn, &it, row.server)));
+    }
+    group.must_lead()?;
+    let command =
+        ClusterCommand::RegisterServer { uuid, name: it.name.clone(), address: it.address.clone() }.into();
+    Ok(Answer::Propose(None, Box::new(command), Context::Registered(it)))
+}
+
+/// The server has its number.
+pub(super) fn registered(
+    registry: &mut Registry,
+    now: Duration,
+    conn: ConnId,
+    it: &pb::RegisterServerRequest,
+    server: ServerId,
+) -> Vec<u8> {
+    registry.heard(server, conn, now, disks(&it.disks));
+    pb::RegisterServerReply { server: server.raw() }.encode_to_vec()
+}
+
+/// A server is alive.
+pub(super) fn heartbeat(
+    registry: &mut Registry,
+    group: &Group,
+    now: Duration,
+    conn: ConnId,
+    it: pb::HeartbeatRequest,
+) -> Result<Answer, CallError> {
+    at_most(it.disks.len(), DISKS_MAX, "disks")?;
+    let id = ServerId::from_raw(it.server);
+    let leader = group.leads();
+    let Some(server) = registry.heard(id, conn, now, disks(&it.disks)) else {
+        return Err(CallError::Unavailable {
+            message: format!("server {id} is not known here yet: register first"),
+        });
+    };
+    let want_full_report = leader && !server.reported;
+    let masters = if leader { master_addresses(group) } else { Vec::new() };
+    answer(&pb::HeartbeatReply { leader, want_full_report, masters, epoch: group.members().epoch })
+}
+
+/// What a server has.
+pub(super) fn report(
+    registry: &mut Registry,
+    group: &Group,
+    it: &pb::ChunkReportRequest,
+) -> Result<Answer, CallError> {
+    group.must_lead()?;
+    let copy = |copy: &pb::CopyStatus| {
+        let version = ChunkVersion::from_raw(copy.version);
+        part(copy.chunk, copy.part).map(|part| (part, Copy { version, in_doubt: copy.in_doubt }))
+    };
+    let lost = it.lost.iter().map(|chunk| part(*chunk, 0));
+    let lost = lost.chain(it.lost_parts.iter().map(|lost| Part::try_from(*lost)));
+    let report = Report {
+        full: it.full,
+        last: it.last,
+        copies: it.chunks.iter().map(copy).collect::<Result<_, _>>()?,
+        lost: lost.collect::<Result<_, _>>()?,
+    };
+    if !registry.report(ServerId::from_raw(it.server), report) {
+        let message = format!("server {} is not known here yet: register first", it.server);
+        return Err(CallError::Unavailable { message });
+    }
+    answer(&pb::ChunkReportReply {})
+}
+
+fn disks(disks: &[pb::DiskStatus]) -> Vec<Disk> {
+    let disk = |disk: &pb::DiskStatus| Disk {
+        total_bytes: disk.total_bytes,
+        free_bytes: disk.free_bytes,
+        failed: disk.failed,
+        copies: disk.chunks,
+    };
+    disks.iter().map(disk).collect()
+}

@@ -1,0 +1,56 @@
+//! Groups for the tests beside their parts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mooseng_env::SystemEntropy;
+use mooseng_meta::{Member, MemoryStore, MetaState};
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{MasterId, TimeNs};
+
+use super::{Group, GroupConfig, News, Now, Peer};
+use crate::raft::Recovered;
+
+pub(crate) const NOW: Now = Now { mono: Duration::ZERO, wall: TimeNs::from_raw(0) };
+
+/// Master 1 of so many.
+pub(crate) fn config(masters: u64) -> GroupConfig {
+    let peer = |id| Peer { id, name: format!("m{id}"), address: format!("m{id}:1") };
+    GroupConfig {
+        id: MasterId::from_raw(1),
+        name: "m1".into(),
+        address: "m1:1".into(),
+        peers: (1..=masters).map(peer).collect(),
+        heartbeat: Duration::from_millis(50),
+        election: Duration::from_millis(250),
+        log_keep_bytes: 1 << 20,
+        levels: SUPPORTED,
+        lost_group: false,
+    }
+}
+
+/// Master `number` as a voter of its first life.
+pub(crate) fn voter(number: u16) -> Member {
+    Member {
+        id: MasterId::new(number, 0),
+        name: format!("m{number}"),
+        address: format!("m{number}:1"),
+        voter: true,
+        wants_vote: true,
+    }
+}
+
+/// One with an empty store.
+pub(crate) fn group(config: GroupConfig, recovered: Recovered) -> Group {
+    let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
+    Group::new(config, state, recovered, NOW.mono, Arc::new(SystemEntropy))
+}
+
+/// Lets everything happen that needs no disk; the news.
+pub(crate) fn advance(group: &mut Group, now: Now) -> Vec<News> {
+    let mut news = Vec::new();
+    while group.advance(now) {
+        news.extend(group.take_news());
+    }
+    news
+}

@@ -1,0 +1,102 @@
+//! What the leader does without being asked, one [`Worker`] for each kind, all under one [`Supervisor`].
+//!
+//! A worker finds what is to be done again from the state, so a new leader goes on where the old one stopped. It proposes
+//! commands and gives orders to chunkservers; what it has proposed must be applied before it finds more of the same.
+
+mod delete_dead_chunks;
+mod expire_sessions;
+mod found_state;
+mod reap_orphans;
+mod settle_copies;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use mooseng_meta::{Command, MetaState, Response};
+use mooseng_types::{ChunkId, ChunkVersion, ServerId};
+
+pub(crate) use self::supervisor::{Supervisor, WorkerId, WorkerStatus};
+
+use crate::group::Group;
+use crate::registry::Registry;
+use crate::sessions::Sessions;
+
+/// An order that has no effect after this time is given again: the server may have been too busy for it.
+const REPEAT_ORDERS: Duration = Duration::from_secs(10);
+
+/// Background work of one kind.
+pub(crate) trait Worker: std::fmt::Debug {
+    /// What it does, in a word or two, for `cluster status`.
+    fn name(&self) -> &'static str;
+
+    /// Whether there must be a state before it works.
+    fn needs_state(&self) -> bool {
+        true
+    }
+
+    /// Does what is to be done now, a bounded part of it.
+    fn work(&mut self, round: &mut Round<'_>);
+
+    /// This master has begun to lead: what an earlier time as leader has left does not count.
+    fn begin(&mut self) {}
+}
+
+/// What a worker sees and may do in one round.
+#[derive(Debug)]
+pub(crate) struct Round<'a> {
+    pub(crate) now: Duration,
+    pub(crate) group: &'a Group,
+    pub(crate) registry: &'a mut Registry,
+    pub(crate) sessions: &'a mut Sessions,
+    /// What the supervisor is told to do.
+    jobs: Jobs,
+}
+
+/// What is to be proposed and ordered.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    commands: Vec<Command>,
+    orders: Vec<Order>,
+}
+
+/// An order to a chunkserver.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    /// Its whole copies of these chunks are to go.
+    Delete(ServerId, Vec<ChunkId>),
+    /// A copy is to be fetched anew from a server that has it whole.
+    Fetch(ServerId, Fetch),
+}
+
+/// A copy to be fetched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Fetch {
+    pub(crate) chunk: ChunkId,
+    pub(crate) version: ChunkVersion,
+    /// The address of the server that has it.
+    pub(crate) source: String,
+}
+
+impl Round<'_> {
+    fn state(&self) -> &MetaState {
+        self.group.state()
+    }
+
+    fn propose(&mut self, command: impl Into<Command>) {
+        self.jobs.commands.push(command.into());
+    }
+
+    fn order(&mut self, order: Order) {
+        self.jobs.orders.push(order);
+    }
+}
+
+/// Why what a worker has proposed did not happen, for people.
+fn refusal(response: &Response) -> Option<String> {
+    match response {
+        Response::Refused(error) => Some(error.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,29 @@
+//! Founds the state of a new cluster, once all founding masters vote.
+
+use mooseng_meta::ClusterCommand;
+use mooseng_types::ClusterId;
+
+use super::{Round, Worker};
+
+/// The first entry of a new cluster.
+#[derive(Debug)]
+pub(super) struct FoundState {
+    pub(super) cluster: ClusterId,
+    pub(super) copies: u8,
+}
+
+impl Worker for FoundState {
+    fn name(&self) -> &'static str {
+        "found"
+    }
+
+    fn needs_state(&self) -> bool {
+        false
+    }
+
+    fn work(&mut self, round: &mut Round<'_>) {
+        if round.state().settings().is_none() && round.group.is_complete() {
+            round.propose(ClusterCommand::Bootstrap { cluster: self.cluster, copies: self.copies });
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Has copies in doubt made anew from whole ones, where nobody writes. A server that is back from a power cut may lack what
+//! it had confirmed.
+
+use std::time::Duration;
+
+use mooseng_types::{ChunkId, ServerId};
+
+use super::{Fetch, Order, REPEAT_ORDERS, Round, Worker};
+
+/// Copies in doubt looked at in one round, of each server.
+const DOUBTFUL_MAX: usize = 256;
+/// Copies that one server fetches anew at the same time.
+const SETTLING_MAX: usize = 4;
+
+/// When orders were last forgotten, to be given again.
+#[derive(Debug, Default)]
+pub(super) struct SettleCopies {
+    repeated: Duration,
+}
+
+impl Worker for SettleCopies {
+    fn name(&self) -> &'static str {
+        "settle-copies"
+    }
+
+    fn begin(&mut self) {
+        *self = Self::default();
+    }
+
+    fn work(&mut self, round: &mut Round<'_>) {
+        if round.now.saturating_sub(self.repeated) >= REPEAT_ORDERS {
+            self.repeated = round.now;
+            round.registry.forget_settling();
+        }
+        for id in round.registry.in_doubt(round.now) {
+            let doubtful = round.registry.get_mut(id).map(|server| server.next_doubtful(DOUBTFUL_MAX));
+            for chunk in doubtful.unwrap_or_default() {
+                let Some(fetch) = whole_copy_for(round, id, chunk) else { continue };
+                if !round.registry.get_mut(id).is_some_and(|server| server.settle(chunk, SETTLING_MAX)) {
+                    break;
+                }
+                round.order(Order::Fetch(id, fetch));
+            }
+        }
+    }
+}
+
+/// Where a server can get a copy from instead of its own, if the file has it at all and nobody may be writing it.
+fn whole_copy_for(round: &Round<'_>, id: ServerId, chunk: ChunkId) -> Option<Fetch> {
+    let row = round.state().chunk(chunk)?;
+    if row.lease.is_some() || row.is_uncommitted() || !row.servers.contains(&id) {
+        return None;
+    }
+    let (source, version) = round.registry.whole_copy(chunk, row.committed, &row.servers, round.now)?;
+    Some(Fetch { chunk, version, source })
+}

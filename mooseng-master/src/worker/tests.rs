@@ -1,0 +1,106 @@
+//! What the leader does by itself, with chunkservers that tell of their copies.
+
+use std::time::Duration;
+
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc;
+use prost::Message as _;
+
+use crate::core::testing::{Leader, framed, number};
+
+const SERVERS: [u8; 2] = [1, 2];
+
+/// A leader with two chunkservers, and a file of one committed chunk on both, whose lease is given back.
+fn with_a_chunk() -> (Leader, u64, pb::GrantWriteReply) {
+    let mut leader = Leader::new();
+    assert_eq!(SERVERS.map(|number| leader.serve_chunks(number)), [1, 2]);
+    let session = leader.open(1);
+    let meta = |seq| Some(pb::RequestMeta { session, seq, acked_below: seq });
+    let create =
+        pb::CreateRequest { meta: meta(1), parent: 1, name: "f".into(), kind: 8, ..Default::default() };
+    let inode = leader.ask(1, &create).unwrap().attr.unwrap().inode;
+    let grant = leader.ask(1, &pb::GrantWriteRequest { meta: meta(2), inode, ..Default::default() }).unwrap();
+    assert!(grant.fresh && grant.servers.len() == 2 && grant.attr.is_some_and(|attr| attr.inode == inode));
+    let chunk = pb::CommittedChunk { index: 0, chunk: grant.chunk, version: grant.version, release: true };
+    let commit = pb::CommitWriteRequest {
+        meta: meta(3),
+        inode,
+        size_at_least: 10,
+        chunks: vec![chunk],
+        mtime_ns: None,
+    };
+    assert_eq!(leader.ask(1, &commit).unwrap().attr.unwrap().content_version, 1);
+    (leader, inode, grant)
+}
+
+fn report(leader: &mut Leader, server: u8, chunk: u64, in_doubt: bool) {
+    let chunks = vec![pb::CopyStatus { chunk, version: 1, in_doubt, part: 0 }];
+    let server = server.into();
+    let report = pb::ChunkReportRequest { server, full: true, last: true, chunks, ..Default::default() };
+    leader.ask(100 + u64::from(server), &report).unwrap();
+}
+
+fn orders(leader: &mut Leader) -> Vec<(u64, pb::CopyChunk)> {
+    let pushed = std::mem::take(&mut leader.pushed).into_iter();
+    let orders = pushed.filter(|(_, frame)| frame.header.kind == pb::CopyChunk::KIND);
+    orders.map(|(conn, frame)| (number(conn), pb::CopyChunk::decode(frame.body).unwrap())).collect()
+}
+
+/// Keeps both servers up.
+fn pass(leader: &mut Leader, time: Duration) {
+    let until = leader.now.mono + time;
+    while leader.now.mono < until {
+        for server in SERVERS.map(u32::from) {
+            let beat = pb::HeartbeatRequest { server, ..Default::default() };
+            leader.ask(100 + u64::from(server), &beat).unwrap();
+        }
+        leader.pass(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn a_copy_in_doubt_is_named_last_and_fetched_anew_from_a_whole_one_until_it_is_reported() {
+    let (mut leader, inode, grant) = with_a_chunk();
+    let locate = pb::LocateRequest { session: 1, inode, first_index: 0, count: 1 };
+    let first = |leader: &mut Leader| leader.ask(1, &locate).unwrap().chunks[0].servers[0].server;
+    let doubtful = u8::try_from(first(&mut leader)).unwrap();
+    let whole = 3 - doubtful;
+    report(&mut leader, doubtful, grant.chunk, true);
+    pass(&mut leader, Duration::from_secs(1));
+    assert_eq!(orders(&mut leader), [], "of no copy is it known that it is whole");
+    report(&mut leader, whole, grant.chunk, false);
+    assert_eq!(first(&mut leader), u32::from(whole));
+    pass(&mut leader, Duration::from_secs(1));
+    let given = orders(&mut leader);
+    let [(conn, order)] = &given[..] else { panic!("{given:?}") };
+    assert_eq!((*conn, order.chunk, order.version), (100 + u64::from(doubtful), grant.chunk, 1));
+    assert!(order.replace && order.source == format!("s{whole}:1"), "{order:?}");
+    pass(&mut leader, Duration::from_secs(11));
+    assert_eq!(orders(&mut leader).len(), 1, "it is given again");
+    report(&mut leader, doubtful, grant.chunk, false);
+    pass(&mut leader, Duration::from_secs(11));
+    assert_eq!(orders(&mut leader), []);
+    assert_eq!(first(&mut leader), u32::from(doubtful), "the order of the row");
+}
+
+#[test]
+fn a_grant_drops_no_server_while_only_those_that_are_down_would_stay() {
+    let (mut leader, inode, first) = with_a_chunk();
+    let (session, mut seq) = (1, 10);
+    let mut grant = |leader: &mut Leader, failed: u32| {
+        seq += 1;
+        let meta = Some(pb::RequestMeta { session, seq, acked_below: seq });
+        let failed_servers = vec![failed];
+        leader.ask(1, &pb::GrantWriteRequest { meta, inode, failed_servers, ..Default::default() }).unwrap()
+    };
+    let lease = pb::RequestMeta { session, seq: 10, acked_below: 10 };
+    leader.ask(1, &pb::GrantWriteRequest { meta: Some(lease), inode, ..Default::default() }).unwrap();
+    leader.core.closed(leader.now, framed(102));
+    let kept = grant(&mut leader, 1);
+    assert_eq!((kept.chunk, kept.version, kept.servers.len()), (first.chunk, 3, 2));
+    assert_eq!(kept.servers[0].server, 1, "who is up is named first");
+    let dropped = grant(&mut leader, 2);
+    assert_eq!((dropped.version, dropped.servers.len(), dropped.fresh), (4, 1, false));
+    let last = grant(&mut leader, 1);
+    assert_eq!((last.version, last.servers.len()), (5, 1));
+}
