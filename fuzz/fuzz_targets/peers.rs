@@ -19,7 +19,7 @@ use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::{ClusterId, MasterId, TimeNs};
+use mooseng_types::{CellId, ClusterId, MasterId, TimeNs};
 use prost::Message;
 
 const MSG_SNAPSHOT: u32 = 7;
@@ -86,7 +86,7 @@ fn group(voters: u8, learners: u8) -> Membership {
 fn store_at(index: u64, term: u64, group: Membership) -> Arc<MemoryStore> {
     let store = Arc::new(MemoryStore::new());
     let shared: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&store);
-    let mut state = MetaState::open(shared).expect("an empty store");
+    let mut state = MetaState::open(shared, CellId::ROOT).expect("an empty store");
     state.found(index.max(1), term, group);
     if let Some(batch) = state.freeze() {
         store.write(&batch);
@@ -136,7 +136,7 @@ impl World {
                 (store_at(1, 1, group(voters, 0)), recovered)
             }
         };
-        let state = MetaState::open(store).expect("a store of ours");
+        let state = MetaState::open(store, CellId::ROOT).expect("a store of ours");
         let (applied, key) = (state.applied_index(), TokenKey::new(&[0; 32]));
         let core = MasterCore::new(config, key, state, recovered, Duration::ZERO, Arc::new(Zeros));
         let (mono, log, receivers) = (Duration::ZERO, Vec::new(), Vec::new());

@@ -15,8 +15,8 @@ use mooseng_meta::{
 };
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
-use mooseng_types::MasterId;
 use mooseng_types::level::SUPPORTED;
+use mooseng_types::{CellId, MasterId};
 
 const INDEX: u64 = 70;
 const TERM: u64 = 3;
@@ -75,7 +75,7 @@ fn frames(mut rest: &[u8]) -> Vec<Piece> {
 /// A store as of entry 70, with rows of `data` besides: one byte for the key's length, one for the value's, both.
 fn store(mut data: &[u8]) -> MemoryStore {
     let empty: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
-    let Ok(mut state) = MetaState::open(empty) else { unreachable!("an empty store") };
+    let Ok(mut state) = MetaState::open(empty, CellId::ROOT) else { unreachable!("an empty store") };
     let id = MasterId::new(1, 9);
     let member = Member { id, name: "m1".into(), address: "h:1".into(), voter: true, wants_vote: true };
     state.found(INDEX, 1, Membership { epoch: 1, members: vec![member] });

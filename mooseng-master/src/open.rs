@@ -16,7 +16,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use mooseng_env::{Disk, Entropy, FsDisk};
 use mooseng_meta::{MetaState, MetaStore};
-use mooseng_types::{ClusterId, MasterId};
+use mooseng_types::{CellId, ClusterId, MasterId};
 
 use crate::cache_config::CacheConfig;
 use crate::cache_enhanced::CachedStore;
@@ -94,7 +94,7 @@ fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
     let dir = place.current().with_context(|| format!("find the store in {}", data.display()))?;
     let opening = || format!("open the store {}", dir.display());
     let store = cached(FjallStore::open(&dir).with_context(opening)?, config.cache_bytes);
-    let state = MetaState::open(store).with_context(opening)?;
+    let state = MetaState::open(store, CellId::ROOT).with_context(opening)?;
     ensure!(
         config.levels.has(state.level()),
         "{} has level {}, this master knows {}: run a release that knows it, or raise level_max",

@@ -446,7 +446,9 @@ impl Server {
             desk::Effect::Announce(bytes) => {
                 self.connections.values_mut().filter(|c| c.takes_pushes()).for_each(|c| c.send(&bytes));
             }
-            desk::Effect::Check(store) => check::start(&self.threads, &self.inbox, store),
+            desk::Effect::Check(store) => {
+                check::start(&self.threads, &self.inbox, store, self.core.state().cell());
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use mooseng_types::InodeId;
+use mooseng_types::{CellId, InodeId};
 
 use crate::inode::InodeRow;
 use crate::key;
@@ -41,6 +41,10 @@ impl Findings<'_> {
         }
     }
 
+    fn root(&self) -> InodeId {
+        self.state.cell().root()
+    }
+
     fn is_file(&self, inode: InodeId) -> bool {
         self.inodes.get(&inode).is_some_and(InodeRow::is_file)
     }
@@ -55,9 +59,9 @@ pub struct Checked {
     pub totals: Totals,
 }
 
-/// [`check`] of a store as it stood at one time. Takes a while and wants no lock: for a thread of its own.
-pub fn check_view(view: Arc<dyn StoreView>) -> Result<Checked, FormatError> {
-    let state = MetaState::open(Arc::new(Viewed(view)))?;
+/// [`check`] of this cell's store as it stood at one time. Takes a while and wants no lock: for a thread of its own.
+pub fn check_view(view: Arc<dyn StoreView>, cell: CellId) -> Result<Checked, FormatError> {
+    let state = MetaState::open(Arc::new(Viewed(view)), cell)?;
     Ok(Checked { violations: check(&state), totals: state.totals() })
 }
 
@@ -92,14 +96,20 @@ fn check_totals(findings: &mut Findings<'_>) {
     let counters = findings.state.tables.counters;
     let inodes = findings.inodes.len() as u64;
     let used: u64 = findings.inodes.values().filter(|row| row.is_file()).map(|row| row.size).sum();
-    let newest = findings.inodes.last_key_value().map_or(0, |(inode, _)| inode.raw());
     let totals = counters.totals;
     findings
         .demand(totals.inodes == inodes, || format!("{inodes} objects, the total says {}", totals.inodes));
     findings.demand(totals.used_bytes == used, || {
         format!("files have {used} bytes, the total says {}", totals.used_bytes)
     });
-    findings.demand(newest < counters.next_inode, || format!("i{newest} is given out again"));
+    let inodes = (findings.inodes.first_key_value(), findings.inodes.last_key_value());
+    let (first, newest) = (inodes.0.map(|row| *row.0), inodes.1.map(|row| *row.0));
+    let cell = findings.state.cell();
+    for inode in [first, newest].into_iter().flatten() {
+        findings.demand(inode.cell() == cell, || format!("{inode} is of {}, not of {cell}", inode.cell()));
+        let given_out = inode.count() < counters.next_inode;
+        findings.demand(given_out, || format!("{inode} is given out again"));
+    }
 }
 
 #[cfg(test)]

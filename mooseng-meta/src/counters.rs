@@ -2,7 +2,7 @@
 
 use crate::settings::Totals;
 
-/// The next ids and the totals.
+/// The next ids and the totals. Of inodes, chunks and sessions these are numbers within the cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Counters {
     pub(crate) next_inode: u64,
@@ -13,7 +13,7 @@ pub(crate) struct Counters {
 }
 
 impl Default for Counters {
-    /// Those of an empty namespace; inode 1 is the root's.
+    /// Those of an empty namespace; inode 1 is the cell's root.
     fn default() -> Self {
         Self { next_inode: 2, next_chunk: 1, next_session: 1, next_server: 1, totals: Totals::default() }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mooseng_types::level::SUPPORTED;
-use mooseng_types::{FsError, Level, UNACKED_MAX};
+use mooseng_types::{CellId, FsError, InodeId, Level, UNACKED_MAX};
 
 use crate::codec::CodecError;
 use crate::codec::v1;
@@ -45,6 +45,14 @@ pub enum FormatError {
     Level {
         /// The level it has.
         found: u64,
+    },
+    /// Another cell has written it.
+    #[error("the store is of {found}, not of {wanted}")]
+    Cell {
+        /// Whose it is.
+        found: CellId,
+        /// Whose it should be.
+        wanted: CellId,
     },
     /// A row that every store has is missing.
     #[error("the store has no row {0}")]
@@ -86,9 +94,18 @@ fn level_of(row: Option<Number>) -> Result<Level, FormatError> {
     level.ok_or(FormatError::Level { found })
 }
 
+/// Ids given out by one cell in the store of another would be given out twice.
+fn check_cell(rows: &Overlay, wanted: CellId) -> Result<(), FormatError> {
+    let first = rows.collect(b"i", &[], 1, |key, _| InodeId::from_raw(key::number_at(key, 1)).cell());
+    match first.first() {
+        Some(&found) if found != wanted => Err(FormatError::Cell { found, wanted }),
+        _ => Ok(()),
+    }
+}
+
 impl MetaState {
-    /// The namespace in this store; an empty store is an empty namespace.
-    pub fn open(store: Arc<dyn MetaStore>) -> Result<Self, FormatError> {
+    /// The part of the namespace that this cell has, in this store; an empty store is an empty namespace.
+    pub fn open(store: Arc<dyn MetaStore>, cell: CellId) -> Result<Self, FormatError> {
         let mut empty = true;
         store.scan(&[], &[], &mut |_, _| {
             empty = false;
@@ -102,6 +119,7 @@ impl MetaState {
                 counters: Counters::default(),
                 windows: BTreeMap::new(),
                 settings: None,
+                cell,
                 level: Level::FIRST,
             };
             let membership = Membership::default();
@@ -118,6 +136,7 @@ impl MetaState {
         let membership = stored(&rows, &key::MEMBERSHIP)?.unwrap_or_default();
         rows.digest =
             stored(&rows, &key::DIGEST)?.map_or(Rolling::UNKNOWN, |Digest(hash)| Rolling::from_raw(hash));
+        check_cell(&rows, cell)?;
         // Read when asked for, so it is only looked at here.
         stored::<Base>(&rows, &key::BASE)?;
         let windows = rows
@@ -129,8 +148,14 @@ impl MetaState {
             })
             .into_iter()
             .collect::<Result<_, _>>()?;
-        let tables = Tables { rows, counters, windows, settings, level };
+        let tables = Tables { rows, counters, windows, settings, cell, level };
         Ok(Self { tables, applied_index, frozen_index: applied_index, membership })
+    }
+
+    /// Whose part of the namespace it is.
+    #[must_use]
+    pub fn cell(&self) -> CellId {
+        self.tables.cell
     }
 
     /// The last entry applied; 0: none.

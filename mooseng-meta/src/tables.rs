@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use mooseng_types::{ChunkId, ChunkIndex, FileName, FsError, InodeId, Level, ServerId, SessionId, TimeNs};
+use mooseng_types::{
+    CellId, ChunkId, ChunkIndex, FileName, FsError, InodeId, Level, ServerId, SessionId, TimeNs,
+};
 
 use crate::chunk::ChunkRow;
 use crate::codec::v1::row::{DeadChunk, Number, RowValue};
@@ -24,6 +26,8 @@ pub(crate) struct Tables {
     pub(crate) counters: Counters,
     pub(crate) windows: BTreeMap<SessionId, Window>,
     pub(crate) settings: Option<Settings>,
+    /// Whose ids are given out.
+    pub(crate) cell: CellId,
     /// What is written is of this level.
     pub(crate) level: Level,
 }
@@ -146,24 +150,27 @@ impl Tables {
         self.rows.get(&key::inline(inode))
     }
 
-    pub(crate) fn new_inode(&mut self) -> InodeId {
-        let inode = InodeId::from_raw(self.counters.next_inode);
+    /// A new object's id; `ENOSPC` if the cell has no more, and nothing is changed.
+    pub(crate) fn new_inode(&mut self) -> Result<InodeId, FsError> {
+        let inode = InodeId::of_cell(self.cell, self.counters.next_inode).ok_or(FsError::NoSpace)?;
         self.counters.next_inode += 1;
         self.counters.totals.inodes += 1;
-        inode
+        Ok(inode)
     }
 
-    pub(crate) fn new_chunk(&mut self) -> ChunkId {
-        let chunk = ChunkId::from_raw(self.counters.next_chunk);
+    /// A new chunk's id; `ENOSPC` if the cell has no more, and nothing is changed.
+    pub(crate) fn new_chunk(&mut self) -> Result<ChunkId, FsError> {
+        let chunk = ChunkId::of_cell(self.cell, self.counters.next_chunk).ok_or(FsError::NoSpace)?;
         self.counters.next_chunk += 1;
         self.counters.totals.chunks += 1;
-        chunk
+        Ok(chunk)
     }
 
-    pub(crate) fn new_session(&mut self) -> SessionId {
-        let session = SessionId::from_raw(self.counters.next_session);
+    /// A new session's id; `ENOSPC` if the cell has no more, and nothing is changed.
+    pub(crate) fn new_session(&mut self) -> Result<SessionId, FsError> {
+        let session = SessionId::of_cell(self.cell, self.counters.next_session).ok_or(FsError::NoSpace)?;
         self.counters.next_session += 1;
-        session
+        Ok(session)
     }
 
     pub(crate) fn new_server(&mut self) -> ServerId {

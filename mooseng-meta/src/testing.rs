@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mooseng_types::{
-    Attr, ChunkIndex, ClusterId, FileKind, FileName, FsError, InodeId, RequestId, ServerId, SessionId,
-    SetAttr, TimeNs,
+    Attr, CellId, ChunkIndex, ClusterId, FileKind, FileName, FsError, InodeId, RequestId, ServerId,
+    SessionId, SetAttr, TimeNs,
 };
 
 use crate::command::{
@@ -26,8 +26,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::of(CellId::ROOT)
+    }
+
+    /// The same of another cell.
+    pub(crate) fn of(cell: CellId) -> Self {
         let store = Arc::new(MemoryStore::new());
-        let state = MetaState::open(Arc::clone(&store) as Arc<dyn MetaStore>).unwrap();
+        let state = MetaState::open(Arc::clone(&store) as Arc<dyn MetaStore>, cell).unwrap();
         let mut world = Self { store, state, session: SessionId::from_raw(0) };
         world.done(ClusterCommand::Bootstrap { cluster: ClusterId::from_bytes([7; 16]), copies: 2 });
         world.session = world.open(1);

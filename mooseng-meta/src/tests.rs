@@ -1,5 +1,6 @@
 //! Tests of the whole machine.
 
+mod cell;
 mod content;
 mod digest;
 mod lease;

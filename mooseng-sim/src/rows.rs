@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mooseng_master::raft::Recovered;
 use mooseng_meta::{Batch, Entry, FormatError, Membership, MemoryStore, MetaState, MetaStore, StoreView};
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 
 /// Keys as `docs/formats/metadata-rows.md` draws them: the applied index, the masters' group, and what rows about the
 /// store and answers begin with.
@@ -35,7 +35,7 @@ impl Rows {
     /// The namespace in it.
     pub(crate) fn open(&self) -> Result<MetaState, FormatError> {
         let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
-        MetaState::open(store)
+        MetaState::open(store, CellId::ROOT)
     }
 
     /// The rows of a snapshot.
@@ -119,7 +119,7 @@ impl Rows {
 
 /// The row of a group, as a store of its own has it.
 fn group_row(group: Membership) -> Option<Bytes> {
-    let mut state = MetaState::open(Arc::new(MemoryStore::new())).ok()?;
+    let mut state = MetaState::open(Arc::new(MemoryStore::new()), CellId::ROOT).ok()?;
     state.found(1, 1, group);
     state.freeze()?.rows.get(GROUP).cloned().flatten()
 }

@@ -34,7 +34,7 @@ pub enum FsError {
     /// Beyond the largest file.
     #[error("file too large")]
     FileTooLarge,
-    /// No chunkserver has room.
+    /// No chunkserver has room, or there are no more ids.
     #[error("no space left on device")]
     NoSpace,
     /// A quota is used up.

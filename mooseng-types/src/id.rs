@@ -70,6 +70,55 @@ id!(
     ClassId(u16), "class"
 );
 
+id!(
+    /// A group of masters with a part of the namespace. It is the high part of the ids that it gives out, so that an id alone
+    /// says which group to ask.
+    CellId(u16), "cell"
+);
+
+/// Numbers from 0 up to here can be given out by a cell for things of one kind.
+pub const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+const COUNT_BITS: u32 = 48;
+
+macro_rules! of_cell {
+    ($name:ident) => {
+        impl $name {
+            /// The id of a cell's thing with this number; `None` above [`COUNT_MAX`]: the cell has no more ids.
+            #[must_use]
+            pub const fn of_cell(cell: CellId, count: u64) -> Option<Self> {
+                if count > COUNT_MAX { None } else { Some(Self((cell.0 as u64) << COUNT_BITS | count)) }
+            }
+
+            /// The cell that has given it out.
+            #[must_use]
+            pub const fn cell(self) -> CellId {
+                CellId((self.0 >> COUNT_BITS) as u16)
+            }
+
+            /// Its number within its cell.
+            #[must_use]
+            pub const fn count(self) -> u64 {
+                self.0 & COUNT_MAX
+            }
+        }
+    };
+}
+
+of_cell!(InodeId);
+of_cell!(ChunkId);
+of_cell!(SessionId);
+
+impl CellId {
+    /// The cell of the root directory.
+    pub const ROOT: Self = Self(0);
+
+    /// The directory that everything of the cell lies in.
+    #[must_use]
+    pub const fn root(self) -> InodeId {
+        InodeId((self.0 as u64) << COUNT_BITS | 1)
+    }
+}
+
 impl MasterId {
     /// The member with this configured number, in the life that it drew `life` for when its directory was made.
     #[must_use]
@@ -86,7 +135,7 @@ impl MasterId {
 
 impl InodeId {
     /// The root directory.
-    pub const ROOT: Self = Self(1);
+    pub const ROOT: Self = CellId::ROOT.root();
 }
 
 impl ChunkVersion {
@@ -153,6 +202,17 @@ pub struct RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_says_its_cell_and_those_of_the_first_are_plain_numbers() {
+        let cell = CellId::from_raw(0xabcd);
+        let last = ChunkId::of_cell(cell, COUNT_MAX).unwrap();
+        assert_eq!((last.raw(), last.cell(), last.count()), (0xabcd_ffff_ffff_ffff, cell, COUNT_MAX));
+        assert_eq!(ChunkId::of_cell(cell, COUNT_MAX + 1), None);
+        assert_eq!(SessionId::of_cell(CellId::ROOT, 7), Some(SessionId::from_raw(7)));
+        assert_eq!((InodeId::ROOT.raw(), CellId::ROOT.root()), (1, InodeId::ROOT));
+        assert_eq!(InodeId::of_cell(cell, 1), Some(cell.root()));
+    }
 
     #[test]
     fn a_cluster_id_reads_back_what_it_prints() {

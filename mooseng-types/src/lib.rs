@@ -21,7 +21,8 @@ pub use geometry::{
     SYMLINK_MAX, XATTR_NAMES_MAX, XATTR_VALUE_MAX,
 };
 pub use id::{
-    ChunkId, ChunkVersion, ClassId, ClusterId, InodeId, MasterId, RequestId, ServerId, SessionId, UNACKED_MAX,
+    COUNT_MAX, CellId, ChunkId, ChunkVersion, ClassId, ClusterId, InodeId, MasterId, RequestId, ServerId,
+    SessionId, UNACKED_MAX,
 };
 pub use level::{Level, Levels};
 pub use name::FileName;

@@ -11,7 +11,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::ClusterId;
+use mooseng_types::{CellId, ClusterId};
 use prost::Message as _;
 
 use super::{ConnId, CoreConfig, DeskConfig, Effect, MasterCore, Now};
@@ -21,7 +21,7 @@ use crate::{desk, group};
 
 /// One of so many with an empty store.
 pub(crate) fn core(masters: u64, recovered: Recovered) -> MasterCore {
-    let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
+    let state = MetaState::open(Arc::new(MemoryStore::new()), CellId::ROOT).unwrap();
     let (key, entropy) = (TokenKey::new(&[0; 32]), Arc::new(SystemEntropy));
     let cluster = ClusterId::from_bytes([1; 16]);
     let desk = DeskConfig { cluster, copies: 2, session_timeout: Duration::from_secs(5) };

@@ -97,6 +97,7 @@ fn reply(found: &Checked) -> pb::CheckReply {
 mod tests {
     use mooseng_meta::check_view;
     use mooseng_protocol::rpc::Rpc;
+    use mooseng_types::CellId;
 
     use super::*;
     use crate::core::testing::{core, framed};
@@ -165,7 +166,7 @@ mod tests {
         let begun = settle(&mut core, now);
         let [Effect::Desk(desk::Effect::Check(store))] = &begun[..] else { panic!("{begun:?}") };
         assert_eq!(ask(&mut core, now, 2, &pb::CheckRequest {}).len(), 0);
-        core.checked(now, Ok(check_view(store.view().into()).unwrap()));
+        core.checked(now, Ok(check_view(store.view().into(), CellId::ROOT).unwrap()));
         let after = settle(&mut core, now);
         assert!(
             matches!(

@@ -34,7 +34,7 @@ impl Group {
             return;
         }
         let index = message.snapshot_index();
-        match MetaState::open(store) {
+        match MetaState::open(store, self.state.cell()) {
             Ok(state) if state.applied_index() == index && index > 0 => {
                 self.received = Some(Received::Ready(state));
                 self.node.snapshot_received(now, message);
@@ -83,6 +83,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use mooseng_meta::{Membership, MemoryStore};
+    use mooseng_types::CellId;
 
     use super::super::testing::{NOW, advance, config, group, voter};
     use super::*;
@@ -95,7 +96,7 @@ mod tests {
     /// What a master of `term` sends: its message, and a store as of `index`.
     fn snapshot(index: u64, term: u64) -> (Message, Arc<dyn MetaStore>) {
         let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
-        let mut state = MetaState::open(Arc::clone(&store)).unwrap();
+        let mut state = MetaState::open(Arc::clone(&store), CellId::ROOT).unwrap();
         state.found(index, 1, members());
         store.write(&state.freeze().unwrap());
         let snapshot = SnapshotOf { index, term: 1, voters: vec![1, 2], learners: vec![] };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mooseng_env::SystemEntropy;
 use mooseng_meta::{Member, MemoryStore, MetaState};
 use mooseng_types::level::SUPPORTED;
-use mooseng_types::{MasterId, TimeNs};
+use mooseng_types::{CellId, MasterId, TimeNs};
 
 use super::{Group, GroupConfig, News, Now, Peer};
 use crate::raft::Recovered;
@@ -42,7 +42,7 @@ pub(crate) fn voter(number: u16) -> Member {
 
 /// One with an empty store.
 pub(crate) fn group(config: GroupConfig, recovered: Recovered) -> Group {
-    let state = MetaState::open(Arc::new(MemoryStore::new())).unwrap();
+    let state = MetaState::open(Arc::new(MemoryStore::new()), CellId::ROOT).unwrap();
     Group::new(config, state, recovered, NOW.mono, Arc::new(SystemEntropy))
 }
 

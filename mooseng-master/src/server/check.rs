@@ -6,15 +6,16 @@ use bytes::Bytes;
 use mooseng_env::Threads;
 use mooseng_meta::{MetaStore, StoreView, check_view};
 use mooseng_protocol::status::CallError;
+use mooseng_types::CellId;
 
 use super::Inbox;
 
-/// Checks the rows of `store` as they stand; what is found goes to the inbox.
-pub(super) fn start(threads: &Threads, inbox: &Arc<Inbox>, store: Arc<dyn MetaStore>) {
+/// Checks the rows of `store`, which is this cell's, as they stand; what is found goes to the inbox.
+pub(super) fn start(threads: &Threads, inbox: &Arc<Inbox>, store: Arc<dyn MetaStore>, cell: CellId) {
     let to = Arc::clone(inbox);
     let started = threads.spawn("fsck", move || {
         let view = UntilStopped { view: store.view(), inbox: Arc::clone(&to) };
-        let found = check_view(Arc::new(view));
+        let found = check_view(Arc::new(view), cell);
         to.checked(match found {
             _ if to.stopping() => {
                 Err(CallError::Unavailable { message: "this master is told to stop".into() })

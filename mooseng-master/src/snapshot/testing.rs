@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mooseng_meta::{Batch, Member, Membership, MemoryStore, MetaState, MetaStore, StoreView};
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 
 use crate::raft::{Message, SnapshotOf};
 
@@ -20,7 +20,7 @@ pub(crate) fn group() -> Membership {
 /// A store as of entry 70, with these rows besides.
 pub(crate) fn store(rows: &Rows) -> Arc<MemoryStore> {
     let store = Arc::new(MemoryStore::new());
-    let mut state = MetaState::open(Arc::<MemoryStore>::clone(&store)).unwrap();
+    let mut state = MetaState::open(Arc::<MemoryStore>::clone(&store), CellId::ROOT).unwrap();
     state.found(69, 1, group());
     state.skip(70);
     let mut batch = Batch::clone(&state.freeze().unwrap());

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use mooseng_meta::{BASE, Batch, MetaState, MetaStore, StoreView, applied_index_of};
-use mooseng_types::Level;
 use mooseng_types::level::SUPPORTED;
+use mooseng_types::{CellId, Level};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -84,8 +84,8 @@ proptest! {
         prop_assert_eq!(received.membership, group());
         prop_assert_eq!(received.message, message(70));
         prop_assert_eq!(applied_index_of(&*received.store.view()), 70);
-        let state = MetaState::open(Arc::new(received.store)).unwrap();
-        prop_assert_eq!((state.base(), state.digest()), ((70, 3), MetaState::open(from).unwrap().digest()));
+        let state = MetaState::open(Arc::new(received.store), CellId::ROOT).unwrap();
+        prop_assert_eq!((state.base(), state.digest()), ((70, 3), MetaState::open(from, CellId::ROOT).unwrap().digest()));
     }
 
     #[test]

@@ -48,9 +48,11 @@ pub(super) fn check(findings: &mut Findings<'_>) {
     let total = counters.totals.chunks;
     findings.demand(total == counted, || format!("{counted} chunks, the total says {total}"));
     let newest = chunks.last_key_value().map(|(&chunk, _)| chunk).max(dead.last().copied());
-    findings.demand(newest.is_none_or(|newest| newest.raw() < counters.next_chunk), || {
-        format!("{newest:?} is given out again")
-    });
+    let cell = findings.state.cell();
+    for chunk in chunks.first_key_value().map(|(&chunk, _)| chunk).into_iter().chain(newest) {
+        findings.demand(chunk.cell() == cell, || format!("{chunk} is of {}, not of {cell}", chunk.cell()));
+        findings.demand(chunk.count() < counters.next_chunk, || format!("{chunk} is given out again"));
+    }
 }
 
 fn check_row(

@@ -69,7 +69,7 @@ fn check_object(findings: &mut Findings<'_>, links: &Links, inode: InodeId, row:
         findings.demand(row.nlink == names, || format!("{inode} has {} links, {names} entries", row.nlink));
         return;
     }
-    let root = inode == InodeId::ROOT;
+    let root = inode == findings.root();
     let names_wanted = u32::from(!root && !orphan);
     findings.demand(names == names_wanted, || format!("directory {inode} has {names} entries leading to it"));
     let entries = links.entries.get(&inode).copied().unwrap_or(0);
@@ -80,7 +80,7 @@ fn check_object(findings: &mut Findings<'_>, links: &Links, inode: InodeId, row:
     let links_wanted = 2 + links.subdirs.get(&inode).copied().unwrap_or(0);
     findings
         .demand(row.nlink == links_wanted, || format!("{inode} has {} links, not {links_wanted}", row.nlink));
-    let above = if root { Some(&InodeId::ROOT) } else { links.above.get(&inode) };
+    let above = if root { Some(&inode) } else { links.above.get(&inode) };
     findings.demand(above == Some(&row.parent), || {
         format!("{inode} says it is in {}, its entry is in {above:?}", row.parent)
     });
@@ -89,7 +89,7 @@ fn check_object(findings: &mut Findings<'_>, links: &Links, inode: InodeId, row:
 /// From every directory with a name the way up leads to the root. (That files have entries, and entries live
 /// directories, is checked where they are counted.)
 fn check_tree(findings: &mut Findings<'_>) {
-    let mut reached = BTreeSet::from([InodeId::ROOT]);
+    let mut reached = BTreeSet::from([findings.root()]);
     let dirs: Vec<InodeId> =
         findings.inodes.iter().filter(|(_, row)| row.is_dir() && row.nlink > 0).map(|(&id, _)| id).collect();
     for dir in dirs {

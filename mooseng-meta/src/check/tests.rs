@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mooseng_types::{ChunkId, FileKind, InodeId, SessionId};
+use mooseng_types::{CellId, ChunkId, FileKind, InodeId, SessionId};
 
 use super::{Checked, check, check_view};
 use crate::key;
@@ -131,8 +131,8 @@ fn a_view_is_checked_as_it_was_when_it_was_taken() {
     world.state.tables.rows.delete(&key::inode(file));
     let damaged = flush(&mut world);
     let totals = |inodes| Totals { inodes, chunks: 1, ..Totals::default() };
-    assert_eq!(check_view(whole), Ok(Checked { violations: Vec::new(), totals: totals(3) }));
-    let found = check_view(damaged).unwrap();
+    assert_eq!(check_view(whole, CellId::ROOT), Ok(Checked { violations: Vec::new(), totals: totals(3) }));
+    let found = check_view(damaged, CellId::ROOT).unwrap();
     assert_eq!(found.totals, totals(4));
     assert_eq!(found.violations, check(&world.state));
     assert!(!found.violations.is_empty());

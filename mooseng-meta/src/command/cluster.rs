@@ -74,7 +74,7 @@ impl ClusterCommand {
     pub(super) fn run(&self, t: &mut Tables, stamp: TimeNs) -> Result<Response, FsError> {
         match self {
             Self::Bootstrap { cluster, copies } => member::bootstrap(t, stamp, *cluster, *copies),
-            Self::OpenSession { client, name } => Ok(member::open_session(t, client, name)),
+            Self::OpenSession { client, name } => member::open_session(t, client, name),
             Self::CloseSession { session } => Ok(member::close_session(t, *session)),
             Self::RegisterServer { uuid, name, address } => {
                 Ok(member::register_server(t, *uuid, name, address))

@@ -85,7 +85,7 @@ pub(crate) fn create(
         return Err(FsError::TooManyLinks);
     }
 
-    let inode = t.new_inode();
+    let inode = t.new_inode()?;
     let row = row_of(new, parent, &dir, stamp);
     t.put_inode(inode, &row);
     if !new.target.is_empty() {

@@ -61,7 +61,8 @@ pub(crate) fn grant(
         if chosen.is_empty() {
             return Err(FsError::NoSpace);
         }
-        return Ok(new_chunk(t, session, place, chosen, attr));
+        let chunk = t.new_chunk()?;
+        return Ok(begin(t, session, place, chunk, chosen, attr));
     };
     if row.held_by_another(Some(session)).is_some() {
         return Err(FsError::LeaseHeld);
@@ -72,8 +73,9 @@ pub(crate) fn grant(
     }
     match if named { keep(&row, servers) } else { Keep::These(row.servers.clone()) } {
         Keep::Anew(chosen) => {
+            let fresh = t.new_chunk()?;
             t.kill_chunk(chunk, row);
-            return Ok(new_chunk(t, session, place, chosen, attr));
+            return Ok(begin(t, session, place, fresh, chosen, attr));
         }
         Keep::These(_) if row.granted.raw() == u32::MAX => return Err(FsError::Io),
         Keep::These(servers) => row.servers = servers,
@@ -119,14 +121,15 @@ fn without(servers: &[ServerId], failed: &[ServerId]) -> Vec<ServerId> {
     servers.iter().copied().filter(|server| !failed.contains(server)).collect()
 }
 
-fn new_chunk(
+/// Puts a new chunk on these servers into its place.
+fn begin(
     t: &mut Tables,
     session: SessionId,
     place: Place,
+    chunk: ChunkId,
     servers: Vec<ServerId>,
     attr: Attr,
 ) -> Response {
-    let chunk = t.new_chunk();
     let mut row = ChunkRow {
         inode: place.inode,
         index: place.index,

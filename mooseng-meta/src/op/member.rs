@@ -1,6 +1,6 @@
 //! The cluster, its clients and its chunkservers.
 
-use mooseng_types::{ChunkId, ClassId, ClusterId, FileKind, FsError, InodeId, Level, SessionId, TimeNs};
+use mooseng_types::{ChunkId, ClassId, ClusterId, FileKind, FsError, Level, SessionId, TimeNs};
 
 use super::lease;
 use crate::codec::v1::row::Number;
@@ -29,7 +29,8 @@ pub(crate) fn bootstrap(
     let settings = Settings { cluster, copies };
     t.settings = Some(settings);
     t.rows.put(&key::SETTINGS, settings.encode().into());
-    let root = InodeRow {
+    let root = t.cell.root();
+    let row = InodeRow {
         kind: FileKind::Directory,
         mode: ROOT_MODE,
         uid: 0,
@@ -41,27 +42,27 @@ pub(crate) fn bootstrap(
         mtime: stamp,
         ctime: stamp,
         btime: stamp,
-        parent: InodeId::ROOT,
+        parent: root,
         content: 0,
         xattr_names: 0,
         class: ClassId::from_raw(0),
     };
-    t.put_inode(InodeId::ROOT, &root);
+    t.put_inode(root, &row);
     t.counters.totals.inodes += 1;
     Ok(Response::Done)
 }
 
 /// The client's session, a new one if it has none.
-pub(crate) fn open_session(t: &mut Tables, client: &[u8; 16], name: &str) -> Response {
+pub(crate) fn open_session(t: &mut Tables, client: &[u8; 16], name: &str) -> Result<Response, FsError> {
     if let Some(known) = t.row::<Number>(&key::client(client)) {
-        return Response::Session(known.session());
+        return Ok(Response::Session(known.session()));
     }
-    let session = t.new_session();
+    let session = t.new_session()?;
     let record = SessionRecord { client: *client, name: name.to_owned() };
     t.rows.put(&key::client(client), Number(session.raw()).encode().into());
     t.rows.put(&key::session(session), record.encode().into());
     t.windows.insert(session, Window { acked_below: 0, highest: 0, dirty: true });
-    Response::Session(session)
+    Ok(Response::Session(session))
 }
 
 /// Ends a session with its leases and its stored answers; one that is gone already is fine.

@@ -20,10 +20,10 @@ fn is_dir(dentry: Dentry) -> bool {
     dentry.kind == FileKind::Directory
 }
 
-/// `dir` is `above` or lies somewhere below it. Ends at the root: directories form a tree.
+/// `dir` is `above` or lies somewhere below it. Ends at the cell's root: directories form a tree.
 fn lies_in(t: &Tables, mut dir: InodeId, above: InodeId) -> Result<bool, FsError> {
     while dir != above {
-        if dir == InodeId::ROOT {
+        if dir == t.cell.root() {
             return Ok(false);
         }
         dir = t.need_dir(dir)?.parent;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mooseng_types::{FileKind, InodeId};
+use mooseng_types::{CellId, FileKind, InodeId};
 use proptest::prelude::*;
 
 use super::membership::group;
@@ -13,7 +13,7 @@ use crate::store::{Batch, MetaStore};
 use crate::testing::World;
 
 fn opened(world: &World) -> MetaState {
-    MetaState::open(Arc::clone(&world.store) as Arc<dyn MetaStore>).unwrap()
+    MetaState::open(Arc::clone(&world.store) as Arc<dyn MetaStore>, CellId::ROOT).unwrap()
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_store_from_before_hashes_were_kept_has_none_and_gets_none() {
 fn where_a_store_began_is_its_own_matter_but_who_is_in_the_group_is_not() {
     let founded = |index, term, numbers: &[u16]| {
         let store = Arc::new(crate::store::MemoryStore::new());
-        let mut state = MetaState::open(store as Arc<dyn MetaStore>).unwrap();
+        let mut state = MetaState::open(store as Arc<dyn MetaStore>, CellId::ROOT).unwrap();
         state.found(index, term, group(1, numbers));
         state.digest()
     };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mooseng_types::{ClassId, FileKind, InodeId, Level, SetAttr, TimeNs};
+use mooseng_types::{CellId, ClassId, FileKind, InodeId, Level, SetAttr, TimeNs};
 
 use crate::codec::CodecError;
 use crate::codec::v1::row::Number;
@@ -65,10 +65,10 @@ fn a_state_opened_again_has_its_level_and_one_of_a_later_level_is_not_opened() {
     world.done(RAISE);
     world.flush();
     let store = Arc::clone(&world.store) as Arc<dyn MetaStore>;
-    assert_eq!(MetaState::open(Arc::clone(&store)).unwrap().level(), Level::IDENTITY);
+    assert_eq!(MetaState::open(Arc::clone(&store), CellId::ROOT).unwrap().level(), Level::IDENTITY);
     let row = (key::LEVEL.to_vec(), Some(Number(3).encode().into()));
     store.write(&Batch { applied_index: world.state.applied_index(), rows: [row].into() });
-    let refused = MetaState::open(store).unwrap_err();
+    let refused = MetaState::open(store, CellId::ROOT).unwrap_err();
     assert_eq!(refused, FormatError::Level { found: 3 });
     assert_eq!(refused.to_string(), "the store has level 3, this release knows levels 1 to 2: upgrade it");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 
 use crate::codec::CodecError;
 use crate::membership::{Member, Membership};
@@ -25,7 +25,7 @@ pub(super) fn group(epoch: u64, numbers: &[u16]) -> Membership {
 }
 
 fn open(store: &Arc<MemoryStore>) -> MetaState {
-    MetaState::open(Arc::clone(store) as Arc<dyn MetaStore>).unwrap()
+    MetaState::open(Arc::clone(store) as Arc<dyn MetaStore>, CellId::ROOT).unwrap()
 }
 
 #[test]
@@ -94,7 +94,8 @@ fn a_damaged_group_is_found_when_the_store_is_opened() {
         world.flush();
         let rows = [(key.to_vec(), Some(bytes::Bytes::from_static(&[1])))].into();
         world.store.write(&Batch { applied_index: 9, rows });
-        let error = MetaState::open(Arc::clone(&world.store) as Arc<dyn MetaStore>).unwrap_err();
+        let error =
+            MetaState::open(Arc::clone(&world.store) as Arc<dyn MetaStore>, CellId::ROOT).unwrap_err();
         assert_eq!(error, FormatError::Damaged { key: name.to_owned(), source: CodecError::Truncated });
     }
 }

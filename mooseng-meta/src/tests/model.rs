@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mooseng_types::{
-    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FileKind, FsError, InodeId, RequestId, SessionId, SetAttr,
-    TimeNs,
+    CHUNK_SIZE, CellId, ChunkId, ChunkIndex, ChunkVersion, FileKind, FsError, InodeId, RequestId, SessionId,
+    SetAttr, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -26,6 +26,11 @@ const CLIENTS: [u8; 2] = [11, 12];
 
 fn names() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["a", "b", "c"])
+}
+
+/// The first, one among many, and the last.
+fn cells() -> impl Strategy<Value = CellId> {
+    prop::sample::select(vec![0, 3, u16::MAX]).prop_map(CellId::from_raw)
 }
 
 /// Few objects, so that commands meet.
@@ -98,9 +103,14 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         .prop_map(|(begin, more)| [begin, more].concat())
 }
 
+/// The model's object with this number.
+fn object(world: &World, number: u64) -> InodeId {
+    InodeId::of_cell(world.state.cell(), number).unwrap()
+}
+
 /// The command for an op, with what only the state knows: chunk ids and versions.
 fn command(world: &World, sessions: &[SessionId; 2], op: &Op) -> Command {
-    let id = InodeId::from_raw;
+    let id = |number| object(world, number);
     match *op {
         Op::Create { parent, name, kind } => World::create(id(parent), name, kind).into(),
         Op::Link { inode, parent, name } => {
@@ -172,7 +182,7 @@ fn command(world: &World, sessions: &[SessionId; 2], op: &Op) -> Command {
 fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
     let state = &world.state;
     for (&inode, node) in &model.nodes {
-        let id = InodeId::from_raw(inode);
+        let id = object(world, inode);
         let attr = state.getattr(id).map_err(|error| TestCaseError::fail(format!("{id}: {error}")))?;
         prop_assert_eq!((attr.kind, attr.mode), (node.kind, node.mode));
         prop_assert_eq!(attr.nlink as usize, model.nlink(inode), "links of {}", id);
@@ -186,7 +196,7 @@ fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
             let listing = state.readdir(id, 0, usize::MAX).unwrap();
             let listed: BTreeSet<_> =
                 listing.entries.iter().map(|entry| (entry.name.clone(), entry.inode)).collect();
-            let wanted = node.entries.iter().map(|(name, &to)| (World::name(name), InodeId::from_raw(to)));
+            let wanted = node.entries.iter().map(|(name, &to)| (World::name(name), object(world, to)));
             prop_assert_eq!(listed, wanted.collect::<BTreeSet<_>>());
         }
         if node.kind == FileKind::File {
@@ -201,15 +211,15 @@ fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Runs the ops in a world and in the model, and gives the commands back.
 /// All leases.
 fn holders(world: &World) -> Vec<(InodeId, ChunkId, SessionId)> {
     let chunks = world.state.chunks(ChunkId::from_raw(0), usize::MAX);
     chunks.into_iter().filter_map(|(chunk, row)| Some((row.inode, chunk, row.lease?))).collect()
 }
 
-fn run_beside_model(ops: &[Op]) -> Result<Vec<Command>, TestCaseError> {
-    let mut world = World::new();
+/// Runs the ops in a world of this cell and in the model, and gives the commands back.
+fn run_beside_model(cell: CellId, ops: &[Op]) -> Result<Vec<Command>, TestCaseError> {
+    let mut world = World::of(cell);
     let mut sessions = CLIENTS.map(|client| world.open(client));
     let mut model = Model::new();
     let mut commands = Vec::new();
@@ -285,8 +295,8 @@ struct Replica {
 }
 
 impl Replica {
-    fn new() -> Self {
-        let mut world = World::new();
+    fn new(cell: CellId) -> Self {
+        let mut world = World::of(cell);
         for client in CLIENTS {
             world.open(client);
         }
@@ -319,7 +329,7 @@ impl Replica {
                 self.land();
                 self.world.flush();
                 let store = Arc::clone(&self.world.store);
-                self.world.state = MetaState::open(store).unwrap();
+                self.world.state = MetaState::open(store, self.world.state.cell()).unwrap();
             }
         }
         Ok(())
@@ -347,18 +357,19 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
     #[test]
-    fn the_machine_does_what_the_model_does(ops in ops()) {
-        run_beside_model(&ops)?;
+    fn the_machine_does_what_the_model_does(cell in cells(), ops in ops()) {
+        run_beside_model(cell, &ops)?;
     }
 
     /// One replica only applies. The other freezes and flushes now and then, is restarted, and gets entries twice.
     #[test]
     fn replicas_come_to_the_same_rows_whatever_else_happens_to_them(
+        cell in cells(),
         ops in ops(),
         events in vec(events(), 100),
     ) {
-        let commands = run_beside_model(&ops)?;
-        let (mut calm, mut busy) = (Replica::new(), Replica::new());
+        let commands = run_beside_model(cell, &ops)?;
+        let (mut calm, mut busy) = (Replica::new(cell), Replica::new(cell));
         for (entry, &event) in entries(commands, calm.world.session).iter().zip(events.iter().cycle()) {
             let response = calm.apply(entry);
             let other = busy.apply(entry);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mooseng_types::{FileKind, FsError, InodeId, RequestId, ServerId, SessionId};
+use mooseng_types::{CellId, FileKind, FsError, InodeId, RequestId, ServerId, SessionId};
 
 use crate::check::check;
 use crate::command::{AttrCommand, ClusterCommand};
@@ -157,7 +157,7 @@ fn a_state_opened_again_goes_on_where_it_stopped() {
     world.state.skip(50);
     world.flush();
     assert!(world.state.freeze().is_none());
-    let again = MetaState::open(Arc::clone(&world.store) as Arc<dyn MetaStore>).unwrap();
+    let again = MetaState::open(Arc::clone(&world.store) as Arc<dyn MetaStore>, CellId::ROOT).unwrap();
     assert_eq!(again.applied_index(), 50);
     assert_eq!(again.totals(), world.state.totals());
     assert_eq!(again.settings(), world.state.settings());
@@ -174,7 +174,7 @@ fn a_store_with_something_else_in_it_is_not_opened() {
         let store = MemoryStore::new();
         let rows = [(key.to_vec(), Some(bytes::Bytes::from_static(value)))].into();
         store.write(&Batch { applied_index: 0, rows });
-        MetaState::open(Arc::new(store)).err()
+        MetaState::open(Arc::new(store), CellId::ROOT).err()
     };
     assert_eq!(write(b"x", b"y"), Some(FormatError::Foreign));
     assert_eq!(write(b"mf", &[1, 2]), Some(FormatError::Unknown { found: 2 }));
