@@ -32,7 +32,7 @@ use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::{ClusterId, FsError, MasterId, SessionId};
+use mooseng_types::{ClusterId, FsError, MasterId, Part, SessionId};
 
 pub use self::effect::Effect;
 pub(crate) use self::outbox::reply_frame;
@@ -297,9 +297,12 @@ impl Desk {
         let (Order::Delete(server, _) | Order::Fetch(server, _)) = &order;
         let Some(conn) = self.registry.get(*server).and_then(|server| server.conn) else { return };
         match order {
-            Order::Delete(_, chunks) => {
-                let chunks = chunks.iter().map(|chunk| chunk.raw()).collect();
-                self.out.push(conn, &pb::DeleteChunks { chunks, parts: Vec::new() });
+            Order::Delete(_, parts) => {
+                let (whole, parts): (Vec<Part>, Vec<Part>) =
+                    parts.into_iter().partition(|part| part.is_whole());
+                let chunks = whole.into_iter().map(|part| part.chunk().raw()).collect();
+                let parts = parts.into_iter().map(pb::PartRef::from).collect();
+                self.out.push(conn, &pb::DeleteChunks { chunks, parts });
             }
             Order::Fetch(_, fetch) => {
                 let token = self.tokens.for_reading(now, SessionId::from_raw(0), fetch.chunk, fetch.version);

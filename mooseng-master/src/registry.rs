@@ -72,10 +72,10 @@ pub struct Server {
     settling: BTreeSet<ChunkId>,
     /// Up to here its copies in doubt were looked at in this round.
     settled_to: Option<ChunkId>,
-    /// Deletions of whole copies, ordered and not yet confirmed.
-    pub deleting: BTreeSet<ChunkId>,
+    /// Deletions ordered and not yet confirmed.
+    pub deleting: BTreeSet<Part>,
     /// Deletions ordered and confirmed.
-    pub confirmed: BTreeSet<ChunkId>,
+    pub confirmed: BTreeSet<Part>,
     recently_given: u64,
     report_parts: BTreeMap<Part, Copy>,
 }
@@ -114,15 +114,14 @@ impl Server {
     fn lost(&mut self, part: Part) {
         self.copies.remove(&part);
         self.report_parts.remove(&part);
+        if self.deleting.remove(&part) {
+            self.confirmed.insert(part);
+        }
         if !part.is_whole() {
             return;
         }
-        let chunk = part.chunk();
-        self.doubtful.remove(&chunk);
-        self.settling.remove(&chunk);
-        if self.deleting.remove(&chunk) {
-            self.confirmed.insert(chunk);
-        }
+        self.doubtful.remove(&part.chunk());
+        self.settling.remove(&part.chunk());
     }
 
     fn forget_copies(&mut self) {
@@ -234,11 +233,11 @@ impl Registry {
         self.servers.values_mut().for_each(|server| server.settling.clear());
     }
 
-    /// The masters have agreed that these chunks are gone everywhere.
-    pub fn forget_confirmed(&mut self, chunks: &[ChunkId]) {
+    /// The masters have agreed that these are gone everywhere.
+    pub fn forget_confirmed(&mut self, parts: &[Part]) {
         for server in self.servers.values_mut() {
-            for chunk in chunks {
-                server.confirmed.remove(chunk);
+            for part in parts {
+                server.confirmed.remove(part);
             }
         }
     }
@@ -258,9 +257,7 @@ impl Registry {
         } else {
             for (part, copy) in report.copies {
                 server.note(part, copy);
-                if part.is_whole() {
-                    server.confirmed.remove(&part.chunk());
-                }
+                server.confirmed.remove(&part);
             }
         }
         for part in report.lost {
@@ -475,15 +472,18 @@ mod tests {
         registry.report(server, has(whole(7), true));
         registry.report(server, has(part, false));
         assert_eq!(registry.in_doubt(now), [server], "the whole copy is in doubt still");
-        registry.get_mut(server).unwrap().deleting.insert(chunk);
+        registry.get_mut(server).unwrap().deleting.insert(whole(7));
         registry.report(server, lost(part));
         let after = registry.get(server).unwrap();
-        assert!(after.deleting.contains(&chunk) && after.confirmed.is_empty(), "the order was for the copy");
+        assert!(
+            after.deleting.contains(&whole(7)) && after.confirmed.is_empty(),
+            "the order was for the copy"
+        );
         assert_eq!(after.copies.keys().copied().collect::<Vec<_>>(), [whole(7)]);
         registry.report(server, lost(whole(7)));
         registry.report(server, has(part, false));
         let after = registry.get(server).unwrap();
-        assert!(after.confirmed.contains(&chunk));
+        assert!(after.confirmed.contains(&whole(7)));
         assert_eq!(after.copies.keys().copied().collect::<Vec<_>>(), [part]);
     }
 }

@@ -15,7 +15,7 @@ mod tests;
 use std::time::Duration;
 
 use mooseng_meta::{Command, MetaState, Response};
-use mooseng_types::{ChunkId, ChunkVersion, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
 pub(crate) use self::supervisor::{Supervisor, WorkerId, WorkerStatus};
 
@@ -64,8 +64,8 @@ pub(crate) struct Jobs {
 /// An order to a chunkserver.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Order {
-    /// Its whole copies of these chunks are to go.
-    Delete(ServerId, Vec<ChunkId>),
+    /// Its copies and parts of chunks are to go.
+    Delete(ServerId, Vec<Part>),
     /// A copy is to be fetched anew from a server that has it whole.
     Fetch(ServerId, Fetch),
 }

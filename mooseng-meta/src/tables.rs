@@ -8,7 +8,8 @@ use mooseng_types::{
 };
 
 use crate::chunk::ChunkRow;
-use crate::codec::v1::row::{DeadChunk, Number, RowValue};
+use crate::codec::v1::row::chunk::DeadChunk;
+use crate::codec::v1::row::{Number, RowValue};
 use crate::counters::Counters;
 use crate::inode::{Dentry, InodeRow};
 use crate::key;
@@ -142,7 +143,8 @@ impl Tables {
         self.set_lease(chunk, &mut row, None);
         self.rows.delete(&key::file_chunk(row.inode, row.index));
         self.rows.delete(&key::chunk(chunk));
-        self.rows.put(&key::dead_chunk(chunk), DeadChunk(row.servers).encode().into());
+        let dead = DeadChunk(row.servers.into_iter().map(|server| (server, 0)).collect());
+        self.rows.put(&key::dead_chunk(chunk), dead.encode(self.level).into());
         self.counters.totals.chunks -= 1;
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mooseng_meta::RepairCommand;
-use mooseng_types::{ChunkId, ServerId};
+use mooseng_types::{ChunkId, Part, ServerId};
 
 use super::{Order, REPEAT_ORDERS, Round, Worker};
 
@@ -33,30 +33,31 @@ impl Worker for DeleteDeadChunks {
         }
         let dead = round.state().dead_chunks(ChunkId::from_raw(self.from), DEAD_MAX);
         self.from = if dead.len() < DEAD_MAX { 0 } else { dead.last().map_or(0, |dead| dead.0.raw() + 1) };
-        let mut gone = Vec::new();
-        let mut orders: Vec<(ServerId, Vec<ChunkId>)> = Vec::new();
-        for (chunk, servers) in dead {
+        let (mut gone, mut gone_parts) = (Vec::new(), Vec::new());
+        let mut orders: Vec<(ServerId, Vec<Part>)> = Vec::new();
+        for (chunk, parts) in dead {
             let mut left = 0;
-            for id in servers {
+            for &(id, part) in &parts {
                 let Some(server) = round.registry.get_mut(id) else { continue };
-                if server.confirmed.contains(&chunk) {
+                if server.confirmed.contains(&part) {
                     continue;
                 }
                 left += 1;
-                if server.is_up(round.now) && server.deleting.insert(chunk) {
+                if server.is_up(round.now) && server.deleting.insert(part) {
                     match orders.iter_mut().find(|(to, _)| *to == id) {
-                        Some((_, chunks)) => chunks.push(chunk),
-                        None => orders.push((id, vec![chunk])),
+                        Some((_, parts)) => parts.push(part),
+                        None => orders.push((id, vec![part])),
                     }
                 }
             }
             if left == 0 {
                 gone.push(chunk);
+                gone_parts.extend(parts.into_iter().map(|(_, part)| part));
             }
         }
-        orders.into_iter().for_each(|(server, chunks)| round.order(Order::Delete(server, chunks)));
+        orders.into_iter().for_each(|(server, parts)| round.order(Order::Delete(server, parts)));
         if !gone.is_empty() {
-            round.registry.forget_confirmed(&gone);
+            round.registry.forget_confirmed(&gone_parts);
             round.propose(RepairCommand::ForgetDead { chunks: gone });
         }
     }

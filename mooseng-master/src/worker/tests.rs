@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use mooseng_meta::Batch;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
+use mooseng_types::ChunkId;
 use prost::Message as _;
 
 use crate::core::testing::{Leader, framed, number};
@@ -81,6 +84,34 @@ fn a_copy_in_doubt_is_named_last_and_fetched_anew_from_a_whole_one_until_it_is_r
     pass(&mut leader, Duration::from_secs(11));
     assert_eq!(orders(&mut leader), []);
     assert_eq!(first(&mut leader), u32::from(doubtful), "the order of the row");
+}
+
+#[test]
+fn copies_and_parts_of_a_dead_chunk_are_ordered_gone_and_it_is_forgotten_once_both_are() {
+    let (mut leader, ..) = with_a_chunk();
+    let chunk = ChunkId::from_raw(99);
+    // Server 1 has part 3, server 2 a whole copy: as docs/formats/metadata-rows.md draws it.
+    let key = [&b"g"[..], &chunk.raw().to_be_bytes()].concat();
+    let rows = [(key, Some(Bytes::from_static(&[2, 2, 1, 3, 2, 0])))].into();
+    leader.core.state().store().write(&Batch { applied_index: 0, rows });
+    pass(&mut leader, Duration::from_secs(1));
+    let pushed = std::mem::take(&mut leader.pushed).into_iter();
+    let orders = pushed.filter(|(_, frame)| frame.header.kind == pb::DeleteChunks::KIND);
+    let given: Vec<_> =
+        orders.map(|(conn, frame)| (number(conn), pb::DeleteChunks::decode(frame.body).unwrap())).collect();
+    let part = pb::PartRef { chunk: 99, index: 3 };
+    let of_part = pb::DeleteChunks { chunks: Vec::new(), parts: vec![part] };
+    let of_copy = pb::DeleteChunks { chunks: vec![99], parts: Vec::new() };
+    assert_eq!(given, [(101, of_part), (102, of_copy)]);
+    let gone = |leader: &mut Leader, server, lost, lost_parts| {
+        let report = pb::ChunkReportRequest { server, lost, lost_parts, ..Default::default() };
+        leader.ask(100 + u64::from(server), &report).unwrap();
+        pass(leader, Duration::from_secs(1));
+        leader.core.state().dead_chunks(chunk, 9).len()
+    };
+    assert_eq!(gone(&mut leader, 1, vec![99], Vec::new()), 1, "that was not the part");
+    assert_eq!(gone(&mut leader, 2, vec![99], Vec::new()), 1);
+    assert_eq!(gone(&mut leader, 1, Vec::new(), vec![part]), 0);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mooseng_types::{CellId, ChunkId, FileKind, InodeId, SessionId};
+use mooseng_types::{CellId, ChunkId, FileKind, InodeId, Level, SessionId};
 
 use super::{Checked, check, check_view};
+use crate::codec::v1::row::chunk::DeadChunk;
 use crate::key;
 use crate::settings::Totals;
 use crate::store::MetaStore as _;
@@ -63,7 +64,7 @@ fn a_directory_that_is_its_own_parent_is_found() {
 #[test]
 fn a_chunk_that_is_dead_and_alive_is_found() {
     found("dead and alive", |world, _| {
-        let dead = crate::codec::v1::row::DeadChunk(Vec::new()).encode();
+        let dead = DeadChunk(Vec::new()).encode(Level::FIRST);
         world.state.tables.rows.put(&key::dead_chunk(ChunkId::from_raw(1)), dead.into());
     });
 }

@@ -1,9 +1,9 @@
 //! Questions about chunks.
 
-use mooseng_types::{ChunkId, ChunkIndex, FsError, InodeId, ServerId};
+use mooseng_types::{ChunkId, ChunkIndex, FsError, InodeId, Part, ServerId};
 
 use crate::chunk::ChunkRow;
-use crate::codec::v1::row::DeadChunk;
+use crate::codec::v1::row::chunk::DeadChunk;
 use crate::key;
 use crate::state::MetaState;
 use crate::tables::decode;
@@ -41,12 +41,13 @@ impl MetaState {
         self.tables.rows.collect(b"c", &key::chunk(from), limit, |key, value| (id(key), decode(key, value)))
     }
 
-    /// Dead chunks from `from` on, by id, at most `limit`, with the servers that had them.
+    /// Dead chunks from `from` on, by id, at most `limit`, with what servers had of them.
     #[must_use]
-    pub fn dead_chunks(&self, from: ChunkId, limit: usize) -> Vec<(ChunkId, Vec<ServerId>)> {
+    pub fn dead_chunks(&self, from: ChunkId, limit: usize) -> Vec<(ChunkId, Vec<(ServerId, Part)>)> {
         self.tables.rows.collect(b"g", &key::dead_chunk(from), limit, |key, value| {
-            let DeadChunk(servers) = decode(key, value);
-            (id(key), servers)
+            let (chunk, DeadChunk(parts)) = (id(key), decode(key, value));
+            let part = |(server, index)| Some((server, Part::new(chunk, index)?));
+            (chunk, parts.into_iter().filter_map(part).collect())
         })
     }
 }

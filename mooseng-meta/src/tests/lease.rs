@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mooseng_types::{
-    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FILE_SIZE_MAX, FileKind, FsError, InodeId, ServerId,
+    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FILE_SIZE_MAX, FileKind, FsError, InodeId, Part, ServerId,
 };
 
 use crate::check::check;
@@ -198,7 +198,8 @@ fn a_chunk_with_no_server_left_and_nothing_committed_is_made_anew() {
     let second = world.granted(with(&[1, 4], &[1]));
     assert_ne!(second.chunk, first.chunk);
     assert_eq!((second.version, second.servers.clone(), second.fresh), (version(1), servers(&[4]), true));
-    assert_eq!(world.state.dead_chunks(ChunkId::from_raw(0), 9), [(first.chunk, servers(&[1]))]);
+    let copies = vec![(ServerId::from_raw(1), Part::whole(first.chunk))];
+    assert_eq!(world.state.dead_chunks(ChunkId::from_raw(0), 9), [(first.chunk, copies)]);
     assert_eq!(world.state.totals().chunks, 1);
     assert_eq!(check(&world.state), []);
     world.done(RepairCommand::ForgetDead { chunks: vec![first.chunk, second.chunk] });

@@ -9,6 +9,8 @@
 //! 80 class u16 | 82 end of format 2                                                     all little-endian
 //! ```
 
+pub(crate) mod chunk;
+
 use bytes::Bytes;
 use mooseng_types::{ChunkId, ClassId, ClusterId, InodeId, Level, MasterId, ServerId, SessionId};
 
@@ -239,26 +241,6 @@ impl RowValue for Counters {
             next_server: r.narrow()?,
             totals: Totals { inodes: r.var()?, used_bytes: r.var()?, chunks: r.var()? },
         };
-        r.finish(row)
-    }
-}
-
-/// The servers of a dead chunk.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct DeadChunk(pub(crate) Vec<ServerId>);
-
-impl DeadChunk {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new(FORMAT, 16);
-        w.list(&self.0, Writer::server);
-        w.finish()
-    }
-}
-
-impl RowValue for DeadChunk {
-    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = open(bytes)?;
-        let row = Self(r.list(Reader::server)?);
         r.finish(row)
     }
 }

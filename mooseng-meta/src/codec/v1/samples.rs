@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use mooseng_types::{
     Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, Level,
-    MasterId, RequestId, ServerId, SessionId, SetAttr, SetTime, TimeNs,
+    MasterId, Part, RequestId, ServerId, SessionId, SetAttr, SetTime, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use super::row::chunk::DeadChunk;
 use crate::command::{
     AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand, RenameMode,
     RepairCommand, Request, XattrMode,
@@ -29,7 +30,7 @@ fn names() -> impl Strategy<Value = FileName> {
 }
 
 pub(crate) fn servers() -> impl Strategy<Value = Vec<ServerId>> {
-    vec(any::<u32>().prop_map(ServerId::from_raw), 0..5)
+    vec(server(), 0..5)
 }
 
 fn payload() -> impl Strategy<Value = Bytes> {
@@ -60,6 +61,20 @@ pub(crate) fn memberships() -> impl Strategy<Value = Membership> {
 
 fn chunks() -> impl Strategy<Value = ChunkId> {
     any::<u64>().prop_map(ChunkId::from_raw)
+}
+
+pub(crate) fn levels() -> impl Strategy<Value = Level> {
+    prop_oneof![Just(Level::FIRST), Just(Level::IDENTITY)]
+}
+
+fn server() -> impl Strategy<Value = ServerId> {
+    any::<u32>().prop_map(ServerId::from_raw)
+}
+
+/// With copies only, or with parts.
+pub(crate) fn dead_chunks() -> impl Strategy<Value = DeadChunk> {
+    let parts = || vec((server(), 0..=Part::INDEX_MAX), 0..50);
+    prop_oneof![vec((server(), Just(0)), 0..5), parts()].prop_map(DeadChunk)
 }
 
 fn versions() -> impl Strategy<Value = ChunkVersion> {
@@ -95,8 +110,7 @@ fn cluster_commands() -> impl Strategy<Value = Command> {
         sessions().prop_map(|session| ClusterCommand::CloseSession { session }.into()),
         (any::<[u8; 16]>(), ".{0,20}", ".{0,20}")
             .prop_map(|(uuid, name, address)| ClusterCommand::RegisterServer { uuid, name, address }.into()),
-        prop_oneof![Just(Level::FIRST), Just(Level::IDENTITY)]
-            .prop_map(|level| ClusterCommand::RaiseLevel { level }.into()),
+        levels().prop_map(|level| ClusterCommand::RaiseLevel { level }.into()),
         (chunks(), versions(), any::<u32>()).prop_map(|(chunk, version, server)| RepairCommand::AddReplica {
             chunk,
             version,

@@ -8,7 +8,8 @@ use mooseng_types::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::row::{Base, DeadChunk, Digest, Number, RowValue};
+use super::row::chunk::DeadChunk;
+use super::row::{Base, Digest, Number, RowValue};
 use super::samples;
 use crate::chunk::ChunkRow;
 use crate::codec::CodecError;
@@ -60,6 +61,10 @@ fn chunk_row() -> ChunkRow {
     }
 }
 
+fn dead_chunk(index: u8) -> DeadChunk {
+    DeadChunk(vec![(ServerId::from_raw(1), index)])
+}
+
 fn membership() -> Membership {
     let member = |number, life, voter, wants_vote| Member {
         id: MasterId::new(number, life),
@@ -104,7 +109,8 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("server", row(server, ServerRow::encode)),
         ("settings", row(settings, Settings::encode)),
         ("counters", row(counters, Counters::encode)),
-        ("dead chunk", row(DeadChunk(vec![ServerId::from_raw(1)]), DeadChunk::encode)),
+        ("dead chunk", row(dead_chunk(0), |row| row.encode(Level::FIRST))),
+        ("dead chunk of level 2", row(dead_chunk(48), |row| row.encode(Level::IDENTITY))),
         ("number", row(Number(u64::MAX), |row| row.encode())),
         ("membership", row(membership(), Membership::encode)),
         ("base", row(Base { index: 300, term: 2 }, |row| row.encode())),
@@ -198,6 +204,14 @@ fn a_count_above_what_is_there_is_refused_before_it_allocates() {
 }
 
 #[test]
+fn a_part_that_no_chunk_has_is_refused_and_none_is_ever_called_a_copy() {
+    let row = dead_chunk(49).encode(Level::IDENTITY);
+    assert_eq!(DeadChunk::decode(&row), Err(CodecError::Value("part")));
+    let row = dead_chunk(1).encode(Level::FIRST);
+    assert_eq!((row[0], DeadChunk::decode(&row)), (2, Ok(dead_chunk(1))));
+}
+
+#[test]
 fn members_out_of_order_or_twice_are_refused() {
     let group = membership();
     for wrong in [[1, 0], [0, 0]] {
@@ -256,6 +270,11 @@ proptest! {
     }
 
     #[test]
+    fn any_dead_chunk_is_read_back(row in samples::dead_chunks(), level in samples::levels()) {
+        prop_assert_eq!(DeadChunk::decode(&row.encode(level)), Ok(row));
+    }
+
+    #[test]
     fn any_membership_is_read_back(group in samples::memberships()) {
         prop_assert_eq!(Membership::decode(&group.encode()), Ok(group));
     }
@@ -263,10 +282,12 @@ proptest! {
     #[test]
     fn no_bytes_make_a_decoder_panic(mut bytes in vec(any::<u8>(), 0..200), tag in 0u8..24) {
         decode_all(&bytes);
-        if let Some(first) = bytes.first_mut() {
-            *first = 1;
+        for format in [2, 1] {
+            if let Some(first) = bytes.first_mut() {
+                *first = format;
+            }
+            decode_all(&bytes);
         }
-        decode_all(&bytes);
         // A well-formed head, so that the fields of every command are reached.
         let mut entry = vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 0, tag];
         entry.extend_from_slice(&bytes);
