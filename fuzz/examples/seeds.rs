@@ -16,8 +16,8 @@ use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::{frame, pb};
 use mooseng_types::{
-    Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, MasterId, Part,
-    RequestId, ServerId, SessionId, SetAttr, SetTime, TimeNs,
+    Attr, CellId, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId,
+    MasterId, Part, RequestId, ServerId, SessionId, SetAttr, SetTime, TimeNs,
 };
 use prost::Message;
 
@@ -263,7 +263,7 @@ fn snapshots() -> Vec<(&'static str, Vec<u8>)> {
     let end = pb::SnapshotEnd { rows: rows.len() as u64, hash: 0 };
     let whole = [
         vec![0],
-        framed(0, &pb::SnapshotBegin { message }),
+        framed(0, &pb::SnapshotBegin { message, cell: 0 }),
         framed(1, &pb::SnapshotRows { rows }),
         framed(2, &end),
     ];
@@ -294,7 +294,8 @@ fn log_entries() -> Vec<(&'static str, Vec<u8>)> {
         gid: 0,
         rdev: 0,
         target: Bytes::new(),
-    }.into();
+    }
+    .into();
     let grant = ContentCommand::GrantWrite {
         session: id.session,
         inode: InodeId::from_raw(5),
@@ -304,9 +305,15 @@ fn log_entries() -> Vec<(&'static str, Vec<u8>)> {
         up: vec![ServerId::from_raw(1)],
         nothing_written: true,
         renew: false,
-    }.into();
-    let inline =
-        ContentCommand::WriteInline { inode: InodeId::from_raw(5), offset: 0, append: true, data: "text".into() }.into();
+    }
+    .into();
+    let inline = ContentCommand::WriteInline {
+        inode: InodeId::from_raw(5),
+        offset: 0,
+        append: true,
+        data: "text".into(),
+    }
+    .into();
     let granted = Grant {
         chunk: ChunkId::from_raw(7),
         base_version: ChunkVersion::from_raw(1),
@@ -339,12 +346,13 @@ fn log_segments() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
     for number in 1..=6 {
         let entries =
             vec![LogEntry { term: 1, index: number, kind: 0, data: Bytes::from_static(b"command") }];
-        log.append(&[Persist {
+        let batch = Persist {
             number,
             snapshot: None,
             entries,
             hard_state: HardState { term: 1, vote: 1, commit: number - 1 },
-        }])?;
+        };
+        log.append(&[(CellId::ROOT, batch)])?;
     }
     let first = disk.read_whole(&dir.join("0000000000000001.log"))?;
     let second = disk.read_whole(&dir.join("0000000000000002.log"))?;

@@ -2,6 +2,7 @@
 //! after it is opened again and appended to.
 #![no_main]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,13 +12,13 @@ use mooseng_env::disk::OpenMode;
 use mooseng_env::{Disk, MemoryDisk};
 use mooseng_master::raft::log::{LogOpenError, LogOptions, Segments};
 use mooseng_master::raft::{HardState, LogEntry, Persist, Recovered};
-use mooseng_types::{ClusterId, MasterId};
+use mooseng_types::{CellId, ClusterId, MasterId};
 
 const HEADER: usize = 64;
 const RECORD_HEAD: usize = 24;
 const CLUSTER: [u8; 16] = [1; 16];
 
-fn open(disk: &MemoryDisk) -> Result<(Segments, Recovered), LogOpenError> {
+fn open(disk: &MemoryDisk) -> Result<(Segments, BTreeMap<CellId, Recovered>), LogOpenError> {
     let options = LogOptions {
         dir: PathBuf::from("/log"),
         segment_bytes: 4096,
@@ -93,16 +94,25 @@ fuzz_target!(|data: &[u8]| {
     let (mut log, again) = open(&disk).expect("what opened once opens again");
     assert_eq!(again, recovered);
 
-    let index = recovered.entries.last().map_or(recovered.purged.0, |entry| entry.index).saturating_add(1);
+    // One of the groups in it goes on, or one that was not in it.
+    let cell = recovered.keys().nth(usize::from(split) % 3).copied().unwrap_or(CellId::ROOT);
+    let before = recovered.get(&cell).cloned().unwrap_or_default();
+    let index = before.entries.last().map_or(before.purged.0, |entry| entry.index).saturating_add(1);
     let entry = LogEntry { term: 9, index, kind: 0, data: Bytes::from_static(b"appended") };
     let hard_state = HardState { term: 9, vote: 1, commit: 0 };
     let batch = Persist { number: 1, snapshot: None, entries: vec![entry.clone()], hard_state };
     // Refused only behind a batch number after which there is none.
-    if let Err(error) = log.append(&[batch]) {
+    if let Err(error) = log.append(&[(cell, batch)]) {
         assert!(error.to_string().contains("batch numbers"), "{error}");
         return;
     }
     drop(log);
     let (_, after) = open(&disk).expect("an appended log opens");
+    for (other, recovered) in &recovered {
+        if *other != cell {
+            assert_eq!(after.get(other), Some(recovered), "the others' logs are as they were");
+        }
+    }
+    let after = &after[&cell];
     assert_eq!((after.hard_state, after.entries.last()), (hard_state, Some(&entry)));
 });

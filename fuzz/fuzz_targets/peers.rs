@@ -138,7 +138,8 @@ impl World {
         };
         let state = MetaState::open(store, CellId::ROOT).expect("a store of ours");
         let (applied, key) = (state.applied_index(), TokenKey::new(&[0; 32]));
-        let core = MasterCore::new(config, key, state, recovered, Duration::ZERO, Arc::new(Zeros));
+        let entropy: Arc<dyn Entropy> = Arc::new(Zeros);
+        let core = MasterCore::new(&config, key, (state, recovered), Vec::new(), Duration::ZERO, &entropy);
         let (mono, log, receivers) = (Duration::ZERO, Vec::new(), Vec::new());
         Self { core, mono, log, flushing: None, receivers, applied, over: false }
     }
@@ -152,11 +153,13 @@ impl World {
         let effects = self.core.take_effects();
         for effect in effects {
             match effect {
-                Effect::Group(group::Effect::Persist(batch)) => self.log.push(batch.number),
-                Effect::Group(group::Effect::Flush(store, batch)) => self.flushing = Some((store, batch)),
-                Effect::Group(group::Effect::SendSnapshot(to, _)) => self.receivers.push(to),
-                Effect::Group(group::Effect::Send(to, _)) => assert_ne!(to, OWN, "nobody writes to himself"),
-                Effect::Group(group::Effect::OutOfService(_)) => self.over = true,
+                Effect::Group(_, group::Effect::Persist(batch)) => self.log.push(batch.number),
+                Effect::Group(_, group::Effect::Flush(store, batch)) => self.flushing = Some((store, batch)),
+                Effect::Group(_, group::Effect::SendSnapshot(to, _)) => self.receivers.push(to),
+                Effect::Group(_, group::Effect::Send(to, _)) => {
+                    assert_ne!(to, OWN, "nobody writes to himself")
+                }
+                Effect::Group(_, group::Effect::OutOfService(_)) => self.over = true,
                 _ => {}
             }
         }
@@ -170,14 +173,14 @@ impl World {
 
     fn persisted(&mut self) {
         for number in std::mem::take(&mut self.log) {
-            self.core.persisted(number);
+            self.core.persisted(CellId::ROOT, number);
         }
     }
 
     fn flushed(&mut self) {
         if let Some((store, batch)) = self.flushing.take() {
             store.write(&batch);
-            self.core.flushed(self.now());
+            self.core.flushed(self.now(), CellId::ROOT);
         }
     }
 
@@ -232,7 +235,7 @@ impl World {
         let (index, voters) = (index + u64::from(flags & 64 != 0), voters ^ u8::from(flags & 16 != 0) << 2);
         let store = store_at(index, term.into(), group(voters, learners));
         if let Ok(message) = wire::read_message(message) {
-            self.core.snapshot_received(self.now(), message, store);
+            self.core.snapshot_received(self.now(), CellId::ROOT, message, store);
         }
     }
 
@@ -359,7 +362,7 @@ fn step(world: &mut World, action: u8, input: &mut Input) -> Option<()> {
         11 => world.administer(input.byte()?),
         12 => {
             if let Some(peer) = world.receivers.pop() {
-                world.core.snapshot_sent(peer, action & 64 == 0);
+                world.core.snapshot_sent(CellId::ROOT, peer, action & 64 == 0);
             }
         }
         13 => {

@@ -167,7 +167,7 @@ fuzz_target!(|data: &[u8]| {
             3 => drop(world.node.propose(vec![action; 3])),
             4 => {
                 let applied = world.committed.last().map_or(0, |(index, _)| *index);
-                let _ = world.node.purge(applied.min(u64::from(action)));
+                let _ = world.node.purge(applied.min(u64::from(action)), u64::from(action % 16));
             }
             7 => {
                 let changed = match action / 12 % 3 {

@@ -37,7 +37,9 @@ fn receive(pieces: impl IntoIterator<Item = Piece>) -> Option<MemoryStore> {
     let mut receiving: Option<Receiving<MemorySink>> = None;
     for piece in pieces {
         match piece {
-            Piece::Begin(begin) => receiving = Receiving::begin(begin, MemorySink::default(), SUPPORTED).ok(),
+            Piece::Begin(_, begin) => {
+                receiving = Receiving::begin(begin, MemorySink::default(), SUPPORTED).ok()
+            }
             Piece::Rows(rows) => {
                 if receiving.as_mut()?.rows(rows).is_err() {
                     return None;
@@ -96,7 +98,7 @@ fn true_pieces(store: &MemoryStore) -> Vec<Piece> {
     let snapshot = SnapshotOf { index: INDEX, term: TERM, ..Default::default() };
     let message = Message { kind: 7, snapshot: Some(snapshot), ..Default::default() };
     let mut all = Vec::new();
-    let sent: Result<_, SnapshotError> = pieces(&*store.view(), message, &mut |piece| {
+    let sent: Result<_, SnapshotError> = pieces(CellId::ROOT, &*store.view(), message, &mut |piece| {
         all.push(piece);
         Ok(())
     });

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use mooseng_env::{Clock as _, SystemClock};
+use mooseng_protocol::pb;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
+use mooseng_types::level::SUPPORTED;
 
 const USAGE: &str = "usage: probe MASTERS DIRECTORY NAME SECONDS";
 /// Between two tries: what is measured is ten times this and more.
@@ -62,13 +63,7 @@ fn first(deadline: Instant, happens: impl Fn() -> bool) -> anyhow::Result<u128> 
 }
 
 fn connect(master: &str) -> Option<FrameStream> {
-    let hello = pb::Hello {
-        cluster_id: vec![0; 16].into(),
-        protocol_version: PROTOCOL_VERSION,
-        role: pb::Role::Client.into(),
-        name: "probe".into(),
-        ..Default::default()
-    };
+    let hello = pb::Hello::new(pb::Role::Client, "probe", None, SUPPORTED);
     FrameStream::connect(master, &hello, TIMEOUT).ok().map(|(stream, _)| stream)
 }
 

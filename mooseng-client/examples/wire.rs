@@ -1,7 +1,8 @@
 //! Durable creates without a mount: many blocking callers, each with a session and a connection of its own.
-//! `cargo run --release -p mooseng-client --example wire -- MASTERS CALLERS own|shared SECONDS OPERATIONS [TIMES]`
+//! `cargo run --release -p mooseng-client --example wire -- MASTERS CALLERS own|shared|cells:N SECONDS OPERATIONS [TIMES]`
 //!
-//! MASTERS are addresses with commas between them. Each caller works in a directory of its own, or all in one. Ends after
+//! MASTERS are addresses with commas between them. Each caller works in a directory of its own, or all in
+//! one; with `cells:N` each in a directory of its own, in turn of the first N cells. Ends after
 //! SECONDS, or when all have made OPERATIONS files together. Prints one line: operations, seconds, and the middle and
 //! the hundredth worst time of a create in microseconds, and where the first caller's first file is. `cargo xtask bench
 //! --suite wire` runs it beside the masters' processor time and syncs. Into the file TIMES goes a line for each create:
@@ -17,8 +18,9 @@ use anyhow::Context as _;
 use mooseng_env::{Clock as _, Entropy as _, SystemClock, SystemEntropy};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{PROTOCOL_VERSION, convert, pb};
-use mooseng_types::{FileKind, InodeId};
+use mooseng_protocol::{convert, pb};
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{CellId, FileKind, InodeId};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const ELECTION_MAX: Duration = Duration::from_secs(5);
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 const CALLERS_MAX: usize = 1024;
-const USAGE: &str = "usage: wire MASTERS CALLERS own|shared SECONDS OPERATIONS [TIMES]";
+const USAGE: &str = "usage: wire MASTERS CALLERS own|shared|cells:N SECONDS OPERATIONS [TIMES]";
 
 /// One session and its connection to the leader.
 struct Caller {
@@ -46,8 +48,11 @@ fn main() -> anyhow::Result<()> {
     let count = callers.parse::<usize>().context(USAGE)?.clamp(1, CALLERS_MAX);
     let (limit, most) =
         (Duration::from_secs(seconds.parse().context(USAGE)?), operations.parse().context(USAGE)?);
+    let cells: u16 = layout.strip_prefix("cells:").map_or(Ok(1), str::parse).context(USAGE)?;
+    let cell =
+        |number: usize| CellId::from_raw(u16::try_from(number % usize::from(cells.max(1))).unwrap_or(0));
     let mut callers: Vec<Caller> =
-        (0..count).map(|_| Caller::connect(masters)).collect::<anyhow::Result<_>>()?;
+        (0..count).map(|number| Caller::connect(masters, cell(number))).collect::<anyhow::Result<_>>()?;
     make_directories(&mut callers, layout == "shared")?;
     let first =
         callers.first().map(|caller| (caller.directory.raw(), caller.next_name())).unwrap_or_default();
@@ -116,12 +121,12 @@ fn make_directories(callers: &mut [Caller], shared: bool) -> anyhow::Result<()> 
 
 impl Caller {
     /// A session at whichever master leads; there may be none for a moment.
-    fn connect(masters: &str) -> anyhow::Result<Self> {
+    fn connect(masters: &str, cell: CellId) -> anyhow::Result<Self> {
         let begun = Instant::now();
         loop {
             let mut why = Vec::new();
             for master in masters.split(',') {
-                match Self::open(master) {
+                match Self::open(master, cell) {
                     Ok(caller) => return Ok(caller),
                     Err(error) => why.push(format!("{master}: {error}")),
                 }
@@ -131,24 +136,19 @@ impl Caller {
         }
     }
 
-    fn open(master: &str) -> Result<Self, CallError> {
-        let hello = pb::Hello {
-            cluster_id: vec![0; 16].into(),
-            protocol_version: PROTOCOL_VERSION,
-            role: pb::Role::Client.into(),
-            name: "wire".into(),
-            ..Default::default()
-        };
+    fn open(master: &str, cell: CellId) -> Result<Self, CallError> {
+        let hello = pb::Hello::new(pb::Role::Client, "wire", None, SUPPORTED);
         let (mut stream, _) = FrameStream::connect(master, &hello, TIMEOUT)?;
         let mut client_id = [0; 16];
         SystemEntropy.fill(&mut client_id);
         let request = pb::OpenSessionRequest {
             client_id: client_id.to_vec().into(),
             name: "wire".into(),
+            cell: cell.raw().into(),
             ..Default::default()
         };
         let session = stream.call(&request, &[], TIMEOUT)?.session;
-        Ok(Self { stream, session, last: 0, directory: InodeId::ROOT })
+        Ok(Self { stream, session, last: 0, directory: cell.root() })
     }
 
     /// Of the next request. All before it are answered.

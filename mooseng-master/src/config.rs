@@ -48,6 +48,8 @@ pub struct ConfigFile {
     pub log_keep_bytes: usize,
     /// The highest level that this master takes part in; unset for the highest that it knows.
     pub level_max: Option<u16>,
+    /// Groups that this master hosts, the root's and others that nothing leads to yet: for measuring.
+    pub cells: u16,
     /// Log as JSON.
     pub json_logs: bool,
 }
@@ -70,6 +72,7 @@ impl Default for ConfigFile {
             cache_bytes: 32 << 20,
             log_keep_bytes: 32 << 20,
             level_max: None,
+            cells: 1,
             json_logs: false,
         }
     }
@@ -108,6 +111,8 @@ pub struct Config {
     pub log_keep_bytes: usize,
     /// The levels that it takes part in.
     pub levels: Levels,
+    /// How many cells' groups it hosts.
+    pub cells: u16,
     /// Log as JSON.
     pub json_logs: bool,
 }
@@ -197,6 +202,7 @@ impl ConfigFile {
             cache_bytes: self.cache_bytes,
             log_keep_bytes: self.log_keep_bytes,
             levels: config::levels(self.level_max)?,
+            cells: self.cells.max(1),
             json_logs: self.json_logs,
         })
     }

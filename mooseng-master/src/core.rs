@@ -3,12 +3,13 @@
 //! One owner, one event at a time. The edge ([`crate::server`]) and the simulator feed it the same way: requests and
 //! peers' messages as they arrive, the time, the word that something is durable; and after a round of events
 //! [`MasterCore::settle`], which turns everything that has gathered into one batch for the log and one message per
-//! peer. It only hands events on: to the [`Group`], which agrees, or to the desk ([`crate::desk`]), which answers.
+//! peer. It only hands events on: to the [`Group`] of a cell, which agrees, or to the desk ([`crate::desk`]), which
+//! answers.
 
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +20,11 @@ use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 
 pub use crate::conn::ConnId;
 pub use crate::desk::{Desk, DeskConfig};
-pub use crate::group::{Greeting, Group, GroupConfig, Now};
+pub use crate::group::{Greeting, Group, GroupConfig, Groups, Now};
 
 use crate::group::PeerMessages;
 use crate::raft::{Message, Node, Recovered};
@@ -32,7 +33,7 @@ use crate::{desk, group};
 /// What the core knows of itself.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
-    /// For its group.
+    /// For its groups.
     pub group: GroupConfig,
     /// For its desk.
     pub desk: DeskConfig,
@@ -41,105 +42,180 @@ pub struct CoreConfig {
 /// What the edge has to do, in order.
 #[derive(Debug)]
 pub enum Effect {
-    /// For the group.
-    Group(group::Effect),
+    /// For the group of a cell.
+    Group(CellId, group::Effect),
     /// For the desk.
     Desk(desk::Effect),
+    /// These masters are to be reached from now on, at these addresses, and no others.
+    Link(BTreeMap<MasterId, String>),
 }
 
 /// The master without its edges.
 #[derive(Debug)]
 pub struct MasterCore {
-    pub(crate) group: Group,
+    pub(crate) groups: Groups,
     pub(crate) desk: Desk,
+    /// Cells to whose groups something has happened that has not been settled.
+    touched: BTreeSet<CellId>,
+    effects: Vec<Effect>,
+    /// The masters that this one was told to reach.
+    linked: BTreeMap<MasterId, String>,
 }
 
 impl MasterCore {
-    /// A master that goes on where its log and its store left off.
+    /// A master that goes on where its log and its stores left off: that of the root's group, and those of others.
     #[must_use]
     pub fn new(
-        config: CoreConfig,
+        config: &CoreConfig,
         key: TokenKey,
-        state: MetaState,
-        recovered: Recovered,
+        root: (MetaState, Recovered),
+        others: Vec<(MetaState, Recovered)>,
         now: Duration,
-        entropy: Arc<dyn Entropy>,
+        entropy: &Arc<dyn Entropy>,
     ) -> Self {
-        let desk = Desk::new(config.desk, key, &state, now, Arc::clone(&entropy));
-        Self { group: Group::new(config.group, state, recovered, now, entropy), desk }
+        let desk = Desk::new(config.desk.clone(), key, &root.0, now, Arc::clone(entropy));
+        let group =
+            |(state, recovered)| Group::new(config.group.clone(), state, recovered, now, Arc::clone(entropy));
+        let groups = Groups::new(group(root), others.into_iter().map(group));
+        let touched = groups.iter().map(Group::cell).collect();
+        Self { groups, desk, touched, effects: Vec::new(), linked: BTreeMap::new() }
     }
 
     /// Lets time pass; to be called at least every 10 ms.
     pub fn tick(&mut self, now: Now) {
-        self.group.tick(now);
-        if !self.is_removed() {
-            self.desk.tick(&mut self.group, now);
+        for group in self.groups.iter_mut() {
+            group.tick(now);
+            if !group.is_removed() {
+                self.desk.tick(group, now);
+            }
+            self.touched.insert(group.cell());
         }
     }
 
     /// Lets what the events so far have led to happen: everything proposed meanwhile becomes one batch.
     pub fn settle(&mut self, now: Now) {
-        loop {
-            let more = self.group.advance(now);
-            for news in self.group.take_news() {
-                self.desk.hear(&mut self.group, now, news);
+        while let Some(cell) = self.touched.pop_first() {
+            let Some(group) = self.groups.get_mut(cell) else { continue };
+            loop {
+                let more = group.advance(now);
+                for news in group.take_news() {
+                    self.desk.hear(group, now, news);
+                }
+                if !more {
+                    break;
+                }
             }
-            if !more {
-                return;
-            }
+            self.drain(cell);
         }
     }
 
     /// What is to be done since the last call, in order. A group that must not serve any more says so before the desk
     /// answers anybody.
     pub fn take_effects(&mut self) -> Vec<Effect> {
-        let group = self.group.take_effects().into_iter().map(Effect::Group);
-        group.chain(self.desk.take_effects().into_iter().map(Effect::Desk)).collect()
+        for cell in self.touched.clone() {
+            self.drain(cell);
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.extend(self.desk.take_effects().into_iter().map(Effect::Desk));
+        effects
     }
 
-    /// Hands all changed rows to the store, unless it is still busy with the ones before.
+    /// Takes over what a group wants to have done.
+    fn drain(&mut self, cell: CellId) {
+        let Some(group) = self.groups.get_mut(cell) else { return };
+        let mut relink = false;
+        for effect in group.take_effects() {
+            match effect {
+                group::Effect::Relink => relink = true,
+                effect => self.effects.push(Effect::Group(cell, effect)),
+            }
+        }
+        if relink {
+            let links = self.links();
+            if self.linked != links {
+                self.linked.clone_from(&links);
+                self.effects.push(Effect::Link(links));
+            }
+        }
+    }
+
+    /// The group of a cell, to which something happens.
+    fn touch(&mut self, cell: CellId) -> Option<&mut Group> {
+        let group = self.groups.get_mut(cell)?;
+        self.touched.insert(cell);
+        Some(group)
+    }
+
+    /// Hands all changed rows to the stores, unless they are still busy with the ones before.
     pub fn flush(&mut self, now: Duration) {
-        self.group.flush(now);
+        for group in self.groups.iter_mut() {
+            group.flush(now);
+            self.touched.insert(group.cell());
+        }
     }
 
-    /// The rows last handed out are durable in the store.
-    pub fn flushed(&mut self, now: Now) {
-        self.group.flushed(now);
+    /// The rows last handed out are durable in the store of a cell.
+    pub fn flushed(&mut self, now: Now, cell: CellId) {
+        if let Some(group) = self.touch(cell) {
+            group.flushed(now);
+        }
     }
 
     /// Messages of another master.
     pub fn peer_messages(&mut self, now: Now, said: PeerMessages) {
-        self.group.hear(now.mono, said);
+        if let Some(group) = self.touch(said.cell) {
+            group.hear(now.mono, said);
+        }
     }
 
     /// The connection to another master broke.
     pub fn peer_lost(&mut self, now: Now, peer: MasterId) {
-        self.group.peer_lost(now.mono, peer);
+        for group in self.groups.iter_mut() {
+            group.peer_lost(now.mono, peer);
+            self.touched.insert(group.cell());
+        }
     }
 
     /// Another master that this one has called has answered.
     pub fn greeted(&mut self, said: &Greeting) {
-        self.group.greeted(said);
+        for group in self.groups.iter_mut() {
+            group.greeted(said);
+            self.touched.insert(group.cell());
+        }
     }
 
-    /// The log is durable up to this batch.
-    pub fn persisted(&mut self, number: u64) {
-        self.group.persisted(number);
+    /// The log is durable up to this batch of a cell.
+    pub fn persisted(&mut self, cell: CellId, number: u64) {
+        if let Some(group) = self.touch(cell) {
+            group.persisted(number);
+        }
+    }
+
+    /// Too much of the log is kept, and this cell needs what is oldest: up to this entry it must let go.
+    pub fn let_go(&mut self, now: Now, cell: CellId, index: u64) {
+        if let Some(group) = self.touch(cell) {
+            group.let_go(now.mono, index);
+        }
     }
 
     /// All rows of a snapshot are there, in a store of their own.
-    pub fn snapshot_received(&mut self, now: Now, message: Message, store: Arc<dyn MetaStore>) {
-        self.group.snapshot_received(now.mono, message, store);
+    pub fn snapshot_received(&mut self, now: Now, cell: CellId, message: Message, store: Arc<dyn MetaStore>) {
+        if let Some(group) = self.touch(cell) {
+            group.snapshot_received(now.mono, message, store);
+        }
     }
 
     /// The rows of a snapshot that was to be sent have arrived there, or will not.
-    pub fn snapshot_sent(&mut self, peer: MasterId, arrived: bool) {
-        self.group.snapshot_sent(peer, arrived);
+    pub fn snapshot_sent(&mut self, cell: CellId, peer: MasterId, arrived: bool) {
+        if let Some(group) = self.touch(cell) {
+            group.snapshot_sent(peer, arrived);
+        }
     }
 
-    /// Whether a connection that says hello may go on; to a master, what it has acknowledged to this one.
-    pub fn admit(&mut self, conn: ConnId, hello: &pb::Hello) -> Result<Option<pb::Acknowledged>, CallError> {
-        self.desk.admit(&mut self.group, conn, hello)
+    /// A part that has opened a connection says Hello. It is told what this master is, or why the two cannot work together,
+    /// and then the connection is of no use.
+    pub fn welcome(&mut self, conn: ConnId, hello: &pb::Hello) -> Result<pb::HelloReply, CallError> {
+        self.desk.welcome(&mut self.groups, conn, hello)
     }
 
     /// A connection ended.
@@ -149,65 +225,93 @@ impl MasterCore {
 
     /// A request off the wire. The answer comes as an effect, now or when a majority has it.
     pub fn request(&mut self, now: Now, conn: ConnId, header: Header, body: Bytes) {
-        self.desk.request(&mut self.group, now, conn, header, body);
+        if let Some(cell) = self.desk.request(&mut self.groups, now, conn, header, body) {
+            self.touched.insert(cell);
+        }
     }
 
     /// What a check has found, or why it could not be made.
     pub fn checked(&mut self, now: Now, found: Result<Checked, CallError>) {
-        self.desk.checked(&mut self.group, now, found);
+        let root = self.groups.root_mut();
+        self.touched.insert(root.cell());
+        self.desk.checked(root, now, found);
     }
 
-    /// Asks the voter that is best prepared to lead instead of this master, before this one stops. Returns whom; `None`
-    /// if this master does not lead, or nobody could.
+    /// Asks the voters that are best prepared to lead instead of this master, before this one stops. Returns whom;
+    /// `None` if this master leads no group, or nobody could.
     pub fn hand_over(&mut self, now: Now) -> Option<MasterId> {
-        self.group.hand_over(now.mono)
+        let mut to = None;
+        for group in self.groups.iter_mut() {
+            to = group.hand_over(now.mono).or(to);
+            self.touched.insert(group.cell());
+        }
+        to
     }
 
-    /// The connections that this master needs to others.
+    /// Whether this master still leads a group, or nobody is known to lead one of them.
+    #[must_use]
+    pub fn awaits_leaders(&self) -> bool {
+        let id = self.id();
+        self.groups.iter().any(|group| group.node().leader().is_none_or(|leader| leader == id))
+    }
+
+    /// The connections that this master needs to others. The addresses that the root's group knows count more.
     #[must_use]
     pub fn links(&self) -> BTreeMap<MasterId, String> {
-        self.group.links()
+        let by_number = |id: &MasterId| id.number();
+        let mut links: BTreeMap<u64, (MasterId, String)> = BTreeMap::new();
+        for (id, address) in self.groups.iter().flat_map(Group::links) {
+            links.entry(by_number(&id)).or_insert((id, address));
+        }
+        links.into_values().collect()
     }
 
     /// This master.
     #[must_use]
     pub fn id(&self) -> MasterId {
-        self.group.config().id
+        self.groups.root().config().id
     }
 
-    /// Which making of the group this master belongs to; 0 while it is in none.
+    /// Which making of the root's group this master belongs to; 0 while it is in none.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.group.members().epoch
+        self.groups.root().members().epoch
     }
 
-    /// Whether it leads the group. One that led when the others went on without it does not.
+    /// The last entry of each group's log.
+    #[must_use]
+    pub fn last_indexes(&self) -> BTreeMap<CellId, u64> {
+        self.groups.iter().map(|group| (group.cell(), group.node().last_index())).collect()
+    }
+
+    /// Whether it leads the root's group. One that led when the others went on without it does not.
     #[must_use]
     pub fn leads(&self) -> bool {
-        self.group.leads()
+        self.groups.root().leads()
     }
 
-    /// Where the leader serves, if another one leads.
+    /// Where the leader of the root's group serves, if another one leads.
     #[must_use]
     pub fn leader_address(&self) -> Option<String> {
-        self.group.leader_address()
+        self.groups.root().leader_address()
     }
 
-    /// Whether the group goes on without this master.
-    fn is_removed(&self) -> bool {
-        self.group.door().removed
+    /// The groups, to look at.
+    #[must_use]
+    pub fn groups(&self) -> &Groups {
+        &self.groups
     }
 
-    /// The consensus core, to look at.
+    /// The consensus core of the root's group, to look at.
     #[must_use]
     pub fn node(&self) -> &Node {
-        self.group.node()
+        self.groups.root().node()
     }
 
-    /// The namespace, to look at.
+    /// The root's namespace, to look at.
     #[must_use]
     pub fn state(&self) -> &MetaState {
-        self.group.state()
+        self.groups.root().state()
     }
 
     /// Time of the next thing that is due without an event: never further off than one tick.

@@ -1,18 +1,17 @@
 //! The desk: what a master has once, above its groups. A request comes in, is decoded, leads to one call into a group or to
 //! one look at it, and is answered.
 //!
-//! - `requests`: which request is whose, and what completes it; `metadata`, `servers`, `admin`: the requests.
+//! - `requests`: which request is whose, and what completes it; `metadata` (and `changes`, `batch`), `servers`, `admin`: the
+//!   requests.
 //! - `askers`: who waits for what was proposed; `parked`: requests that wait for a lease; `checks`: for fsck.
-//! - `levels`: who is connected, and how far the cluster's level may rise.
 //! - `outbox`: frames for connections.
 
 mod admin;
 mod askers;
+mod batch;
+mod changes;
 mod checks;
 mod effect;
-mod levels;
-#[cfg(test)]
-mod limits_tests;
 mod metadata;
 mod outbox;
 mod parked;
@@ -22,6 +21,7 @@ mod servers;
 mod tests;
 mod tokens;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,20 +32,21 @@ use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::{ClusterId, FsError, MasterId, Part, SessionId};
+use mooseng_protocol::transport::greet;
+use mooseng_types::{CellId, ClusterId, FsError, Level, Levels, MasterId, Part, SessionId};
 
 pub use self::effect::Effect;
 pub(crate) use self::outbox::reply_frame;
 
 use self::askers::{Asker, Askers};
 use self::checks::Checks;
-use self::levels::Callers;
 use self::outbox::Outbox;
 use self::parked::Parked;
 use self::requests::{Answer, Context};
 use self::tokens::Tokens;
+use crate::callers::{Callers, Survey};
 use crate::conn::ConnId;
-use crate::group::{Group, News, Now, Proposal, Ticket, Unready};
+use crate::group::{Acknowledged, Group, Groups, News, Now, Proposal, Ticket, Unready};
 use crate::registry::Registry;
 use crate::sessions::Sessions;
 use crate::worker::{Order, Supervisor};
@@ -70,17 +71,30 @@ pub struct Desk {
     config: DeskConfig,
     tokens: Tokens,
     entropy: Arc<dyn Entropy>,
-    sessions: Sessions,
     registry: Registry,
     callers: Callers,
     askers: Askers,
-    parked: Parked,
     checks: Checks,
-    workers: Supervisor,
+    cells: BTreeMap<CellId, CellDesk>,
     out: Outbox,
-    /// This master leads, as far as the desk has heard.
-    leads: bool,
     started: Duration,
+}
+
+/// What the desk has for each cell.
+#[derive(Debug)]
+struct CellDesk {
+    sessions: Sessions,
+    parked: Parked,
+    workers: Supervisor,
+    /// This master leads the cell's group, as far as the desk has heard.
+    leads: bool,
+}
+
+impl CellDesk {
+    fn new(config: &DeskConfig) -> Self {
+        let workers = Supervisor::new(config.cluster, config.copies, config.session_timeout);
+        Self { sessions: Sessions::default(), parked: Parked::default(), workers, leads: false }
+    }
 }
 
 impl Desk {
@@ -93,90 +107,122 @@ impl Desk {
         now: Duration,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        let workers = Supervisor::new(config.cluster, config.copies, config.session_timeout);
         Self {
             config,
             tokens: Tokens::new(key),
             entropy,
-            sessions: Sessions::default(),
             registry: Registry::of(&state.servers()),
             callers: Callers::default(),
             askers: Askers::default(),
-            parked: Parked::default(),
             checks: Checks::default(),
-            workers,
+            cells: BTreeMap::new(),
             out: Outbox::default(),
-            leads: false,
             started: now,
         }
     }
 
-    /// Lets time pass.
+    /// What there is for a cell.
+    fn cell(&mut self, cell: CellId) -> &mut CellDesk {
+        self.cells.entry(cell).or_insert_with(|| CellDesk::new(&self.config))
+    }
+
+    /// Lets time pass for a group.
     pub(crate) fn tick(&mut self, group: &mut Group, now: Now) {
-        if self.leads {
-            self.let_workers_work(group, now);
+        let cell = self.cells.entry(group.cell()).or_insert_with(|| CellDesk::new(&self.config));
+        if cell.leads {
+            let work =
+                cell.workers.turn(now.mono, group, &self.callers, &mut self.registry, &mut cell.sessions);
+            for (worker, command) in work.commands {
+                let ticket = self.askers.enter(Asker::Worker(group.cell(), worker));
+                group.gather(Proposal { request: None, command, ticket });
+            }
+            for order in work.orders {
+                self.order(now, order);
+            }
         }
         self.look_after_parked(group, now.mono);
     }
 
-    fn let_workers_work(&mut self, group: &mut Group, now: Now) {
-        let work = self.workers.turn(now.mono, group, &mut self.registry, &mut self.sessions);
-        for (worker, command) in work.commands {
-            let ticket = self.askers.enter(Asker::Worker(worker));
-            group.gather(Proposal { request: None, command, ticket });
-        }
-        for order in work.orders {
-            self.order(now, order);
-        }
-    }
-
-    /// Whether a connection that says hello may go on; to a master, what it has acknowledged to this one.
-    pub(crate) fn admit(
+    /// A part that has opened a connection says Hello. It is told what this master is, or why the two cannot work together,
+    /// and then the connection is of no use.
+    pub(crate) fn welcome(
         &mut self,
-        group: &mut Group,
+        groups: &mut Groups,
         conn: ConnId,
         hello: &pb::Hello,
-    ) -> Result<Option<pb::Acknowledged>, CallError> {
-        let later = group.is_of_an_earlier_epoch(hello.epoch);
-        if hello.role() == pb::Role::Master {
-            self.callers.called(conn, hello);
-            let acknowledged = group.acknowledged_by(MasterId::from_raw(hello.node_id));
-            return Ok(acknowledged.map(|it| pb::Acknowledged { index: it.index, term: it.term }));
-        }
-        if later {
-            let (epoch, own) = (hello.epoch, group.members().epoch);
-            let message = format!("this master's group has epoch {own}, not {epoch}");
+    ) -> Result<pb::HelloReply, CallError> {
+        let root = groups.root_mut();
+        let own = pb::HelloReply::new(&root.config().name, self.config.cluster, root.config().levels);
+        let own = pb::HelloReply { level: root.state().level().raw().into(), ..own };
+        greet(hello, &own)?;
+        let (is_master, epoch) = (hello.role() == pb::Role::Master, root.members().epoch);
+        if root.is_of_an_earlier_epoch(hello.epoch) && !is_master {
+            let message = format!("this master's group has epoch {epoch}, not {}", hello.epoch);
             return Err(CallError::Rejected { message });
         }
-        self.callers.called(conn, hello);
-        Ok(None)
+        let leader_address = root.leader_address().unwrap_or_default();
+        let id = MasterId::from_raw(hello.node_id);
+        // Levels that make no sense were refused above.
+        if let Some(levels) = Levels::said(hello.level_lowest, hello.level_highest) {
+            self.callers.called(conn, &hello.name, is_master.then_some(id), levels);
+        }
+        let acknowledged = |group: &Group| {
+            let Acknowledged { index, term } = group.acknowledged_by(id).filter(|_| is_master)?;
+            Some(pb::Acknowledged { index, term, cell: group.cell().raw().into() })
+        };
+        Ok(pb::HelloReply {
+            leader_address,
+            epoch,
+            acknowledged: acknowledged(groups.root()),
+            acknowledged_cells: groups.others().filter_map(acknowledged).collect(),
+            ..own
+        })
     }
 
     /// A connection ended.
     pub(crate) fn closed(&mut self, now: Duration, conn: ConnId) {
         self.registry.closed(conn);
-        self.sessions.disconnected(conn, now);
-        self.parked.forget(&mut self.askers, conn);
+        for cell in self.cells.values_mut() {
+            cell.sessions.disconnected(conn, now);
+            cell.parked.forget(&mut self.askers, conn);
+        }
         self.callers.hung_up(conn);
     }
 
-    /// A request off the wire. The answer comes as an effect, now or when a majority has it.
-    pub(crate) fn request(&mut self, group: &mut Group, now: Now, conn: ConnId, header: Header, body: Bytes) {
-        match requests::dispatch(self, group, now, conn, header, body) {
-            Ok(Answer::Now(body)) => self.out.reply(conn, header, Ok(&body)),
-            Ok(Answer::Later) => {}
-            Ok(Answer::Propose(request, command, context)) => {
+    /// A request off the wire. The answer comes as an effect, now or when a majority has it. Returns the cell to whose
+    /// group it leads.
+    pub(crate) fn request(
+        &mut self,
+        groups: &mut Groups,
+        now: Now,
+        conn: ConnId,
+        header: Header,
+        body: Bytes,
+    ) -> Option<CellId> {
+        let answer = requests::dispatch(self, groups, now, conn, header, body);
+        match answer {
+            Ok(Answer::Now(body)) => {
+                self.out.reply(conn, header, Ok(&body));
+                None
+            }
+            Ok(Answer::Later(cell)) => Some(cell),
+            Ok(Answer::Propose { cell, request, command, context }) => {
                 let asker = Asker::Client { conn, header, context };
-                self.propose(group, now.mono, asker, request, *command);
+                self.propose(groups.get_mut(cell)?, now.mono, asker, request, *command);
+                Some(cell)
             }
             Ok(Answer::Change(change, member, done)) => {
                 let context = Context::Changed(done);
                 let ticket = self.askers.enter(Asker::Client { conn, header, context });
-                if let Err(error) = group.propose_change(change, &member, Some(ticket)) {
+                if let Err(error) = groups.root_mut().propose_change(change, &member, Some(ticket)) {
                     self.refuse(ticket, &error);
                 }
+                Some(groups.root().cell())
             }
-            Err(error) => self.out.reply(conn, header, Err(&error)),
+            Err(error) => {
+                self.out.reply(conn, header, Err(&error));
+                None
+            }
         }
     }
 
@@ -191,7 +237,9 @@ impl Desk {
     ) {
         let deadline = asker.deadline();
         let ticket = self.askers.enter(asker);
-        if let Err(error) = command.check() {
+        // Masters of an earlier release could not read it.
+        let known = command.level() <= group.state().level();
+        if let Err(error) = command.check().and(known.then_some(()).ok_or(FsError::NotSupported)) {
             return self.fail(ticket, &error.into());
         }
         let proposal = Proposal { request, command, ticket };
@@ -199,13 +247,14 @@ impl Desk {
             return group.gather(proposal);
         };
         self.recall(group.state(), lease);
-        if !self.parked.park(proposal, lease, now, deadline) {
+        if !self.cell(group.cell()).parked.park(proposal, lease, now, deadline) {
             self.fail(ticket, &CallError::Refused(FsError::LeaseHeld));
         }
     }
 
     /// Something has happened in the group.
     pub(crate) fn hear(&mut self, group: &mut Group, now: Now, news: News) {
+        let is_root = group.cell() == CellId::ROOT;
         match news {
             News::Applied { command, response, ticket } => {
                 self.applied(group, now, &command, &response, ticket.is_some());
@@ -215,14 +264,23 @@ impl Desk {
             }
             News::Changed(ticket) => self.complete(group, now, ticket, Response::Done),
             News::Refused(ticket, why) => self.refuse(ticket, &why),
-            News::Installed => self.registry = Registry::of(&group.state().servers()),
-            News::Flushed => self.checks.begin(group, now.mono, &mut self.out),
+            // The root's group knows the chunkservers, and is the one that is checked.
+            News::Installed if is_root => {
+                self.registry = Registry::of(&group.state().servers());
+                // The entry that raised the level may be one of those that the snapshot stands for.
+                self.cut_off_below(group.state().level());
+            }
+            News::Flushed if is_root => self.checks.begin(group, now.mono, &mut self.out),
+            News::Installed | News::Flushed => {}
             News::Leads => self.begin_to_lead(group, now.mono),
             News::LeadsNoMore => {
-                self.leads = false;
                 let error = Unready::LeaderChanged.into();
-                self.checks.refuse_waiting(&error, &mut self.out);
-                for ticket in self.parked.take_all() {
+                if is_root {
+                    self.checks.refuse_waiting(&error, &mut self.out);
+                }
+                let cell = self.cell(group.cell());
+                cell.leads = false;
+                for ticket in cell.parked.take_all() {
                     self.fail(ticket, &error);
                 }
             }
@@ -238,13 +296,14 @@ impl Desk {
                 group.state().servers().iter().for_each(|row| self.registry.know(row));
             }
             Command::Cluster(ClusterCommand::RaiseLevel { level }) => {
-                self.callers.cut_off_below(*level, &mut self.out);
+                self.cut_off_below(*level);
             }
             _ => {}
         }
         // A session that an earlier leader opened has come to light.
-        if let (false, true, Response::Session(session)) = (mine, self.leads, response) {
-            self.sessions.known(*session, now.mono);
+        let cell = self.cell(group.cell());
+        if let (false, true, Response::Session(session)) = (mine, cell.leads, response) {
+            cell.sessions.known(*session, now.mono);
         }
         self.leases_moved(group, command.moves_leases());
     }
@@ -256,7 +315,7 @@ impl Desk {
                 let reply = requests::complete(self, group, now, conn, context, response);
                 self.out.reply(conn, header, reply.as_deref());
             }
-            Some(Asker::Worker(worker)) => self.workers.applied(worker, &response),
+            Some(Asker::Worker(cell, worker)) => self.cell(cell).workers.applied(worker, &response),
             None => {}
         }
     }
@@ -266,7 +325,7 @@ impl Desk {
             Some(Asker::Client { conn, header, .. }) => {
                 self.out.reply(conn, header, Err(&why.clone().into()));
             }
-            Some(Asker::Worker(worker)) => self.workers.refused(worker, why),
+            Some(Asker::Worker(cell, worker)) => self.cell(cell).workers.refused(worker, why),
             None => {}
         }
     }
@@ -278,13 +337,33 @@ impl Desk {
         }
     }
 
+    /// Parts that do not know this level lose their connections.
+    fn cut_off_below(&mut self, level: Level) {
+        self.callers.take_below(level).into_iter().for_each(|conn| self.out.cut(conn));
+    }
+
+    /// Of a chunkserver that the state knows of.
+    #[cfg(test)]
+    pub(crate) fn know(&mut self, row: &mooseng_meta::ServerRow) {
+        self.registry.know(row);
+    }
+
+    /// What all parts know.
+    pub(crate) fn survey(&self, group: &Group, now: Duration) -> Survey {
+        let sessions = self.cells.get(&group.cell()).map(|cell| &cell.sessions);
+        self.callers.survey(group, &self.registry, sessions, now)
+    }
+
     fn begin_to_lead(&mut self, group: &Group, now: Duration) {
-        self.leads = true;
         self.registry.forget_reports();
-        self.sessions.begin(now, group.state().sessions().iter().map(|row| row.session));
-        self.workers.begin();
-        let leader_address = group.config().address.clone();
-        self.out.announce(&pb::LeaderChanged { leader_address });
+        let cell = self.cell(group.cell());
+        cell.leads = true;
+        cell.sessions.begin(now, group.state().sessions().iter().map(|row| row.session));
+        cell.workers.begin();
+        if group.cell() == CellId::ROOT {
+            let leader_address = group.config().address.clone();
+            self.out.announce(&pb::LeaderChanged { leader_address });
+        }
     }
 
     /// What a check has found, or why it could not be made.

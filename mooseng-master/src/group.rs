@@ -11,6 +11,7 @@ mod digests;
 mod door;
 mod effect;
 mod flush;
+mod groups;
 mod install;
 mod leaderless;
 mod message;
@@ -27,10 +28,12 @@ use std::time::Duration;
 
 use mooseng_env::Entropy;
 use mooseng_meta::{Membership, MetaState};
-use mooseng_types::{Levels, MasterId, TimeNs};
+use mooseng_types::{CellId, Levels, MasterId, TimeNs};
 
+pub use self::apply::level_needed;
 pub use self::door::{Acknowledged, Greeting};
 pub use self::effect::Effect;
+pub use self::groups::Groups;
 pub use self::message::{Differing, Join, PeerMessages, View};
 pub use self::peer::Peer;
 pub use self::unready::Unready;
@@ -242,15 +245,37 @@ impl Group {
         let all_have = if self.node.role() == Role::Leader { self.node.all_have() } else { 0 };
         for (to, messages) in by_peer {
             let (digest, epoch) = (self.digests.latest(), self.members.epoch);
-            let said = PeerMessages { messages, all_have, digest, epoch, ..Default::default() };
+            let said = PeerMessages { messages, all_have, digest, epoch, ..self.nothing_said() };
             self.effects.push(Effect::Send(MasterId::from_raw(to), said));
         }
+    }
+
+    fn nothing_said(&self) -> PeerMessages {
+        PeerMessages::of(self.cell())
+    }
+
+    /// The cell whose group it is.
+    #[must_use]
+    pub fn cell(&self) -> CellId {
+        self.state.cell()
+    }
+
+    /// Whether the group goes on without this master.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.door.removed
     }
 
     /// This master, and how it takes part.
     #[must_use]
     pub fn config(&self) -> &GroupConfig {
         &self.config
+    }
+
+    /// As if the process had been started anew by a release that knows these levels.
+    #[cfg(test)]
+    pub(crate) fn upgrade(&mut self, levels: Levels) {
+        self.config.levels = levels;
     }
 
     /// The members, as of the last entry applied.

@@ -5,7 +5,8 @@
 //! - [`store`] and [`cache_enhanced`]: the namespace's rows on disk and in memory.
 //! - [`snapshot`]: all rows, from one master to another.
 //! - [`group`]: one Raft group: consensus, state, membership, digests, who waits. It knows no connection and no request.
-//! - [`registry`] and [`sessions`]: the chunkservers and the clients, as the leader sees them now.
+//! - [`registry`] and [`sessions`]: the chunkservers and the clients, as the leader sees them now; `callers`: which levels the
+//!   parts that are connected know.
 //! - `worker`: what the leader does without being asked.
 //! - [`multiregion`]: where copies are put.
 //! - [`desk`]: a request: decode, one call, encode.
@@ -17,6 +18,7 @@
 
 pub mod cache_config;
 pub mod cache_enhanced;
+mod callers;
 pub mod config;
 mod conn;
 pub mod core;

@@ -4,11 +4,13 @@
 //! DATA/cluster.id       the cluster and this master's id: its number, and the life that this directory is
 //! DATA/log/             the Raft log
 //! DATA/store*           the namespace's rows
+//! DATA/cell-XXXX/       the stores of the group of another cell than the root's
 //! DATA/out-of-service   why this master must not be started again, if so
 //! DATA/lost-log         why this master must begin anew at the next start, if so
 //! DATA/damaged-N/       what an earlier life has left behind, for people to look at
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,17 +18,18 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use mooseng_env::{Disk, Entropy, FsDisk};
 use mooseng_meta::{MetaState, MetaStore};
-use mooseng_types::{CellId, ClusterId, MasterId};
+use mooseng_types::{CellId, ClusterId, Levels, MasterId};
 
 use crate::cache_config::CacheConfig;
 use crate::cache_enhanced::CachedStore;
 use crate::config::Config;
+use crate::group::level_needed;
 use crate::raft::Recovered;
 use crate::raft::log::{LogOpenError, LogOptions, Segments};
 use crate::store::{FjallStore, StorePlace};
 
 /// Bytes of a log segment: some seconds of full load.
-const SEGMENT_BYTES: u64 = 16 << 20;
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 const OUT_OF_SERVICE: &str = "out-of-service";
 const LOST_LOG: &str = "lost-log";
 const CLUSTER_ID: &str = "cluster.id";
@@ -35,9 +38,11 @@ const ASIDE: &str = "damaged-";
 /// What a master has on its disk.
 pub(crate) struct Opened {
     pub(crate) id: MasterId,
-    pub(crate) state: MetaState,
+    /// The root's group, and what the log holds of it.
+    pub(crate) root: (MetaState, Recovered),
+    /// Those of other cells.
+    pub(crate) others: Vec<(MetaState, Recovered)>,
     pub(crate) segments: Segments,
-    pub(crate) recovered: Recovered,
     pub(crate) place: StorePlace,
     /// An earlier life of this directory was set aside.
     pub(crate) lost_group: bool,
@@ -89,27 +94,61 @@ fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
         .with_context(|| format!("make {}", data.join("log").display()))?;
     // A process that was killed may have left names that the disk does not have yet, and what follows builds on them.
     FsDisk.sync_dir(data).with_context(|| format!("sync {}", data.display()))?;
-    let place = StorePlace::new(data);
-    place.tidy().with_context(|| format!("tidy up the stores in {}", data.display()))?;
-    let dir = place.current().with_context(|| format!("find the store in {}", data.display()))?;
-    let opening = || format!("open the store {}", dir.display());
-    let store = cached(FjallStore::open(&dir).with_context(opening)?, config.cache_bytes);
-    let state = MetaState::open(store, CellId::ROOT).with_context(opening)?;
-    ensure!(
-        config.levels.has(state.level()),
-        "{} has level {}, this master knows {}: run a release that knows it, or raise level_max",
-        data.display(),
-        state.level(),
-        config.levels
-    );
     let options = LogOptions {
         dir: data.join("log"),
         segment_bytes: SEGMENT_BYTES,
         cluster: config.cluster,
         master: id,
     };
+    let place = StorePlace::new(data);
+    let state = open_store(config, &place, CellId::ROOT)?;
     let (mut segments, mut recovered) = Segments::open(Arc::new(FsDisk), options)?;
-    segments.begin_behind(state.base(), &mut recovered).context("bring the log and the store together")?;
+    let root = brought_together(data, config.levels, state, &mut segments, &mut recovered)?;
+    let mut others = Vec::new();
+    for cell in (1..config.cells).map(CellId::from_raw) {
+        let state = open_store(config, &place.of(cell), cell)?;
+        others.push(brought_together(data, config.levels, state, &mut segments, &mut recovered)?);
+    }
+    if let Some(cell) = recovered.into_keys().next() {
+        bail!(
+            "the log in {} has entries of {cell}, which `cells` does not reach: raise it again",
+            data.display()
+        );
+    }
+    let lost_group = has_set_aside(data).with_context(|| format!("list {}", data.display()))?;
+    Ok(Opened { id, root, others, segments, place, lost_group })
+}
+
+/// Opens the store of a cell, making it where there is none.
+fn open_store(config: &Config, place: &StorePlace, cell: CellId) -> anyhow::Result<MetaState> {
+    let data = place.dir();
+    std::fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
+    place.tidy().with_context(|| format!("tidy up the stores in {}", data.display()))?;
+    let dir = place.current().with_context(|| format!("find the store in {}", data.display()))?;
+    let opening = || format!("open the store {}", dir.display());
+    let store = cached(FjallStore::open(&dir).with_context(opening)?, config.cache_bytes);
+    let state = MetaState::open(store, cell).with_context(opening)?;
+    Ok(state)
+}
+
+/// Brings the log and a store together.
+fn brought_together(
+    data: &Path,
+    levels: Levels,
+    state: MetaState,
+    segments: &mut Segments,
+    recovered: &mut BTreeMap<CellId, Recovered>,
+) -> anyhow::Result<(MetaState, Recovered)> {
+    let mut recovered = recovered.remove(&state.cell()).unwrap_or_default();
+    let level = level_needed(&state, &recovered.entries);
+    ensure!(
+        levels.has(level),
+        "{} has level {level}, this master knows {levels}: run a release that knows it, or raise level_max",
+        data.display()
+    );
+    segments
+        .begin_behind(state.cell(), state.base(), &mut recovered)
+        .context("bring the log and the store together")?;
     let last = recovered.entries.last().map_or(recovered.purged.0, |entry| entry.index);
     ensure!(
         recovered.purged.0 <= state.applied_index() && state.applied_index() <= last,
@@ -118,8 +157,7 @@ fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
         recovered.purged.0 + 1,
         state.applied_index()
     );
-    let lost_group = has_set_aside(data).with_context(|| format!("list {}", data.display()))?;
-    Ok(Opened { id, state, segments, recovered, place, lost_group })
+    Ok((state, recovered))
 }
 
 /// A store with the cache of rows before it.
@@ -212,7 +250,7 @@ fn set_aside(data: &Path) -> io::Result<PathBuf> {
     for entry in std::fs::read_dir(data)? {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if name.starts_with("store") {
+        if name.starts_with("store") || name.starts_with("cell-") {
             std::fs::rename(&path, aside.join(name))?;
         }
     }

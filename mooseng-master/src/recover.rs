@@ -16,9 +16,8 @@
 use anyhow::{Context as _, bail, ensure};
 use mooseng_env::SystemEntropy;
 use mooseng_meta::{Entry, Member, Membership, MetaState};
-use mooseng_protocol::pb;
+use mooseng_protocol::group_entry::MemberNote;
 use mooseng_types::{ClusterId, MasterId, TimeNs};
-use prost::Message as _;
 
 use crate::config::Config;
 use crate::daemon::claim;
@@ -87,9 +86,14 @@ pub fn recover(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         let found = read_plan(config, &opened)?;
         ensure!(found == *plan, "{} has changed meanwhile: look at the plan again", config.data.display());
         ensure!(!plan.is_alone(), "this master is alone in its group: there is nothing to make anew");
-        let Opened { mut state, mut segments, mut recovered, .. } = opened;
+        ensure!(
+            opened.others.is_empty(),
+            "{} holds groups of several cells: only that of one can be made anew",
+            config.data.display()
+        );
+        let Opened { root: (mut state, mut recovered), mut segments, .. } = opened;
         begin_anew(config, plan, &mut state, &recovered)?;
-        segments.begin_behind(state.base(), &mut recovered).context("begin the log anew")
+        segments.begin_behind(state.cell(), state.base(), &mut recovered).context("begin the log anew")
     })
 }
 
@@ -108,7 +112,7 @@ fn with_directory<T>(
 }
 
 fn read_plan(config: &Config, opened: &Opened) -> anyhow::Result<Plan> {
-    let Opened { id, state, recovered, .. } = opened;
+    let Opened { id, root: (state, recovered), .. } = opened;
     let Recovered { hard_state, purged, entries } = recovered;
     let last = entries.last().map_or(*purged, |entry| (entry.index, entry.term));
     ensure!(
@@ -143,8 +147,8 @@ fn stamp_of(entry: &LogEntry) -> Option<TimeNs> {
 }
 
 fn change_group(group: &mut Membership, entry: &LogEntry) -> anyhow::Result<()> {
-    let decoded = Change::of_entry(entry)
-        .and_then(|(change, context)| Some((change, pb::GroupMember::decode(context).ok()?)));
+    let decoded =
+        Change::of_entry(entry).and_then(|(change, context)| Some((change, MemberNote::decode(context)?)));
     let Some((change, told)) = decoded else {
         bail!("entry {} changes the group in a way that this release cannot read", entry.index);
     };
@@ -155,7 +159,7 @@ fn change_group(group: &mut Membership, entry: &LogEntry) -> anyhow::Result<()> 
             name: told.name,
             address: told.address,
             voter: matches!(change, Change::Voter(_)),
-            wants_vote: told.voter,
+            wants_vote: told.wants_vote,
         }),
     }
     Ok(())

@@ -12,7 +12,7 @@ mod listener;
 mod peers;
 mod snapshots;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,28 +22,27 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mio::{Events, Poll, Token};
-use mooseng_env::{Clock, SystemEntropy, Threads};
+use mooseng_env::{Clock, Entropy, SystemEntropy, Threads};
 use mooseng_meta::{Batch, MetaStore, applied_index_of};
 use mooseng_protocol::frame::{Frame, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::TokenKey;
-use mooseng_protocol::transport::greet;
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 use prost::Message;
 
 pub use self::inbox::{FacadeReply, Inbox};
 
 use self::connection::{Connection, READ_MAX, Rest};
 use self::listener::Listener;
-use self::peers::Peers;
+use self::peers::{Own, Peers};
 use self::snapshots::{Incoming, Snapshots, put_in_place};
 use crate::config::Config;
 use crate::core::{ConnId, Effect, MasterCore, Now};
 use crate::desk::{self, reply_frame};
 use crate::group;
-use crate::open::{Opened, note_lost_log, open, take_out_of_service};
-use crate::raft::log::{LogWriter, Work};
+use crate::open::{Opened, SEGMENT_BYTES, note_lost_log, open, take_out_of_service};
+use crate::raft::log::{LogWriter, Work, Written};
 use crate::raft::{Message as RaftMessage, Persist};
 use crate::store::StorePlace;
 use crate::wire;
@@ -56,11 +55,13 @@ const CONNECTIONS_MAX: usize = 4096;
 const HELLO_MAX: Duration = Duration::from_secs(5);
 /// Bytes asked of a socket at once.
 const SCRATCH: usize = 64 << 10;
+/// Full segments of the log that are kept beside those with what lagging masters need.
+const FULL_SPARE: usize = 4;
 /// How long a master that is told to stop waits for another to lead.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
 /// A batch of rows, and the store it is for.
-type Flush = (Arc<dyn MetaStore>, Arc<Batch>);
+type Flush = (CellId, Arc<dyn MetaStore>, Arc<Batch>);
 
 /// The master at work.
 pub struct Server {
@@ -75,14 +76,13 @@ pub struct Server {
     readable: BTreeSet<Token>,
     next_token: usize,
     peers: Peers,
-    hello: pb::HelloReply,
     log: LogWriter,
     flusher: SyncSender<Flush>,
     snapshots: Snapshots,
     place: StorePlace,
     data: PathBuf,
-    /// The store of a snapshot that has come and is not in its place yet.
-    incoming: Option<PathBuf>,
+    /// The stores of snapshots that have come and are not in their places yet.
+    incoming: BTreeMap<CellId, PathBuf>,
     inbox: Arc<Inbox>,
     threads: Arc<Threads>,
     facade: HashMap<u64, FacadeReply>,
@@ -124,19 +124,20 @@ impl Server {
         clock: Arc<dyn Clock>,
         threads: &Arc<Threads>,
     ) -> io::Result<Self> {
-        let Opened { id, state, segments, recovered, place, lost_group } = opened;
+        let Opened { id, root, others, segments, place, lost_group } = opened;
         let poll = Poll::new()?;
         let address: SocketAddr = config.listen.parse().map_err(io::Error::other)?;
         let listener = Listener::bind(address, poll.registry(), LISTENER)?;
         let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), WAKER)?));
         let done = Arc::clone(&inbox);
-        let log = LogWriter::start(threads, segments, move |number| done.persisted(number))?;
-        let (flusher, batches) = sync_channel::<Flush>(1);
+        let full_max = config.log_keep_bytes.div_ceil(SEGMENT_BYTES as usize) + FULL_SPARE;
+        let log = LogWriter::start(threads, segments, full_max, move |written| done.written(written))?;
+        let (flusher, batches) = sync_channel::<Flush>(1 + others.len());
         let done = Arc::clone(&inbox);
         threads.spawn("flusher", move || {
-            for (store, batch) in batches {
+            for (cell, store, batch) in batches {
                 store.write(&batch);
-                done.flushed();
+                done.flushed(cell);
             }
         })?;
         let to_peer = peers::hello(config, id);
@@ -145,9 +146,8 @@ impl Server {
         let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
         let key = TokenKey::new(config.secret.bytes());
         let now = clock.monotonic();
-        let core =
-            MasterCore::new(config.core(id, lost_group), key, state, recovered, now, Arc::new(SystemEntropy));
-        let hello = pb::HelloReply::new(&config.name, config.cluster, config.levels);
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let core = MasterCore::new(&config.core(id, lost_group), key, root, others, now, &entropy);
         Ok(Self {
             core,
             clock,
@@ -158,13 +158,12 @@ impl Server {
             readable: BTreeSet::new(),
             next_token: 2,
             peers: Peers::new(to_peer),
-            hello,
             log,
             flusher,
             snapshots,
             place,
             data: config.data.clone(),
-            incoming: None,
+            incoming: BTreeMap::new(),
             inbox,
             threads: Arc::clone(threads),
             facade: HashMap::new(),
@@ -195,8 +194,8 @@ impl Server {
         let begun = self.now();
         if let Some(to) = self.core.hand_over(begun) {
             tracing::info!(%to, "another master is to lead");
-            // Until the new one is known: it may need this master's vote.
-            while self.core.node().leader().is_none_or(|leader| leader == self.core.id())
+            // Until the new ones are known: they may need this master's vote.
+            while self.core.awaits_leaders()
                 && self.clock.monotonic().saturating_sub(begun.mono) < HAND_OVER_MAX
             {
                 self.turn(&mut events)?;
@@ -223,13 +222,13 @@ impl Server {
             _ => {}
         }
         let now = self.now();
-        self.peers.set_own(self.core.epoch(), self.core.node().last_index());
         for event in events.iter() {
             match event.token() {
                 LISTENER => self.accept(),
                 WAKER => {}
                 token if self.peers.owns(token) => {
-                    self.peers.event(event, self.poll.registry());
+                    let own = Own { epoch: self.core.epoch(), last: self.core.last_indexes() };
+                    self.peers.event(event, self.poll.registry(), own);
                 }
                 token => {
                     if event.is_readable() {
@@ -339,14 +338,9 @@ impl Server {
             Ok(hello) if frame.header.kind == pb::Hello::KIND => hello,
             _ => return connection.fail("the first frame is no hello"),
         };
-        let level = self.core.state().level().raw().into();
-        let own = pb::HelloReply { level, ..self.hello.clone() };
-        match greet(&hello, &own).and_then(|()| self.core.admit(conn_of(token), &hello)) {
-            Ok(acknowledged) => {
+        match self.core.welcome(conn_of(token), &hello) {
+            Ok(reply) => {
                 connection.greet(&hello);
-                let leader_address = self.core.leader_address().unwrap_or_default();
-                let epoch = self.core.epoch();
-                let reply = pb::HelloReply { leader_address, epoch, acknowledged, ..own };
                 self.send(token, &reply_frame(frame.header, Ok(&reply.encode_to_vec())));
             }
             Err(error) => {
@@ -360,24 +354,28 @@ impl Server {
     }
 
     fn take_inbox(&mut self, now: Now) {
-        if let Some(number) = self.inbox.take_persisted() {
-            self.core.persisted(number);
+        let Written { batches, holders } = self.inbox.take_written();
+        for (cell, number) in batches {
+            self.core.persisted(cell, number);
+        }
+        for (cell, index) in holders {
+            self.core.let_go(now, cell, index);
         }
         let flushed = self.inbox.take_flushed();
         let news = self.inbox.take_snapshot_news();
         for (token, header, done) in news.answers {
             self.send(token, &reply_frame(header, done.as_ref().map(|()| &[][..])));
         }
-        for (peer, arrived) in news.sent {
-            self.core.snapshot_sent(peer, arrived);
+        for (cell, peer, arrived) in news.sent {
+            self.core.snapshot_sent(cell, peer, arrived);
         }
         if let Some(arrived) = news.arrived {
-            self.incoming = Some(arrived.dir);
-            self.core.snapshot_received(now, arrived.message, arrived.store);
+            self.incoming.insert(arrived.cell, arrived.dir);
+            self.core.snapshot_received(now, arrived.cell, arrived.message, arrived.store);
         }
         // After what has arrived: a snapshot that has waited for this gives way to a later one.
-        if flushed {
-            self.core.flushed(now);
+        for cell in flushed {
+            self.core.flushed(now, cell);
         }
         if let Some(found) = self.inbox.take_checked() {
             self.core.checked(now, found);
@@ -394,8 +392,9 @@ impl Server {
     fn perform(&mut self) -> io::Result<()> {
         for effect in self.core.take_effects() {
             match effect {
-                Effect::Group(effect) => self.perform_for_group(effect)?,
+                Effect::Group(cell, effect) => self.perform_for_group(cell, effect)?,
                 Effect::Desk(effect) => self.perform_for_desk(effect),
+                Effect::Link(masters) => self.peers.relink(&masters, self.poll.registry()),
             }
         }
         self.peers.flush(self.poll.registry());
@@ -403,11 +402,12 @@ impl Server {
         Ok(())
     }
 
-    fn perform_for_group(&mut self, effect: group::Effect) -> io::Result<()> {
+    fn perform_for_group(&mut self, cell: CellId, effect: group::Effect) -> io::Result<()> {
         match effect {
-            group::Effect::Persist(batch) => self.persist(batch),
-            group::Effect::SendSnapshot(to, message) => self.send_snapshot(to, message),
-            group::Effect::Link(masters) => self.peers.relink(&masters, self.poll.registry()),
+            group::Effect::Persist(batch) => self.persist(cell, batch),
+            group::Effect::SendSnapshot(to, message) => self.send_snapshot(cell, to, message),
+            // The core has made one of all groups'.
+            group::Effect::Relink => {}
             group::Effect::LeftBehind(why) => take_out_of_service(&self.data, &why)?,
             group::Effect::LostLog(why) => {
                 note_lost_log(&self.data, &why)?;
@@ -418,12 +418,12 @@ impl Server {
                 take_out_of_service(&self.data, &why)?;
                 return Err(io::Error::other(why));
             }
-            group::Effect::Purge { index, term } => self.log.submit(Work::Purge { index, term }),
+            group::Effect::Purge { index, term } => self.log.submit(cell, Work::Purge { index, term }),
             group::Effect::Send(peer, said) => {
                 wire::frames(said).iter().for_each(|frame| self.peers.send(peer, frame));
             }
-            // The flusher takes one batch at a time, and the group hands out one at a time.
-            group::Effect::Flush(store, batch) => drop(self.flusher.send((store, batch))),
+            // The flusher has room for one batch of each group, and a group hands out one at a time.
+            group::Effect::Flush(store, batch) => drop(self.flusher.send((cell, store, batch))),
         }
         Ok(())
     }
@@ -452,26 +452,28 @@ impl Server {
         }
     }
 
-    fn persist(&mut self, batch: Persist) {
-        let work = match self.incoming.take_if(|_| batch.snapshot.is_some()) {
+    fn persist(&mut self, cell: CellId, batch: Persist) {
+        let incoming = batch.snapshot.and_then(|_| self.incoming.remove(&cell));
+        let work = match incoming {
             Some(dir) => {
-                let place = self.place.clone();
+                let place = self.place.of(cell);
                 Work::Install(Box::new(move || put_in_place(&place, &dir)), batch)
             }
             None => Work::Append(batch),
         };
-        self.log.submit(work);
+        self.log.submit(cell, work);
     }
 
-    fn send_snapshot(&mut self, to: MasterId, message: RaftMessage) {
-        let view = self.core.state().store().view();
+    fn send_snapshot(&mut self, cell: CellId, to: MasterId, message: RaftMessage) {
+        let Some(group) = self.core.groups().get(cell) else { return };
+        let view = group.state().store().view();
         let index = message.snapshot_index();
         match self.core.links().remove(&to) {
             // The store may have gone on since the core chose the entry.
             Some(address) if applied_index_of(&*view) == index => {
-                self.snapshots.send(to, address, view, message);
+                self.snapshots.send(cell, to, address, view, message);
             }
-            _ => self.core.snapshot_sent(to, false),
+            _ => self.core.snapshot_sent(cell, to, false),
         }
     }
 

@@ -7,7 +7,7 @@ use mooseng_meta::Member;
 use mooseng_protocol::convert::BadMessage;
 use mooseng_protocol::frame::BODY_MAX;
 use mooseng_protocol::pb;
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 
 use crate::group::{Differing, ENTRY_MAX, Join, PeerMessages, View};
 use crate::raft::{LogEntry, MESSAGE_MAX, Message, SnapshotOf};
@@ -22,7 +22,7 @@ const _: () =
 /// The frames in which `said` goes, in order.
 #[must_use]
 pub fn frames(said: PeerMessages) -> Vec<pb::RaftMessages> {
-    let PeerMessages { messages, all_have, digest, differs, join, view, epoch } = said;
+    let PeerMessages { cell, messages, all_have, digest, differs, join, view, epoch } = said;
     let (digest_index, digest) = digest.unwrap_or_default();
     let rest = pb::RaftMessages {
         messages: Vec::new(),
@@ -47,6 +47,7 @@ pub fn frames(said: PeerMessages) -> Vec<pb::RaftMessages> {
             members: it.members.into_iter().map(member_to_wire).collect(),
         }),
         epoch,
+        cell: cell.raw().into(),
     };
     let with = |messages| pb::RaftMessages { messages, ..rest.clone() };
     let mut frames: Vec<pb::RaftMessages> = Vec::new();
@@ -73,8 +74,10 @@ pub fn frames(said: PeerMessages) -> Vec<pb::RaftMessages> {
 
 /// What a frame of another master says.
 pub fn read(frame: pb::RaftMessages) -> Result<PeerMessages, BadMessage> {
-    let pb::RaftMessages { messages, all_have, digest_index, digest, differs, join, group, epoch } = frame;
+    let pb::RaftMessages { messages, all_have, digest_index, digest, differs, join, group, epoch, cell } =
+        frame;
     Ok(PeerMessages {
+        cell: read_cell(cell)?,
         messages: messages.into_iter().map(read_message).collect::<Result<_, _>>()?,
         all_have,
         digest: (digest_index != 0).then_some((digest_index, digest)),
@@ -97,6 +100,11 @@ pub fn read(frame: pb::RaftMessages) -> Result<PeerMessages, BadMessage> {
         }),
         epoch,
     })
+}
+
+/// The cell with this number.
+pub fn read_cell(cell: u32) -> Result<CellId, BadMessage> {
+    u16::try_from(cell).map(CellId::from_raw).map_err(|_| BadMessage { field: "cell" })
 }
 
 fn member_to_wire(member: Member) -> pb::GroupMember {
@@ -186,7 +194,7 @@ mod tests {
     }
 
     fn of(messages: Vec<Message>) -> PeerMessages {
-        PeerMessages { messages, epoch: 3, ..Default::default() }
+        PeerMessages { messages, epoch: 3, ..PeerMessages::of(CellId::ROOT) }
     }
 
     #[test]
@@ -212,6 +220,7 @@ mod tests {
             snapshot: Some(snapshot),
         };
         let said = PeerMessages {
+            cell: CellId::from_raw(5),
             messages: vec![raft],
             all_have: 4,
             digest: Some((64, 9)),

@@ -6,6 +6,7 @@
 mod delete_dead_chunks;
 mod expire_sessions;
 mod found_state;
+mod index_chunks;
 mod reap_orphans;
 mod settle_copies;
 mod supervisor;
@@ -19,6 +20,7 @@ use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
 pub(crate) use self::supervisor::{Supervisor, WorkerId, WorkerStatus};
 
+use crate::callers::Callers;
 use crate::group::Group;
 use crate::registry::Registry;
 use crate::sessions::Sessions;
@@ -48,6 +50,7 @@ pub(crate) trait Worker: std::fmt::Debug {
 pub(crate) struct Round<'a> {
     pub(crate) now: Duration,
     pub(crate) group: &'a Group,
+    pub(crate) callers: &'a Callers,
     pub(crate) registry: &'a mut Registry,
     pub(crate) sessions: &'a mut Sessions,
     /// What the supervisor is told to do.

@@ -102,10 +102,9 @@ fn check_totals(findings: &mut Findings<'_>) {
     findings.demand(totals.used_bytes == used, || {
         format!("files have {used} bytes, the total says {}", totals.used_bytes)
     });
-    let inodes = (findings.inodes.first_key_value(), findings.inodes.last_key_value());
-    let (first, newest) = (inodes.0.map(|row| *row.0), inodes.1.map(|row| *row.0));
+    let ends = [findings.inodes.first_key_value(), findings.inodes.last_key_value()];
     let cell = findings.state.cell();
-    for inode in [first, newest].into_iter().flatten() {
+    for inode in ends.map(|end| end.map(|(&inode, _)| inode)).into_iter().flatten() {
         findings.demand(inode.cell() == cell, || format!("{inode} is of {}, not of {cell}", inode.cell()));
         let given_out = inode.count() < counters.next_inode;
         findings.demand(given_out, || format!("{inode} is given out again"));

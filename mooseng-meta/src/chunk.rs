@@ -1,6 +1,8 @@
-//! The row of a chunk: its place in a file, its versions, its lease and its servers.
+//! The row of a chunk: its place in a file, its versions, its lease and where it lies.
 
-use mooseng_types::{CHUNK_SIZE, ChunkIndex, ChunkVersion, InodeId, ServerId, SessionId};
+use mooseng_types::{CHUNK_SIZE, ChunkIndex, ChunkVersion, InodeId, SessionId};
+
+use crate::layout::Layout;
 
 /// [`ChunkRow::valid_length`] of a chunk none of whose bytes is void.
 pub(crate) const FULL_LENGTH: u32 = CHUNK_SIZE as u32;
@@ -18,8 +20,8 @@ pub struct ChunkRow {
     pub granted: ChunkVersion,
     /// Who may write it now.
     pub lease: Option<SessionId>,
-    /// Who has a copy, in chain order.
-    pub servers: Vec<ServerId>,
+    /// Who has what of it.
+    pub layout: Layout,
     /// Bytes of the chunk from here on read as zero, whatever a copy holds.
     pub valid_length: u32,
     /// A writer's session ended while it held the lease: what it wrote may be on one copy and not on another. Readers

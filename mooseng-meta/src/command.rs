@@ -6,14 +6,16 @@
 //! Commands come in families, a file for each: what can be asked, its bytes, and what carries it out.
 
 mod attr;
+mod batch;
 mod cluster;
 mod content;
 mod name;
 mod repair;
 
-use mooseng_types::{FsError, InodeId, RequestId, TimeNs};
+use mooseng_types::{FsError, InodeId, Level, RequestId, TimeNs};
 
 pub use self::attr::{AttrCommand, XattrMode};
+pub use self::batch::{BATCH_MAX, Changes};
 pub use self::cluster::ClusterCommand;
 pub use self::content::{CommittedChunk, ContentCommand};
 pub use self::name::{NameCommand, RenameMode};
@@ -47,6 +49,8 @@ mod tag {
     pub(super) const REAP_ORPHANS: u8 = 19;
     pub(super) const FORGET_DEAD: u8 = 20;
     pub(super) const RAISE_LEVEL: u8 = 21;
+    pub(super) const INDEX_CHUNKS: u8 = 22;
+    pub(super) const BATCH: u8 = 23;
 }
 
 /// One entry of the log that changes the namespace.
@@ -82,6 +86,8 @@ pub enum Command {
     Repair(RepairCommand),
     /// The cluster, its clients and its chunkservers.
     Cluster(ClusterCommand),
+    /// Several changes of names, attributes and small content.
+    Batch(Changes),
 }
 
 /// Files whose leases may have changed hands.
@@ -95,6 +101,12 @@ pub enum MovesLeases {
     Any,
 }
 
+impl From<Changes> for Command {
+    fn from(batch: Changes) -> Self {
+        Self::Batch(batch)
+    }
+}
+
 impl Command {
     /// Refuses what has a length that no command may have, so that it is never proposed.
     pub fn check(&self) -> Result<(), FsError> {
@@ -102,7 +114,19 @@ impl Command {
             Self::Name(command) => command.check(),
             Self::Attr(command) => command.check(),
             Self::Content(command) => command.check(),
+            Self::Batch(batch) => batch.check(),
             Self::Repair(_) | Self::Cluster(_) => Ok(()),
+        }
+    }
+
+    /// The lowest level of a cluster in whose log it may be.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Batch(_) | Self::Cluster(ClusterCommand::IndexChunks { .. }) => Level::IDENTITY,
+            Self::Name(_) | Self::Attr(_) | Self::Content(_) | Self::Repair(_) | Self::Cluster(_) => {
+                Level::FIRST
+            }
         }
     }
 
@@ -114,15 +138,17 @@ impl Command {
             Self::Content(command) => command.run(t, stamp),
             Self::Repair(command) => command.run(t),
             Self::Cluster(command) => command.run(t, stamp),
+            Self::Batch(batch) => batch.run(t, stamp),
         }
     }
 
-    /// The lease of another session for which the command would be refused.
+    /// The lease of another session for which the command would be refused. Of a batch none: each of its changes is refused by
+    /// itself.
     pub(crate) fn lease_in_the_way(&self, t: &Tables) -> Option<LeaseInTheWay> {
         match self {
             Self::Content(command) => command.lease_in_the_way(t),
             Self::Attr(command) => command.lease_in_the_way(t),
-            Self::Name(_) | Self::Repair(_) | Self::Cluster(_) => None,
+            Self::Name(_) | Self::Repair(_) | Self::Cluster(_) | Self::Batch(_) => None,
         }
     }
 
@@ -134,6 +160,7 @@ impl Command {
             Self::Attr(command) => command.shortened().map_or(MovesLeases::None, MovesLeases::Of),
             Self::Cluster(command) => command.moves_leases(),
             Self::Repair(command) => command.moves_leases(),
+            Self::Batch(batch) => batch.moves_leases(),
             Self::Name(_) => MovesLeases::None,
         }
     }
@@ -144,6 +171,7 @@ impl Command {
             Self::Name(command) => command.payload(),
             Self::Attr(command) => command.payload(),
             Self::Content(command) => command.payload(),
+            Self::Batch(batch) => batch.payload(),
             Self::Repair(_) | Self::Cluster(_) => 0,
         }
     }
@@ -155,11 +183,25 @@ impl Command {
             Self::Content(command) => command.encode(w),
             Self::Repair(command) => command.encode(w),
             Self::Cluster(command) => command.encode(w),
+            Self::Batch(batch) => batch.encode(w),
         }
     }
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self, CodecError> {
         let tag = r.u8()?;
+        match Changes::decode(tag, r)? {
+            Some(batch) => Ok(Self::Batch(batch)),
+            None => Self::decode_tagged(tag, r),
+        }
+    }
+
+    /// Reads one command that is no batch.
+    fn decode_one(r: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let tag = r.u8()?;
+        Self::decode_tagged(tag, r)
+    }
+
+    fn decode_tagged(tag: u8, r: &mut Reader<'_>) -> Result<Self, CodecError> {
         if let Some(command) = NameCommand::decode(tag, r)? {
             return Ok(command.into());
         }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! m  what                    format version (f), applied index (a), counters (c), settings (s), the masters' group (m),
-//!                            where the store began (b), rolling hash of all changes (d), level (l)
+//!                            where the store began (b), rolling hash of all changes (d), level (l), how far table h
+//!                            is entered (h)
 //! i  inode                   the object
 //! d  parent hash name        directory entry; hash is the readdir cookie
 //! f  inode index             chunk of a file
@@ -16,9 +17,10 @@
 //! o  inode                   orphan: an object without a name
 //! g  chunk                   dead chunk: servers that still have to delete it
 //! v  server                  chunkserver       u  uuid   id of a chunkserver
+//! h  server chunk part       a server has this of a chunk
 //! ```
 
-use mooseng_types::{ChunkId, ChunkIndex, FileName, InodeId, NAME_MAX, ServerId, SessionId};
+use mooseng_types::{ChunkId, ChunkIndex, FileName, InodeId, NAME_MAX, Part, ServerId, SessionId};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) const FORMAT: [u8; 2] = *b"mf";
@@ -30,6 +32,7 @@ pub(crate) const MEMBERSHIP: [u8; 2] = *b"mm";
 pub const BASE: [u8; 2] = *b"mb";
 pub(crate) const DIGEST: [u8; 2] = *b"md";
 pub(crate) const LEVEL: [u8; 2] = *b"ml";
+pub(crate) const INDEXED: [u8; 2] = *b"mh";
 
 /// `.` and `..` have the cookies 1 and 2, and 0 is the start of a directory.
 const FIRST_HASH: u64 = 3;
@@ -171,6 +174,26 @@ pub(crate) fn dead_chunk(chunk: ChunkId) -> [u8; 9] {
 pub(crate) fn server(server: ServerId) -> [u8; 5] {
     let [a, b, c, d] = server.raw().to_be_bytes();
     [b'v', a, b, c, d]
+}
+
+/// All that a server has.
+pub(crate) fn held_by(server: ServerId) -> [u8; 5] {
+    let [a, b, c, d] = server.raw().to_be_bytes();
+    [b'h', a, b, c, d]
+}
+
+pub(crate) fn held(server: ServerId, part: Part) -> [u8; 14] {
+    let mut key = [part.index(); 14];
+    key[..5].copy_from_slice(&held_by(server));
+    key[5..13].copy_from_slice(&part.chunk().raw().to_be_bytes());
+    key
+}
+
+/// What a key that [`held`] made says; `None` for any other.
+pub(crate) fn held_at(key: &[u8]) -> Option<(ServerId, Part)> {
+    let &[b'h', .., index] = key else { return None };
+    let part = Part::new(ChunkId::from_raw(number_at(key, 5)), index)?;
+    (key.len() == 14).then_some((ServerId::from_raw(short_number_at(key, 1)), part))
 }
 
 /// The big-endian number at `at` of a key; 0 if the key is too short, which no key of ours is.

@@ -14,6 +14,7 @@ mod digest;
 mod inode;
 pub mod key;
 pub mod landmark;
+pub mod layout;
 pub mod membership;
 #[cfg(test)]
 mod model;
@@ -36,12 +37,14 @@ pub use check::{Checked, Violation, check, check_view};
 pub use chunk::ChunkRow;
 pub use codec::CodecError;
 pub use command::{
-    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, MovesLeases, NameCommand,
-    RenameMode, RepairCommand, Request, XattrMode,
+    AttrCommand, BATCH_MAX, Changes, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry,
+    MovesLeases, NameCommand, RenameMode, RepairCommand, Request, XattrMode,
 };
 pub use key::BASE;
 pub use landmark::{Landmark, base_row, landmark};
+pub use layout::{Layout, Stripe};
 pub use membership::{Member, Membership};
+pub use op::index::INDEX_MAX;
 pub use query::{DirEntry, LeaseInTheWay, Listing};
 pub use response::{Grant, Response};
 pub use server::ServerRow;

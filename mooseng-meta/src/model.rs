@@ -26,6 +26,8 @@ pub(crate) enum Op {
     Release { session: usize, inode: u64, index: u32 },
     Close { session: usize },
     Reap { inode: u64 },
+    Raise,
+    Index,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,9 @@ pub(crate) struct Node {
 pub(crate) struct Model {
     pub(crate) nodes: BTreeMap<u64, Node>,
     pub(crate) created: u64,
+    /// The level has the table from servers to chunks.
+    pub(crate) raised: bool,
+    pub(crate) indexed: bool,
 }
 
 type Outcome = Result<(), FsError>;
@@ -70,7 +75,7 @@ impl Node {
 impl Model {
     pub(crate) fn new() -> Self {
         let root = Node { mode: 0o777, ..Node::new(FileKind::Directory) };
-        Self { nodes: BTreeMap::from([(ROOT, root)]), created: 1 }
+        Self { nodes: BTreeMap::from([(ROOT, root)]), created: 1, raised: false, indexed: false }
     }
 
     fn names(&self, inode: u64) -> usize {
@@ -171,6 +176,16 @@ impl Model {
                 if self.nodes.contains_key(&inode) && self.orphan(inode) {
                     self.nodes.remove(&inode);
                 }
+                Ok(())
+            }
+            Op::Raise => {
+                self.raised = true;
+                Ok(())
+            }
+            Op::Index if !self.raised => Err(FsError::Invalid),
+            Op::Index if self.indexed => Err(FsError::Stale),
+            Op::Index => {
+                self.indexed = true;
                 Ok(())
             }
             _ => self.apply_to_file(op),

@@ -5,6 +5,7 @@ pub(crate) mod attr;
 pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod grant;
+pub(crate) mod index;
 pub(crate) mod inline;
 pub(crate) mod lease;
 pub(crate) mod member;

@@ -3,6 +3,7 @@
 mod chunk;
 mod cluster;
 mod directory;
+mod held;
 mod lease;
 mod object;
 

@@ -16,6 +16,8 @@ pub enum Response {
     Server(ServerId),
     /// The write lease.
     Grant(Grant),
+    /// What each change of a batch came to, up to the first that was refused; none of them is a batch.
+    Batch(Vec<Response>),
     /// Not done, and nothing was changed.
     Refused(FsError),
 }

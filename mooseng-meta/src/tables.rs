@@ -1,18 +1,19 @@
 //! The rows with their types: what commands and queries read and write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mooseng_types::{
-    CellId, ChunkId, ChunkIndex, FileName, FsError, InodeId, Level, ServerId, SessionId, TimeNs,
+    CellId, ChunkId, ChunkIndex, FileName, FsError, InodeId, Level, Part, ServerId, SessionId, TimeNs,
 };
 
 use crate::chunk::ChunkRow;
 use crate::codec::v1::row::chunk::DeadChunk;
-use crate::codec::v1::row::{Number, RowValue};
+use crate::codec::v1::row::{Indexed, Number, RowValue};
 use crate::counters::Counters;
 use crate::inode::{Dentry, InodeRow};
 use crate::key;
+use crate::layout::Layout;
 use crate::overlay::Overlay;
 use crate::session::Window;
 use crate::settings::Settings;
@@ -98,7 +99,40 @@ impl Tables {
     }
 
     pub(crate) fn put_chunk(&mut self, chunk: ChunkId, row: &ChunkRow) {
-        self.rows.put(&key::chunk(chunk), row.encode().into());
+        self.move_parts(chunk, Some(&row.layout));
+        self.rows.put(&key::chunk(chunk), row.encode(self.level).into());
+    }
+
+    /// Keeps the table from servers to chunks, before a chunk's row says that it lies like this, or is gone: no such row is changed
+    /// without it. What does not move is not entered here, though it may not be in the table yet: [`crate::op::index`] does that.
+    fn move_parts(&mut self, chunk: ChunkId, new: Option<&Layout>) {
+        if self.level < Level::IDENTITY {
+            return;
+        }
+        let old = self.chunk(chunk).map(|row| row.layout);
+        if old.as_ref() == new {
+            return;
+        }
+        let parts = |layout: Option<&Layout>| -> BTreeSet<(ServerId, Part)> {
+            layout.into_iter().flat_map(|layout| layout.parts(chunk)).collect()
+        };
+        let (old, new) = (parts(old.as_ref()), parts(new));
+        for &(server, part) in old.difference(&new) {
+            self.rows.delete(&key::held(server, part));
+        }
+        for &(server, part) in new.difference(&old) {
+            self.enter_part(server, part);
+        }
+    }
+
+    /// Enters into the table from servers to chunks that a server has this.
+    pub(crate) fn enter_part(&mut self, server: ServerId, part: Part) {
+        self.rows.put(&key::held(server, part), Bytes::from_static(PRESENT));
+    }
+
+    /// From which chunk on the table from servers to chunks lacks what is older than the table; `None`: it is complete.
+    pub(crate) fn indexed_to(&self) -> Option<ChunkId> {
+        self.row(&key::INDEXED).map_or(Some(ChunkId::from_raw(0)), |Indexed(next)| next)
     }
 
     /// The chunk at this place of a file; the two tables agree, or the process stops.
@@ -138,12 +172,13 @@ impl Tables {
         row.lease = holder;
     }
 
-    /// Takes a chunk from its file; its copies are deleted by and by.
+    /// Takes a chunk from its file; what servers have of it is deleted by and by.
     pub(crate) fn kill_chunk(&mut self, chunk: ChunkId, mut row: ChunkRow) {
         self.set_lease(chunk, &mut row, None);
         self.rows.delete(&key::file_chunk(row.inode, row.index));
+        self.move_parts(chunk, None);
         self.rows.delete(&key::chunk(chunk));
-        let dead = DeadChunk(row.servers.into_iter().map(|server| (server, 0)).collect());
+        let dead = DeadChunk(row.layout.parts(chunk).map(|(server, part)| (server, part.index())).collect());
         self.rows.put(&key::dead_chunk(chunk), dead.encode(self.level).into());
         self.counters.totals.chunks -= 1;
     }

@@ -3,6 +3,7 @@
 mod cell;
 mod content;
 mod digest;
+mod held;
 mod lease;
 mod level;
 mod membership;

@@ -62,6 +62,7 @@ rpcs! {
     0x0117 CommitWriteRequest => AttrReply,
     0x0118 WriteInlineRequest => AttrReply,
     0x0119 ReleaseLeaseRequest => Empty,
+    0x011a BatchRequest => BatchReply,
     0x0180 RecallLease => Empty,
     0x0181 LeaderChanged => Empty,
 

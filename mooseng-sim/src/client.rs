@@ -18,7 +18,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-use mooseng_types::FsError;
+use mooseng_types::{CellId, FsError};
 
 pub(crate) use audit::audit;
 use background::Together;
@@ -59,6 +59,7 @@ pub(crate) async fn run(
     port: Port,
     oracle: Rc<RefCell<Oracle>>,
     number: usize,
+    cell: CellId,
     masters: u64,
     plant: Option<Plant>,
 ) {
@@ -72,7 +73,7 @@ pub(crate) async fn run(
         }
         life
     };
-    let process = Process::new(port, Rc::clone(&oracle), masters, plant);
+    let process = Process::new(port, Rc::clone(&oracle), cell, masters, plant);
     let mut client = Client {
         call: Caller::new(process.clone()),
         oracle,
@@ -114,7 +115,7 @@ impl Client {
     async fn try_to_live(&mut self) -> Result<Infallible, Expired> {
         self.call.open_session().await?;
         let name = self.oracle.borrow().private[self.life].name.clone();
-        let inode = match self.call.create(mooseng_types::InodeId::ROOT.raw(), &name, true).await? {
+        let inode = match self.call.create(self.call.root(), &name, true).await? {
             Ok(attr) => attr.inode,
             Err(error) => {
                 self.accuse(format!("applied_once: mkdir of a fresh name was refused: {error}"));

@@ -1,19 +1,21 @@
 //! A machine that runs a master: the real core on its real log, over a disk that can lose power and a store that has
 //! only what was written to it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mooseng_env::Entropy;
 use mooseng_master::core::{CoreConfig, DeskConfig, Effect, GroupConfig, MasterCore, Now};
-use mooseng_master::group::{self, Peer};
+use mooseng_master::group::{self, Peer, level_needed};
 use mooseng_master::raft::log::{LogOpenError, LogOptions, Segments};
 use mooseng_master::raft::{HardState, LogEntry, Persist};
 use mooseng_meta::{Batch, Member, Membership, MemoryStore, MetaStore};
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::{ClusterId, MasterId};
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{CellId, ClusterId, Levels, MasterId};
 
 use crate::clock::MachineClock;
 use crate::disk::FusedDisk;
@@ -29,7 +31,7 @@ const SEGMENT_BYTES: u64 = 4 << 10;
 const LOG_DIR: &str = "/log";
 const ELECTION: Duration = Duration::from_millis(250);
 
-/// Work of the log's writer, in order.
+/// Work of the log's writer for a group, in order.
 #[derive(Debug)]
 enum Work {
     Append(Persist),
@@ -41,18 +43,23 @@ enum Work {
     },
 }
 
+/// Full segments beyond which the oldest is to be let go of.
+const FULL_MAX: usize = 6;
+/// The stores of a machine, by cell.
+pub(crate) type Stores = BTreeMap<CellId, Rows>;
+
 /// The process.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) core: MasterCore,
     segments: Segments,
-    waiting: VecDeque<Work>,
-    writing: Vec<Work>,
+    waiting: VecDeque<(CellId, Work)>,
+    writing: Vec<(CellId, Work)>,
     /// What batches that are not durable yet bring, by their number.
-    appended: VecDeque<(u64, Vec<Appended>)>,
-    flushing: Option<(Arc<dyn MetaStore>, Arc<Batch>)>,
-    /// The store of a snapshot that has come.
-    pub(crate) incoming: Option<Arc<MemoryStore>>,
+    appended: BTreeMap<CellId, VecDeque<(u64, Vec<Appended>)>>,
+    flushing: BTreeMap<CellId, (Arc<dyn MetaStore>, Arc<Batch>)>,
+    /// The stores of snapshots that have come.
+    pub(crate) incoming: BTreeMap<CellId, Arc<MemoryStore>>,
     /// The rows are those of a snapshot, and the log does not begin behind it yet.
     switched: bool,
 }
@@ -65,11 +72,13 @@ pub(crate) struct Master {
     life: u32,
     pub(crate) clock: MachineClock,
     pub(crate) disk: FusedDisk,
-    pub(crate) rows: Rows,
+    pub(crate) rows: Stores,
     /// Rises with every start, so that what was meant for a former process is told from what is meant for this one.
     pub(crate) incarnation: u64,
     pub(crate) running: Option<Running>,
     pub(crate) rng: Rng,
+    /// Of the release that the process runs; the next one has its own.
+    pub(crate) levels: Levels,
     /// Until then, each write of the log that begins takes long.
     pub(crate) stalled_until: Duration,
     /// The process before ended between the rows of a snapshot and its log.
@@ -84,7 +93,7 @@ pub(crate) struct Master {
 #[derive(Debug)]
 pub(crate) enum Done {
     /// These are on its disk now.
-    Written(Vec<Appended>),
+    Written(Vec<(CellId, Appended)>),
     /// The disk refused its service: the process has ended.
     Died,
 }
@@ -95,7 +104,8 @@ pub(crate) struct Performed {
     pub(crate) effects: Vec<Effect>,
     /// The log's writer, the store's have to start.
     pub(crate) write: bool,
-    pub(crate) flush: bool,
+    /// Of these cells.
+    pub(crate) flush: Vec<CellId>,
     /// A snapshot takes the place of what is there.
     pub(crate) installs: bool,
 }
@@ -108,6 +118,8 @@ pub(crate) enum Started {
     Dark,
     /// The disk is full: to be started again.
     NoRoom,
+    /// What is on the disk has a level that the release does not know.
+    TooOld,
 }
 
 pub(crate) fn address(id: u64) -> String {
@@ -116,10 +128,17 @@ pub(crate) fn address(id: u64) -> String {
 
 impl Master {
     /// A machine whose disk is new, or that is already in a group of all masters.
-    pub(crate) fn new(number: u64, masters: u64, founded: bool, rng: &mut Rng, plant: Option<Plant>) -> Self {
-        let rows = Rows::default();
+    pub(crate) fn new(
+        number: u64,
+        masters: u64,
+        cells: &[CellId],
+        founded: bool,
+        rng: &mut Rng,
+        plant: Option<Plant>,
+    ) -> Self {
+        let rows = new_stores(cells);
         if founded {
-            found(&rows, masters);
+            rows.values().for_each(|rows| found(rows, masters));
         }
         Self {
             number,
@@ -130,6 +149,7 @@ impl Master {
             incarnation: 0,
             running: None,
             rng: rng.fork(),
+            levels: SUPPORTED,
             stalled_until: Duration::ZERO,
             cut: false,
             cuts_mended: 0,
@@ -148,7 +168,8 @@ impl Master {
         self.life += 1;
         self.cut = false;
         self.disk = new_disk();
-        self.rows = Rows::default();
+        let cells: Vec<CellId> = self.rows.keys().copied().collect();
+        self.rows = new_stores(&cells);
     }
 
     fn config(&self) -> CoreConfig {
@@ -162,16 +183,18 @@ impl Master {
                 heartbeat: Duration::from_millis(50),
                 election: ELECTION,
                 log_keep_bytes: 3 << 10,
-                levels: mooseng_types::level::SUPPORTED,
+                levels: self.levels,
                 lost_group: false,
             },
             desk: DeskConfig { cluster: CLUSTER, copies: 2, session_timeout: Duration::from_millis(2500) },
         }
     }
 
-    /// Starts the process. An error is a broken promise: a log that a power cut made unreadable.
-    pub(crate) fn start(&mut self, time: Duration) -> Result<Started, String> {
+    /// Starts a process of a release that knows these levels. An error is a broken promise: a log that a power cut made
+    /// unreadable.
+    pub(crate) fn start(&mut self, time: Duration, levels: Levels) -> Result<Started, String> {
         self.incarnation += 1;
+        self.levels = levels;
         let options = LogOptions {
             dir: PathBuf::from(LOG_DIR),
             segment_bytes: SEGMENT_BYTES,
@@ -187,39 +210,51 @@ impl Master {
             }
             Err(error) => return Err(format!("master {} cannot open its log: {error}", self.number)),
         };
-        let base = match self.rows.open() {
-            Ok(state) => state.base(),
-            Err(error) => return Err(format!("master {}: {error}", self.number)),
-        };
-        let begins = recovered.purged;
-        if let Err(error) = segments.begin_behind(base, &mut recovered) {
-            let full = error.kind() == ErrorKind::StorageFull;
-            return Ok(if full && !self.disk.blown() { Started::NoRoom } else { Started::Dark });
-        }
-        self.cuts_mended += u64::from(std::mem::take(&mut self.cut) && recovered.purged != begins);
+        let mut groups = Vec::new();
         let mut now = self.clock.now(time).mono;
-        match self.plant {
-            Some(Plant::TruncateTail) => drop(recovered.entries.pop()),
-            Some(Plant::VoteAtOnce) => now = now.saturating_sub(4 * ELECTION),
-            Some(Plant::ForgetAnswers) => self.rows.forget_answers(),
-            Some(Plant::DoubleApply) => self.rows.go_back(&mut recovered),
-            _ => {}
+        let mut mended = false;
+        for (cell, rows) in &self.rows {
+            let failed = |error| format!("master {}: {error}", self.number);
+            let mut recovered = recovered.remove(cell).unwrap_or_default();
+            let begins = recovered.purged;
+            let base = rows.open().map_err(failed)?.base();
+            if let Err(error) = segments.begin_behind(*cell, base, &mut recovered) {
+                let full = error.kind() == ErrorKind::StorageFull;
+                return Ok(if full && !self.disk.blown() { Started::NoRoom } else { Started::Dark });
+            }
+            mended |= recovered.purged != begins;
+            match self.plant {
+                Some(Plant::TruncateTail) => drop(recovered.entries.pop()),
+                Some(Plant::ForgetAnswers) => rows.forget_answers(),
+                Some(Plant::DoubleApply) => rows.go_back(&mut recovered),
+                _ => {}
+            }
+            let state = match self.plant {
+                Some(Plant::ReplaceAtOnce) if self.incarnation > 1 => rows.open_replaced(self.id()),
+                _ => rows.open(),
+            };
+            let state = state.map_err(failed)?;
+            if !levels.has(level_needed(&state, &recovered.entries)) {
+                return Ok(Started::TooOld);
+            }
+            groups.push((state, recovered));
         }
-        let state = match self.plant {
-            Some(Plant::ReplaceAtOnce) if self.incarnation > 1 => self.rows.open_replaced(self.id()),
-            _ => self.rows.open(),
-        };
-        let state = state.map_err(|error| format!("master {}: {error}", self.number))?;
-        let entropy = SeededEntropy::door(self.rng.fork());
-        let core = MasterCore::new(self.config(), TokenKey::new(&SECRET), state, recovered, now, entropy);
+        self.cuts_mended += u64::from(std::mem::take(&mut self.cut) && mended);
+        if self.plant == Some(Plant::VoteAtOnce) {
+            now = now.saturating_sub(4 * ELECTION);
+        }
+        let entropy: Arc<dyn Entropy> = SeededEntropy::door(self.rng.fork());
+        let others = groups.split_off(1);
+        let Some(root) = groups.pop() else { return Err(format!("master {} has no group", self.number)) };
+        let core = MasterCore::new(&self.config(), TokenKey::new(&SECRET), root, others, now, &entropy);
         self.running = Some(Running {
             core,
             segments,
             waiting: VecDeque::new(),
             writing: Vec::new(),
-            appended: VecDeque::new(),
-            flushing: None,
-            incoming: None,
+            appended: BTreeMap::new(),
+            flushing: BTreeMap::new(),
+            incoming: BTreeMap::new(),
             switched: false,
         });
         Ok(Started::Running)
@@ -228,10 +263,10 @@ impl Master {
     /// The process ends at once, in the midst of whatever its disks are doing. Returns whether there was one.
     pub(crate) fn stop(&mut self) -> bool {
         let Some(mut running) = self.running.take() else { return false };
-        if let Some((store, batch)) = running.flushing.take()
-            && self.rng.chance(500)
-        {
-            self.rows.write(&*store, &batch);
+        for (cell, (store, batch)) in std::mem::take(&mut running.flushing) {
+            if let Some(rows) = self.rows.get_mut(&cell).filter(|_| self.rng.chance(500)) {
+                rows.write(&*store, &batch);
+            }
         }
         let operations = match self.rng.below(4) {
             0 => 0,
@@ -248,27 +283,28 @@ impl Master {
         true
     }
 
-    /// The last entry whose rows are in the store.
-    pub(crate) fn store_index(&self) -> u64 {
-        self.rows.open().map_or(0, |state| state.applied_index())
+    /// The last entry whose rows are in the store of a cell.
+    pub(crate) fn store_index(&self, cell: CellId) -> u64 {
+        let state = self.rows.get(&cell).and_then(|rows| rows.open().ok());
+        state.map_or(0, |state| state.applied_index())
     }
 
-    /// Who votes, as far as the store knows; `None` while it is not running.
-    pub(crate) fn stored_voters(&self) -> Option<Vec<MasterId>> {
-        let state = self.running.as_ref().and_then(|_| self.rows.open().ok())?;
-        Some(state.membership().voters())
+    /// Who votes in each cell, as far as the stores know; `None` while it is not running.
+    pub(crate) fn stored_voters(&self) -> Option<Vec<Vec<MasterId>>> {
+        self.running.as_ref()?;
+        self.rows.values().map(|rows| Some(rows.open().ok()?.membership().voters())).collect()
     }
 
-    /// The store has written what it was given.
-    pub(crate) fn flushed(&mut self, now: Now) {
-        let Some(running) = self.running.as_mut() else { return };
-        if let Some((store, batch)) = running.flushing.take() {
+    /// The store of a cell has written what it was given.
+    pub(crate) fn flushed(&mut self, now: Now, cell: CellId) {
+        let (Some(running), Some(rows)) = (self.running.as_mut(), self.rows.get_mut(&cell)) else { return };
+        if let Some((store, batch)) = running.flushing.remove(&cell) {
             if self.plant == Some(Plant::StaleSnapshot) {
-                self.rows.keep_older();
+                rows.keep_older();
             }
-            self.rows.write(&*store, &batch);
+            rows.write(&*store, &batch);
             if self.plant != Some(Plant::FlushBeforeWrite) {
-                running.core.flushed(now);
+                running.core.flushed(now, cell);
             }
         }
     }
@@ -288,32 +324,37 @@ impl Running {
                 break;
             }
             for effect in effects {
+                let Effect::Group(cell, effect) = effect else {
+                    done.effects.push(effect);
+                    continue;
+                };
                 match effect {
-                    Effect::Group(group::Effect::Persist(batch)) => {
+                    group::Effect::Persist(batch) => {
                         let number = batch.number;
-                        let appended = batch.entries.iter().map(|entry| self.appended(entry)).collect();
-                        self.appended.push_back((number, appended));
-                        let incoming = self.incoming.take_if(|_| batch.snapshot.is_some());
+                        let appended = batch.entries.iter().map(|entry| self.appended(cell, entry)).collect();
+                        self.appended.entry(cell).or_default().push_back((number, appended));
+                        let incoming = batch.snapshot.and_then(|_| self.incoming.remove(&cell));
                         done.installs |= incoming.is_some();
-                        self.waiting.push_back(match incoming {
+                        let work = match incoming {
                             Some(store) => Work::Install(store, batch),
                             None => Work::Append(batch),
-                        });
+                        };
+                        self.waiting.push_back((cell, work));
                         if plant == Some(Plant::AckBeforeSync) {
-                            self.core.persisted(number);
+                            self.core.persisted(cell, number);
                         }
                     }
-                    Effect::Group(group::Effect::Purge { index, term }) => {
-                        self.waiting.push_back(Work::Purge { index, term })
+                    group::Effect::Purge { index, term } => {
+                        self.waiting.push_back((cell, Work::Purge { index, term }));
                     }
-                    Effect::Group(group::Effect::Flush(store, batch)) => {
-                        done.flush = true;
-                        self.flushing = Some((store, batch));
+                    group::Effect::Flush(store, batch) => {
+                        done.flush.push(cell);
+                        self.flushing.insert(cell, (store, batch));
                         if plant == Some(Plant::FlushBeforeWrite) {
-                            self.core.flushed(now);
+                            self.core.flushed(now, cell);
                         }
                     }
-                    other => done.effects.push(other),
+                    other => done.effects.push(Effect::Group(cell, other)),
                 }
             }
         }
@@ -324,58 +365,65 @@ impl Running {
         done
     }
 
-    fn appended(&self, entry: &LogEntry) -> Appended {
+    fn appended(&self, cell: CellId, entry: &LogEntry) -> Appended {
         let (index, term) = (entry.index, entry.term);
-        let before = self.core.node().term_of(index - 1).filter(|term| *term > 0);
+        let node = self.core.groups().get(cell).map(group::Group::node);
+        let before = node.and_then(|node| node.term_of(index - 1)).filter(|term| *term > 0);
         Appended { index, term, before, checksum: crc32c::crc32c(&entry.data) }
     }
 
-    /// One turn of the log's writer; the number of the last batch that is durable now.
-    fn write(&mut self, rows: &mut Rows, plant: Option<Plant>) -> std::io::Result<Option<u64>> {
-        let (mut batches, mut purge) = (Vec::new(), None);
-        for work in self.writing.drain(..) {
+    /// One turn of the log's writer; the numbers of the last batches that are durable now, by cell.
+    fn write(&mut self, stores: &mut Stores, plant: Option<Plant>) -> std::io::Result<BTreeMap<CellId, u64>> {
+        let (mut batches, mut purge, mut last) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        for (cell, work) in self.writing.drain(..) {
             match work {
                 Work::Append(mut batch) => {
                     if plant == Some(Plant::ForgetVote) {
                         batch.hard_state = HardState::default();
                     }
-                    batches.push(batch);
+                    last.insert(cell, batch.number);
+                    batches.push((cell, batch));
                 }
                 Work::Install(snapshot, batch) => {
                     self.segments.append(&batches)?;
                     batches.clear();
-                    *rows = Rows::of(snapshot);
+                    stores.insert(cell, Rows::of(cell, snapshot));
                     self.switched = true;
-                    batches.push(batch);
+                    last.insert(cell, batch.number);
+                    batches.push((cell, batch));
                 }
-                Work::Purge { index, term } => purge = Some((index, term)),
+                Work::Purge { index, term } => drop(purge.insert(cell, (index, term))),
             }
         }
-        let last = batches.last().map(|batch| batch.number);
         self.segments.append(&batches)?;
         self.switched = false;
         self.segments.prepare()?;
-        if let Some((index, term)) = purge {
-            self.segments.purge(index, term)?;
+        for (cell, (index, term)) in purge {
+            self.segments.purge(cell, index, term)?;
         }
         Ok(last)
     }
 
     /// The log's writer is done with what it had in hand.
-    pub(crate) fn written(&mut self, rows: &mut Rows, plant: Option<Plant>) -> Done {
-        match self.write(rows, plant) {
-            Ok(Some(number)) => {
-                self.core.persisted(number);
-                let mut durable = Vec::new();
-                while let Some((_, entries)) = self.appended.pop_front_if(|(of, _)| *of <= number) {
-                    durable.extend(entries);
-                }
-                Done::Written(durable)
+    pub(crate) fn written(&mut self, now: Now, stores: &mut Stores, plant: Option<Plant>) -> Done {
+        let Ok(last) = self.write(stores, plant) else { return Done::Died };
+        let mut durable = Vec::new();
+        for (cell, number) in last {
+            self.core.persisted(cell, number);
+            let appended = self.appended.entry(cell).or_default();
+            while let Some((_, entries)) = appended.pop_front_if(|(of, _)| *of <= number) {
+                durable.extend(entries.into_iter().map(|entry| (cell, entry)));
             }
-            Ok(None) => Done::Written(Vec::new()),
-            Err(_) => Done::Died,
         }
+        for (cell, index) in self.segments.holders(FULL_MAX) {
+            self.core.let_go(now, cell, index);
+        }
+        Done::Written(durable)
     }
+}
+
+fn new_stores(cells: &[CellId]) -> Stores {
+    cells.iter().map(|cell| (*cell, Rows::new(*cell))).collect()
 }
 
 fn id_of(number: u64, life: u32) -> MasterId {

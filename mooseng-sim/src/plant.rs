@@ -68,11 +68,13 @@ pub enum Plant {
     BlameTheFirst,
     /// A client that closes a file does not ask the chunkservers whether they still have what it sent before.
     CloseUnasked,
+    /// A master leaves the connections of parts open that do not know its level.
+    LeaveConnected,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
@@ -103,6 +105,7 @@ impl Plant {
         Self::ListTooMuch,
         Self::BlameTheFirst,
         Self::CloseUnasked,
+        Self::LeaveConnected,
     ];
 
     /// Its name on the command line.
@@ -139,6 +142,7 @@ impl Plant {
             Self::ListTooMuch => "list-too-much",
             Self::BlameTheFirst => "blame-the-first",
             Self::CloseUnasked => "close-unasked",
+            Self::LeaveConnected => "leave-connected",
         }
     }
 }

@@ -18,8 +18,9 @@ const ANSWERS: &[u8] = b"r";
 const LARGE: usize = 5;
 
 /// The store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rows {
+    cell: CellId,
     store: Arc<MemoryStore>,
     /// The row of the applied index, as each batch had it.
     marks: BTreeMap<u64, Bytes>,
@@ -35,12 +36,17 @@ impl Rows {
     /// The namespace in it.
     pub(crate) fn open(&self) -> Result<MetaState, FormatError> {
         let store: Arc<dyn MetaStore> = Arc::<MemoryStore>::clone(&self.store);
-        MetaState::open(store, CellId::ROOT)
+        MetaState::open(store, self.cell)
+    }
+
+    /// An empty store of a cell.
+    pub(crate) fn new(cell: CellId) -> Self {
+        Self::of(cell, Arc::default())
     }
 
     /// The rows of a snapshot.
-    pub(crate) fn of(store: Arc<MemoryStore>) -> Self {
-        Self { store, marks: BTreeMap::new(), older: None }
+    pub(crate) fn of(cell: CellId, store: Arc<MemoryStore>) -> Self {
+        Self { cell, store, marks: BTreeMap::new(), older: None }
     }
 
     /// Writes to `store`, which is this one, or the one that is about to take its place.
@@ -80,7 +86,7 @@ impl Rows {
             return self.open();
         }
         last.into_iter().for_each(|id| group.remove(id));
-        self.put_group(group_row(group));
+        self.put_group(group_row(self.cell, group));
         let state = self.open();
         self.put_group(row);
         state
@@ -118,8 +124,8 @@ impl Rows {
 }
 
 /// The row of a group, as a store of its own has it.
-fn group_row(group: Membership) -> Option<Bytes> {
-    let mut state = MetaState::open(Arc::new(MemoryStore::new()), CellId::ROOT).ok()?;
+fn group_row(cell: CellId, group: Membership) -> Option<Bytes> {
+    let mut state = MetaState::open(Arc::new(MemoryStore::new()), cell).ok()?;
     state.found(1, 1, group);
     state.freeze()?.rows.get(GROUP).cloned().flatten()
 }

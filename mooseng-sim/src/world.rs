@@ -7,8 +7,10 @@ mod faults;
 mod finish;
 mod freeze;
 mod group;
+mod hello;
 mod network;
 mod observe;
+mod rolling;
 mod shape;
 
 use std::cell::RefCell;
@@ -22,12 +24,12 @@ use mooseng_chunkserver::{Piece, fault};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkCause, MasterId};
+use mooseng_types::{CellId, ChunkCause, Levels, MasterId};
 use prost::Message as _;
 
 use crate::client;
 use crate::entropy::Rng;
-use crate::invariants::{Applied, Elections, LeaderCompleteness, LogMatching};
+use crate::invariants::{Applied, Elections, LeaderCompleteness, LevelIsKnown, LogMatching};
 use crate::master::Master;
 use crate::net::{Net, Place};
 use crate::oracle::Oracle;
@@ -67,15 +69,17 @@ const DISK: Duration = Duration::from_millis(4);
 enum Event {
     Tick { master: u64, incarnation: u64 },
     Written { master: u64, incarnation: u64 },
-    Flushed { master: u64, incarnation: u64 },
+    Flushed { master: u64, incarnation: u64, cell: CellId },
     Flush { master: u64 },
-    Raft { to: u64, messages: pb::RaftMessages },
+    Raft { to: u64, conn: u64, messages: pb::RaftMessages },
+    Hello(hello::Hello),
+    Rolling(rolling::Step),
     PeerLost { master: u64, peer: u64 },
     Request { conn: u64, header: Header, body: Bytes },
     Frame { conn: u64, bytes: Bytes },
     Closed { conn: u64, master: u64, incarnation: u64 },
     Poll { task: u64 },
-    Refused { task: u64, call: u64 },
+    Refused { task: u64, call: u64, why: CallError },
     ToServer { index: u32, asker: Asker, request: ChunkRequest },
     FromServer { asker: Asker, result: Result<Option<Piece>, CallError> },
     ForwardTimeout { index: u32, incarnation: u64, call: u64 },
@@ -90,7 +94,7 @@ enum Event {
     DiskFull { place: Place, full: bool },
     Thaw { place: Place, number: u64 },
     Snapshot(Box<group::Transfer>),
-    SnapshotSent { from: u64, from_incarnation: u64, peer: MasterId, arrived: bool },
+    SnapshotSent { cell: CellId, from: u64, from_incarnation: u64, peer: MasterId, arrived: bool },
     Replace { master: u64 },
     Leave { leader: u64, last: bool },
 }
@@ -102,13 +106,29 @@ struct Conn {
     master: u64,
     /// Of the master, as of the first frame that arrived.
     incarnation: Option<u64>,
+    place: Place,
+    /// Of the process at the other end, which says them first.
+    levels: Levels,
+    /// It has, and was let in.
+    greeted: bool,
     broken: bool,
+}
+
+/// What the masters of a cell's group must keep.
+#[derive(Debug, Default)]
+struct Promises {
+    elections: Elections,
+    log_matching: LogMatching,
+    leader_completeness: LeaderCompleteness,
+    applied: Applied,
 }
 
 #[derive(Debug)]
 struct Slot {
     task: Task,
     place: Place,
+    /// Of the release that its process runs.
+    levels: Levels,
 }
 
 /// Everything there is.
@@ -132,13 +152,17 @@ pub(crate) struct World {
     conns: BTreeMap<u64, Conn>,
     links: BTreeMap<(u64, u64), u64>,
     next_conn: u64,
+    peers: hello::Peers,
+    /// The levels of the release that each machine has; a process has those of its start.
+    releases: BTreeMap<Place, Levels>,
+    rolling: rolling::Rolling,
     /// Processes that are stopped and not dead, and what waits for them.
     frozen: BTreeMap<Place, Frozen>,
-    oracle: Rc<RefCell<Oracle>>,
-    elections: Elections,
-    log_matching: LogMatching,
-    leader_completeness: LeaderCompleteness,
-    applied: Applied,
+    /// What the clients of each cell were answered.
+    oracles: BTreeMap<CellId, Rc<RefCell<Oracle>>>,
+    /// What each cell's group has promised.
+    promises: BTreeMap<CellId, Promises>,
+    level: LevelIsKnown,
     counting: Counting,
     faults_until: Duration,
     /// Until then nobody mends the network.
@@ -173,14 +197,20 @@ impl World {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             world.log.push(format!("{:?} panic", world.time));
-            if let Ok(mut oracle) = world.oracle.try_borrow_mut() {
+            if let Some(Ok(mut oracle)) = world.oracles.values().next().map(|it| it.try_borrow_mut()) {
                 oracle.accuse(format!("a core panicked: {}", text.unwrap_or_default()));
             }
         }
-        let (violations, answered) = match world.oracle.try_borrow() {
-            Ok(oracle) => (oracle.violations.clone(), oracle.answered),
-            Err(_) => (vec!["a client panicked".into()], 0),
-        };
+        let (mut violations, mut answered) = (Vec::new(), 0);
+        for oracle in world.oracles.values() {
+            match oracle.try_borrow() {
+                Ok(oracle) => {
+                    violations.extend(oracle.violations.iter().cloned());
+                    answered += oracle.answered;
+                }
+                Err(_) => violations.push("a client panicked".into()),
+            }
+        }
         let mut counts = self.counting.counts;
         let mended = self.masters.values().map(|master| master.cuts_mended).sum();
         counts.add(Happening::SnapshotCut, mended);
@@ -190,11 +220,12 @@ impl World {
     fn new(seed: u64, shape: Shape, plant: Option<Plant>) -> Self {
         let mut rng = Rng::new(seed);
         let net = Net::new(rng.fork());
-        let count = shape.masters();
+        let (count, cells) = (shape.masters(), shape.cells());
         let founded = rng.chance(850);
-        let masters = (1..=count).map(|id| (id, Master::new(id, count, founded, &mut rng, plant))).collect();
+        let masters =
+            (1..=count).map(|id| (id, Master::new(id, count, &cells, founded, &mut rng, plant))).collect();
         let servers = (0..SERVERS).map(|index| (index, Server::new(index, &mut rng, plant))).collect();
-        let faults_until = rng.ms(2000, 6000);
+        let faults_until = shape.faults(&mut rng);
         let mut world = Self {
             shape,
             plant,
@@ -212,12 +243,13 @@ impl World {
             conns: BTreeMap::new(),
             links: BTreeMap::new(),
             next_conn: 0,
+            peers: hello::Peers::default(),
+            releases: BTreeMap::new(),
+            rolling: rolling::Rolling::default(),
             frozen: BTreeMap::new(),
-            oracle: Rc::new(RefCell::new(Oracle::new())),
-            elections: Elections::default(),
-            log_matching: LogMatching::default(),
-            leader_completeness: LeaderCompleteness::default(),
-            applied: Applied::default(),
+            oracles: cells.iter().map(|cell| (*cell, Rc::new(RefCell::new(Oracle::new())))).collect(),
+            promises: cells.iter().map(|cell| (*cell, Promises::default())).collect(),
+            level: LevelIsKnown::default(),
             counting: Counting::default(),
             faults_until,
             parted_until: Duration::ZERO,
@@ -231,6 +263,9 @@ impl World {
     }
 
     fn populate(&mut self) {
+        if self.shape == Shape::Mixed {
+            self.begin_rolling();
+        }
         for master in 1..=self.shape.masters() {
             self.after(Duration::ZERO, Event::StartMaster { master });
             let first = self.rng.ms(100, 1500);
@@ -260,11 +295,13 @@ impl World {
     }
 
     fn broken(&self) -> bool {
-        !self.oracle.borrow().violations.is_empty()
+        self.oracles.values().any(|oracle| !oracle.borrow().violations.is_empty())
     }
 
     fn accuse(&self, what: String) {
-        self.oracle.borrow_mut().accuse(what);
+        if let Some(oracle) = self.oracles.values().next() {
+            oracle.borrow_mut().accuse(what);
+        }
     }
 
     /// Lets time pass until `until`, a broken promise, or until `enough` says so.
@@ -295,13 +332,13 @@ impl World {
         match event {
             Event::Tick { master, incarnation } => self.tick(master, incarnation),
             Event::Written { master, incarnation } => self.written(master, incarnation),
-            Event::Flushed { master, incarnation } => self.flushed(master, incarnation),
+            Event::Flushed { master, incarnation, cell } => self.flushed(master, incarnation, cell),
             Event::Flush { master } => self.flush(master),
-            Event::Raft { to, messages } => match mooseng_master::wire::read(messages) {
-                Ok(said) => self.with_core(to, |core, now| core.peer_messages(now, said)),
-                Err(error) => self.accuse(format!("a master sent what it cannot read: {error}")),
-            },
+            Event::Raft { to, conn, messages } => self.hear(to, conn, messages),
+            Event::Rolling(step) => self.roll(step),
+            Event::Hello(hello) => self.peer_says_hello(hello),
             Event::PeerLost { master, peer } => {
+                self.hang_up_on_peer(master, peer);
                 if let Some(peer) = self.masters.get(&peer).map(Master::id) {
                     self.with_core(master, |core, now| core.peer_lost(now, peer));
                 }
@@ -315,10 +352,7 @@ impl World {
                 }
             }
             Event::Poll { task } => self.poll(task),
-            Event::Refused { task, call } => {
-                let error = CallError::Unavailable { message: "connection refused".into() };
-                self.answer(task, call, Err(error));
-            }
+            Event::Refused { task, call, why } => self.answer(task, call, Err(why)),
             Event::ToServer { index, asker, request } => self.serve(index, asker, request),
             Event::FromServer { asker, result } => self.served(asker, result),
             Event::ForwardTimeout { index, incarnation, call } => {
@@ -344,8 +378,8 @@ impl World {
             }
             Event::Thaw { place, number } => self.thaw(place, Some(number)),
             Event::Snapshot(transfer) => self.snapshot(*transfer),
-            Event::SnapshotSent { from, from_incarnation, peer, arrived } => {
-                self.snapshot_sent(from, from_incarnation, peer, arrived);
+            Event::SnapshotSent { cell, from, from_incarnation, peer, arrived } => {
+                self.snapshot_sent(cell, from, from_incarnation, peer, arrived);
             }
             Event::Replace { master } => self.replace(master),
             Event::Leave { leader, last } => self.leave(leader, last),
@@ -356,15 +390,21 @@ impl World {
         self.next_task += 1;
         let task = self.next_task;
         let port = Port::new(self.rng.fork(), self.detail);
-        self.tasks.insert(task, Slot { task: body(port), place });
+        let levels = self.release(place);
+        self.tasks.insert(task, Slot { task: body(port), place, levels });
         self.after(Duration::ZERO, Event::Poll { task });
         task
     }
 
     fn start_client(&mut self, number: usize) {
-        let (oracle, masters, plant) = (Rc::clone(&self.oracle), self.shape.masters(), self.plant);
+        if self.clients.contains_key(&number) {
+            return;
+        }
+        let cell = self.shape.cell_of(number);
+        let Some(oracle) = self.oracles.get(&cell).map(Rc::clone) else { return };
+        let (masters, plant) = (self.shape.masters(), self.plant);
         let task = self.spawn(Place::Client(number as u64), |port| {
-            Task::new(port.clone(), client::run(port, oracle, number, masters, plant))
+            Task::new(port.clone(), client::run(port, oracle, number, cell, masters, plant))
         });
         self.clients.insert(number, task);
     }
@@ -383,20 +423,31 @@ impl World {
         }
     }
 
+    /// Something that the clients of all cells have to reckon with.
+    fn tell_oracles(&self, tell: impl Fn(&mut Oracle, Duration)) {
+        for oracle in self.oracles.values() {
+            tell(&mut oracle.borrow_mut(), self.time);
+        }
+    }
+
     /// Adds an event to the hash of the run.
     fn hash(&mut self, event: &Event) {
         let (tag, a, b) = match event {
             Event::Tick { master, incarnation } => (1, *master, *incarnation),
             Event::Written { master, incarnation } => (2, *master, *incarnation),
-            Event::Flushed { master, incarnation } => (3, *master, *incarnation),
+            Event::Flushed { master, incarnation, cell } => {
+                (3, *master, *incarnation ^ u64::from(cell.raw()) << 48)
+            }
             Event::Flush { master } => (4, *master, 0),
-            Event::Raft { to, messages } => (5, *to, u64::from(crc32c::crc32c(&messages.encode_to_vec()))),
+            Event::Raft { to, messages, .. } => {
+                (5, *to, u64::from(crc32c::crc32c(&messages.encode_to_vec())))
+            }
             Event::PeerLost { master, peer } => (6, *master, *peer),
             Event::Request { conn, body, .. } => (7, *conn, u64::from(crc32c::crc32c(body))),
             Event::Frame { conn, bytes } => (8, *conn, u64::from(crc32c::crc32c(bytes))),
             Event::Closed { conn, master, .. } => (9, *conn, *master),
             Event::Poll { task } => (10, *task, 0),
-            Event::Refused { task, call } => (11, *task, *call),
+            Event::Refused { task, call, .. } => (11, *task, *call),
             Event::ToServer { index, .. } => (12, u64::from(*index), 0),
             Event::FromServer { result, .. } => (13, u64::from(result.is_ok()), 0),
             Event::ForwardTimeout { index, call, .. } => (14, u64::from(*index), *call),
@@ -416,6 +467,8 @@ impl World {
             Event::Leave { leader, last } => (26, *leader, u64::from(*last)),
             Event::RestartServer { index } => (27, u64::from(*index), 0),
             Event::SetClockRight { index } => (28, u64::from(*index), 0),
+            Event::Rolling(_) => (30, 0, 0),
+            Event::Hello(hello) => (29, hello.from, hello.to),
         };
         let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
         for number in [micros, tag, a, b] {

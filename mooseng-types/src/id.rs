@@ -77,16 +77,16 @@ id!(
 );
 
 /// Numbers from 0 up to here can be given out by a cell for things of one kind.
-pub const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+pub const ID_COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 const COUNT_BITS: u32 = 48;
 
 macro_rules! of_cell {
     ($name:ident) => {
         impl $name {
-            /// The id of a cell's thing with this number; `None` above [`COUNT_MAX`]: the cell has no more ids.
+            /// The id of a cell's thing with this number; `None` above [`ID_COUNT_MAX`]: the cell has no more ids.
             #[must_use]
             pub const fn of_cell(cell: CellId, count: u64) -> Option<Self> {
-                if count > COUNT_MAX { None } else { Some(Self((cell.0 as u64) << COUNT_BITS | count)) }
+                if count > ID_COUNT_MAX { None } else { Some(Self((cell.0 as u64) << COUNT_BITS | count)) }
             }
 
             /// The cell that has given it out.
@@ -98,7 +98,7 @@ macro_rules! of_cell {
             /// Its number within its cell.
             #[must_use]
             pub const fn count(self) -> u64 {
-                self.0 & COUNT_MAX
+                self.0 & ID_COUNT_MAX
             }
         }
     };
@@ -206,9 +206,9 @@ mod tests {
     #[test]
     fn an_id_says_its_cell_and_those_of_the_first_are_plain_numbers() {
         let cell = CellId::from_raw(0xabcd);
-        let last = ChunkId::of_cell(cell, COUNT_MAX).unwrap();
-        assert_eq!((last.raw(), last.cell(), last.count()), (0xabcd_ffff_ffff_ffff, cell, COUNT_MAX));
-        assert_eq!(ChunkId::of_cell(cell, COUNT_MAX + 1), None);
+        let last = ChunkId::of_cell(cell, ID_COUNT_MAX).unwrap();
+        assert_eq!((last.raw(), last.cell(), last.count()), (0xabcd_ffff_ffff_ffff, cell, ID_COUNT_MAX));
+        assert_eq!(ChunkId::of_cell(cell, ID_COUNT_MAX + 1), None);
         assert_eq!(SessionId::of_cell(CellId::ROOT, 7), Some(SessionId::from_raw(7)));
         assert_eq!((InodeId::ROOT.raw(), CellId::ROOT.root()), (1, InodeId::ROOT));
         assert_eq!(InodeId::of_cell(cell, 1), Some(cell.root()));

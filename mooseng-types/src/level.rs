@@ -12,7 +12,7 @@ pub struct Level(u16);
 impl Level {
     /// What releases wrote before there were levels.
     pub const FIRST: Self = Self(1);
-    /// The storage class of an object.
+    /// The storage class of an object, the layout of a chunk, what each server has.
     pub const IDENTITY: Self = Self(2);
 
     /// The level with this number; for codecs.

@@ -21,7 +21,7 @@ pub use geometry::{
     SYMLINK_MAX, XATTR_NAMES_MAX, XATTR_VALUE_MAX,
 };
 pub use id::{
-    COUNT_MAX, CellId, ChunkId, ChunkVersion, ClassId, ClusterId, InodeId, MasterId, RequestId, ServerId,
+    CellId, ChunkId, ChunkVersion, ClassId, ClusterId, ID_COUNT_MAX, InodeId, MasterId, RequestId, ServerId,
     SessionId, UNACKED_MAX,
 };
 pub use level::{Level, Levels};

@@ -13,8 +13,12 @@ pub struct Part {
 }
 
 impl Part {
-    /// The highest index: a stripe has at most 32 data parts and 16 parity parts.
-    pub const INDEX_MAX: u8 = 48;
+    /// Most parts of a chunk that hold its data.
+    pub const DATA_MAX: u8 = 32;
+    /// Most parts of a chunk that hold parity.
+    pub const PARITY_MAX: u8 = 16;
+    /// The highest index.
+    pub const INDEX_MAX: u8 = Self::DATA_MAX + Self::PARITY_MAX;
 
     /// A whole copy of the chunk.
     #[must_use]

@@ -4,6 +4,7 @@
 //! (A B A B …), medians and spread are reported, and each side's durability is printed beside its numbers.
 
 mod failover;
+mod groups;
 mod metadata;
 mod million;
 mod moosefs;
@@ -31,6 +32,9 @@ const TOUCH_BYTES: usize = 2560 << 20;
 /// From the end of the load until it is looked what memory each process still has: longer than leases, copies that are
 /// being written and idle connections are kept.
 const IDLE: Duration = Duration::from_secs(15);
+
+/// From the start of a cluster until it is at rest.
+const SETTLE: Duration = Duration::from_secs(8);
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
@@ -96,6 +100,8 @@ pub(crate) enum Special {
     Failover,
     /// Durable creates of many callers without a mount.
     Wire,
+    /// The same over several groups, and masters with many groups at rest.
+    Groups,
     /// Masters with a million files: how soon they serve again, and what a snapshot of it costs writers.
     Million,
 }
@@ -185,6 +191,7 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     match args.suite {
         Some(Special::Failover) => return failover::run(root, args, scratch.path()),
         Some(Special::Wire) => return wire::run(root, args, scratch.path()),
+        Some(Special::Groups) => return groups::run(root, args, scratch.path()),
         Some(Special::Million) => return million::run(root, args, scratch.path()),
         None => {}
     }

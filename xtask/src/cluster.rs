@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,6 +78,10 @@ impl Cluster {
         &self.options.mount
     }
 
+    pub(crate) fn chunkservers(&self) -> u32 {
+        self.options.chunkservers
+    }
+
     pub(crate) fn data(&self) -> &Path {
         &self.options.data
     }
@@ -126,14 +131,65 @@ impl Cluster {
         wait::until(STOP_LIMIT, &format!("{name} to die"), || Ok(!shell::is_alive(pid)))
     }
 
+    /// An orderly stop of one part.
+    pub(crate) fn stop_one(&self, name: &str) -> Result<()> {
+        let pid = self.pid(name)?;
+        shell::signal(pid, Signal::TERM);
+        wait::until(STOP_LIMIT, &format!("{name} to stop"), || Ok(!shell::is_alive(pid)))
+    }
+
+    /// Where the configuration of a part is.
+    pub(crate) fn config(&self, name: &str) -> PathBuf {
+        self.options.data.join(name).join("config.toml")
+    }
+
+    /// Stops a server in order, does something, and starts it anew.
+    ///
+    /// The new process waits as a shell before the old one goes. What is started while files of a mount are open here closes
+    /// them first, which writes what they have: it would wait for the very server that it is to become. The shell says when
+    /// it is past that; to have been started is not enough.
+    pub(crate) fn replace(&mut self, name: &str, meanwhile: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        let daemon = self.daemon(kind_of(name), &self.config(name));
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo ready && read go && exec \"$@\" >> \"$0\" 2>&1"]).arg(self.log(name));
+        command.arg(daemon.get_program()).args(daemon.get_args());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        let mut child = command.spawn().with_context(|| format!("start a shell for {name}"))?;
+        let pipes = child.stdin.take().zip(child.stdout.take()).context("a shell without pipes");
+        let stopped = pipes.and_then(|(go, said)| {
+            BufReader::new(said).read_line(&mut String::new())?;
+            self.stop_one(name)?;
+            meanwhile(self)?;
+            Ok(go)
+        });
+        match stopped {
+            Ok(mut go) => {
+                self.record(name, child)?;
+                Ok(writeln!(go)?)
+            }
+            Err(error) => {
+                // It has lost its input by now, and ends.
+                child.wait()?;
+                Err(error)
+            }
+        }
+    }
+
     /// Starts a server again that was killed.
     pub(crate) fn restart(&mut self, name: &str) -> Result<()> {
-        let kind = name.split('-').next().unwrap_or(name);
-        let log = self.options.data.join("log").join(format!("{name}.log"));
-        let log = File::options().create(true).append(true).open(log)?;
-        let mut command = self.daemon(kind, &self.options.data.join(name).join("config.toml"));
+        let log = File::options().create(true).append(true).open(self.log(name))?;
+        let mut command = self.daemon(kind_of(name), &self.config(name));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn().with_context(|| format!("start {name}"))?;
+        self.record(name, child)
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.options.data.join("log").join(format!("{name}.log"))
+    }
+
+    /// A process of ours is this server from now on.
+    fn record(&mut self, name: &str, child: Child) -> Result<()> {
         fs::write(self.options.data.join("run").join(format!("{name}.pid")), child.id().to_string())?;
         if let Some(mut old) = self.restarted.insert(name.to_owned(), child) {
             old.wait().ok();
@@ -273,6 +329,11 @@ impl Drop for Cluster {
         self.reap();
         sweep(&self.options.data, &self.options.mount);
     }
+}
+
+/// The kind of a server, by its name.
+fn kind_of(name: &str) -> &str {
+    name.split('-').next().unwrap_or(name)
 }
 
 /// A file of the harness beside the data directory, which belongs to the cluster alone.

@@ -71,7 +71,7 @@ struct TestArgs {
     /// Does again what a suite did that printed this seed (as far as chance alone decides it).
     #[arg(long)]
     seed: Option<u64>,
-    /// The first of 1200 ports on 127.0.0.0/8.
+    /// The first of 1300 ports on 127.0.0.0/8.
     #[arg(long, default_value_t = PORT_BASE)]
     port_base: u16,
 }

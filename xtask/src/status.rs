@@ -17,6 +17,9 @@ const BEHIND_MAX: u64 = 200;
 #[derive(Debug, Deserialize)]
 pub(crate) struct Status {
     pub(crate) leader: Option<String>,
+    /// Of the formats that are written; builds from before there were levels do not say it.
+    #[serde(default)]
+    pub(crate) level: u32,
     pub(crate) masters: Vec<Master>,
 }
 
@@ -25,6 +28,9 @@ pub(crate) struct Master {
     pub(crate) name: String,
     pub(crate) role: String,
     pub(crate) applied_index: u64,
+    /// Chunkservers that it hears; `None` if it does not answer.
+    #[serde(default)]
+    pub(crate) servers_up: Option<u64>,
 }
 
 impl Status {

@@ -9,6 +9,7 @@ mod full_disk;
 mod journal;
 mod kill_all;
 mod kill_chunkserver;
+mod load;
 mod membership;
 mod pjdfstest;
 mod smoke;
@@ -17,6 +18,7 @@ mod syscall;
 mod tools;
 mod tree;
 mod two_mounts;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -109,7 +111,7 @@ const fn suite(
     Suite { name, limit, run }
 }
 
-pub(crate) const SUITES: [Suite; 12] = [
+pub(crate) const SUITES: [Suite; 13] = [
     suite("smoke", |_| minutes(8), smoke::run),
     suite("kill_all", |context| minutes(2 + kill_all::rounds(context)), kill_all::run),
     suite("kill_chunkserver", |_| minutes(5), kill_chunkserver::run),
@@ -117,6 +119,7 @@ pub(crate) const SUITES: [Suite; 12] = [
     suite("bad_start", |_| minutes(6), bad_start::run),
     suite("pjdfstest", |_| minutes(6), pjdfstest::run),
     suite("membership", |_| minutes(5), membership::run),
+    suite("upgrade", |_| minutes(4), upgrade::run),
     suite("fsx", |_| minutes(8), fsx::run),
     suite("failover", failover::limit, failover::run),
     suite("dead_mount", |_| minutes(4), dead_mount::run),

@@ -2,6 +2,7 @@
 //!
 //! A rule sees the whole tree of tracked text as values and answers with findings, so that its tests need no disk.
 
+mod borders;
 mod header;
 mod layering;
 mod length;
@@ -51,13 +52,14 @@ impl fmt::Display for Finding {
 
 type Rule = fn(&Tree) -> Vec<Finding>;
 
-const RULES: [(&str, Rule); 10] = [
+const RULES: [(&str, Rule); 11] = [
     ("orphans", orphans::check),
     ("names", names::check),
     ("length", length::check),
     ("header", header::check),
     ("words", words::check),
     ("layering", layering::check),
+    ("borders", borders::check),
     ("runtime", runtime::check),
     ("schema", schema::check),
     ("links", links::check),

@@ -20,6 +20,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(crate) struct ClusterStatus {
     pub(crate) cluster_id: String,
     pub(crate) epoch: u64,
+    /// Of the formats that are written.
+    pub(crate) level: u32,
     pub(crate) masters: Vec<Master>,
     pub(crate) joining: Vec<Joining>,
     pub(crate) voters: u64,
@@ -32,6 +34,32 @@ pub(crate) struct ClusterStatus {
     pub(crate) used_bytes: u64,
     pub(crate) chunks: u64,
     pub(crate) orphans: u64,
+    /// The leader's background work, by kind.
+    pub(crate) workers: Vec<Worker>,
+    /// The groups that the masters host.
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// What one kind of background work has done since the leader's process began.
+#[derive(Debug, Serialize)]
+pub(crate) struct Worker {
+    pub(crate) name: String,
+    pub(crate) under_way: u64,
+    pub(crate) applied: u64,
+    pub(crate) ordered: u64,
+    pub(crate) refused: u64,
+    /// Why its last command was refused.
+    pub(crate) trouble: String,
+}
+
+/// A group, as the master that was believed sees it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cell {
+    pub(crate) cell: u32,
+    /// The number of the master that leads it; 0 if none is known.
+    pub(crate) leader: u64,
+    pub(crate) term: u64,
+    pub(crate) applied_index: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -189,10 +217,27 @@ fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
         disks: s.disks,
         disks_failed: s.disks_failed,
     });
+    let worker = |it: &pb::WorkerStatus| Worker {
+        name: it.name.clone(),
+        under_way: it.under_way,
+        applied: it.applied,
+        ordered: it.ordered,
+        refused: it.refused,
+        trouble: it.trouble.clone(),
+    };
+    let cell = |it: &pb::CellStatus| Cell {
+        cell: it.cell,
+        leader: it.leader,
+        term: it.term,
+        applied_index: it.applied_index,
+    };
     let cluster_id = <[u8; 16]>::try_from(&best.cluster_id[..]).map(ClusterId::from_bytes);
     Some(ClusterStatus {
         cluster_id: cluster_id.map_or_else(|_| String::new(), |id| id.to_string()),
         epoch: best.epoch,
+        level: best.level,
+        workers: best.workers.iter().map(worker).collect(),
+        cells: best.cells.iter().map(cell).collect(),
         joining: joining.collect(),
         masters,
         voters,

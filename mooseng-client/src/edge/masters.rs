@@ -143,6 +143,7 @@ impl MasterClient {
             client_id: client_id.to_vec().into(),
             name: if self.instance.is_empty() { self.own.name.clone() } else { self.instance.clone() },
             replaces: !self.instance.is_empty(),
+            cell: 0,
         };
         let reply = self.tries("open a session", || request.clone()).0?;
         let session = Session {

@@ -4,28 +4,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use mooseng_env::SystemEntropy;
+use mooseng_env::{Entropy, SystemEntropy};
 use mooseng_meta::{MemoryStore, MetaState};
 use mooseng_protocol::frame::{self, FLAG_ERROR, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::{CellId, ClusterId};
+use mooseng_types::{CellId, ClusterId, Levels};
 use prost::Message as _;
 
-use super::{ConnId, CoreConfig, DeskConfig, Effect, MasterCore, Now};
+use super::{ConnId, CoreConfig, DeskConfig, Effect, GroupConfig, MasterCore, Now};
 use crate::group::testing::{NOW, config};
 use crate::raft::Recovered;
 use crate::{desk, group};
 
-/// One of so many with an empty store.
-pub(crate) fn core(masters: u64, recovered: Recovered) -> MasterCore {
-    let state = MetaState::open(Arc::new(MemoryStore::new()), CellId::ROOT).unwrap();
-    let (key, entropy) = (TokenKey::new(&[0; 32]), Arc::new(SystemEntropy));
+/// What the desk of a test knows.
+pub(crate) fn desk_config() -> DeskConfig {
     let cluster = ClusterId::from_bytes([1; 16]);
-    let desk = DeskConfig { cluster, copies: 2, session_timeout: Duration::from_secs(5) };
-    MasterCore::new(CoreConfig { group: config(masters), desk }, key, state, recovered, NOW.mono, entropy)
+    DeskConfig { cluster, copies: 2, session_timeout: Duration::from_secs(5) }
+}
+
+/// One with an empty store.
+pub(crate) fn core(group: GroupConfig, recovered: Recovered) -> MasterCore {
+    let state = MetaState::open(Arc::new(MemoryStore::new()), CellId::ROOT).unwrap();
+    let key = TokenKey::new(&[0; 32]);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let config = CoreConfig { group, desk: desk_config() };
+    MasterCore::new(&config, key, (state, recovered), Vec::new(), NOW.mono, &entropy)
 }
 
 /// The connection with this number.
@@ -53,16 +59,23 @@ pub(crate) struct Leader {
 
 impl Leader {
     pub(crate) fn new() -> Self {
-        Self::with(core(1, Recovered::default()))
+        Self::with(core(config(1), Recovered::default()))
+    }
+
+    /// The same in a cluster that was founded by a master that knew these levels.
+    pub(crate) fn founded_by(levels: Levels) -> Self {
+        Self::with(core(GroupConfig { levels, ..config(1) }, Recovered::default()))
     }
 
     /// The same with a log that it has from before.
     pub(crate) fn with(core: MasterCore) -> Self {
         let mut leader = Self { core, now: NOW, pushed: Vec::new(), cut: Vec::new() };
-        while leader.core.group.must_serve_reads(leader.now.mono).is_err() {
+        while leader.core.groups.root().must_serve_reads(leader.now.mono).is_err() {
             leader.pass(MasterCore::next_tick());
             assert!(leader.now.mono < Duration::from_secs(60), "it does not serve");
         }
+        // What its workers have to do first is done.
+        leader.pass(Duration::from_millis(200));
         leader
     }
 
@@ -88,10 +101,12 @@ impl Leader {
             }
             for effect in effects {
                 match effect {
-                    Effect::Group(group::Effect::Persist(batch)) => self.core.persisted(batch.number),
-                    Effect::Group(group::Effect::Flush(store, batch)) => {
+                    Effect::Group(_, group::Effect::Persist(batch)) => {
+                        self.core.persisted(CellId::ROOT, batch.number)
+                    }
+                    Effect::Group(_, group::Effect::Flush(store, batch)) => {
                         store.write(&batch);
-                        self.core.flushed(self.now);
+                        self.core.flushed(self.now, CellId::ROOT);
                     }
                     Effect::Desk(desk::Effect::Frame(conn, bytes)) => {
                         let frame = frame::decode(&mut BytesMut::from(&bytes[..])).unwrap().unwrap();

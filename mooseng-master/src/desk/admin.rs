@@ -10,7 +10,7 @@ use mooseng_types::{Level, MasterId};
 
 use super::Desk;
 use super::requests::{Answer, Context, answer};
-use crate::group::Group;
+use crate::group::{Group, Groups};
 use crate::raft::Change;
 use crate::worker::WorkerStatus;
 
@@ -19,7 +19,9 @@ const ORPHANS_COUNTED: usize = 10_000;
 
 /// The cluster as this master sees it. Answered by any master: a follower knows the masters and the servers that speak
 /// to it, the leader knows everything.
-pub(super) fn cluster_status(desk: &Desk, group: &Group, now: Duration) -> Result<Answer, CallError> {
+pub(super) fn cluster_status(desk: &Desk, groups: &Groups, now: Duration) -> Result<Answer, CallError> {
+    let group = groups.root();
+    let cell = desk.cells.get(&group.cell());
     let state = group.state();
     let totals = state.totals();
     let servers = desk.registry.iter().map(|(id, server)| pb::ServerStatus {
@@ -34,7 +36,8 @@ pub(super) fn cluster_status(desk: &Desk, group: &Group, now: Duration) -> Resul
         disks_failed: server.disks.iter().filter(|disk| disk.failed).count() as u64,
     });
     let servers = servers.collect();
-    let sessions = if group.leads() { desk.sessions.len() } else { state.sessions().len() };
+    let sessions =
+        if group.leads() { cell.map_or(0, |cell| cell.sessions.len()) } else { state.sessions().len() };
     answer(&pb::ClusterStatusReply {
         cluster_id: Bytes::copy_from_slice(&desk.config.cluster.bytes()),
         masters: masters(group),
@@ -47,8 +50,19 @@ pub(super) fn cluster_status(desk: &Desk, group: &Group, now: Duration) -> Resul
         epoch: group.members().epoch,
         joining: joining(group, now),
         level: state.level().raw().into(),
-        workers: desk.workers.status().map(worker).collect(),
+        workers: cell.iter().flat_map(|cell| cell.workers.status()).map(worker).collect(),
+        cells: groups.iter().map(cell_status).collect(),
     })
+}
+
+fn cell_status(group: &Group) -> pb::CellStatus {
+    pb::CellStatus {
+        cell: group.cell().raw().into(),
+        role: group.node().role().name().into(),
+        leader: group.node().leader().map_or(0, MasterId::number),
+        term: group.node().term(),
+        applied_index: group.state().applied_index(),
+    }
 }
 
 fn worker(status: &WorkerStatus) -> pb::WorkerStatus {
@@ -201,13 +215,14 @@ pub(super) fn upgrade(
     it: &pb::UpgradeRequest,
 ) -> Result<Answer, CallError> {
     group.must_serve_reads(now)?;
-    let survey = desk.callers.survey(group, &desk.registry, &desk.sessions, now);
+    let survey = desk.survey(group, now);
     let command = survey.raise_level()?;
     let reply = upgraded(survey.level, survey.highest);
     if it.dry_run {
         answer(&reply)
     } else {
-        Ok(Answer::Propose(None, Box::new(command.into()), Context::Upgraded(reply)))
+        let (command, context) = (Box::new(command.into()), Context::Upgraded(reply));
+        Ok(Answer::Propose { cell: group.cell(), request: None, command, context })
     }
 }
 

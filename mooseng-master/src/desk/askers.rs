@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::status::CallError;
+use mooseng_types::CellId;
 
 use super::requests::Context;
 use crate::conn::ConnId;
@@ -23,8 +24,8 @@ pub(super) enum Asker {
         /// What the reply needs.
         context: Context,
     },
-    /// A worker of the leader.
-    Worker(WorkerId),
+    /// A worker of the leader of a cell's group.
+    Worker(CellId, WorkerId),
 }
 
 impl Asker {
@@ -32,7 +33,7 @@ impl Asker {
     pub(super) fn deadline(&self) -> Duration {
         match self {
             Self::Client { header, .. } => Duration::from_millis(header.deadline_ms.into()),
-            Self::Worker(_) => Duration::ZERO,
+            Self::Worker(..) => Duration::ZERO,
         }
     }
 }
@@ -68,7 +69,7 @@ impl From<Unready> for CallError {
     fn from(why: Unready) -> Self {
         match why {
             Unready::NotLeader { leader } => Self::NotLeader { leader },
-            Unready::TooLong { .. } => Self::Rejected { message: why.to_string() },
+            Unready::TooLong { .. } | Unready::OtherCell(_) => Self::Rejected { message: why.to_string() },
             Unready::Founding
             | Unready::NoMajority
             | Unready::LeaderChanged

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::core::testing::{core, framed};
     use crate::core::{Effect, MasterCore, Now};
-    use crate::group::testing::NOW;
+    use crate::group::testing::{NOW, config};
     use crate::raft::Recovered;
     use crate::{desk, group};
 
@@ -113,9 +113,9 @@ mod tests {
         let mut left = Vec::new();
         for effect in core.take_effects() {
             match effect {
-                Effect::Group(group::Effect::Persist(batch)) => core.persisted(batch.number),
+                Effect::Group(_, group::Effect::Persist(batch)) => core.persisted(CellId::ROOT, batch.number),
                 Effect::Desk(desk::Effect::Frame(..) | desk::Effect::Check(_))
-                | Effect::Group(group::Effect::Flush(..)) => left.push(effect),
+                | Effect::Group(_, group::Effect::Flush(..)) => left.push(effect),
                 _ => {}
             }
         }
@@ -123,18 +123,18 @@ mod tests {
     }
 
     fn flush(core: &mut MasterCore, now: Now, effect: &Effect) {
-        let Effect::Group(group::Effect::Flush(store, batch)) = effect else {
+        let Effect::Group(_, group::Effect::Flush(store, batch)) = effect else {
             panic!("{effect:?} is no flush")
         };
         store.write(batch);
-        core.flushed(now);
+        core.flushed(now, CellId::ROOT);
     }
 
     /// The only master of a group that serves.
     fn serving() -> (MasterCore, Now) {
-        let mut core = core(1, Recovered::default());
+        let mut core = core(config(1), Recovered::default());
         let mut now = NOW;
-        while core.group.must_serve_reads(now.mono).is_err() {
+        while core.groups.root().must_serve_reads(now.mono).is_err() {
             now.mono += MasterCore::next_tick();
             for effect in settle(&mut core, now) {
                 flush(&mut core, now, &effect);

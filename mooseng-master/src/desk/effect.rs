@@ -15,6 +15,6 @@ pub enum Effect {
     Cut(ConnId),
     /// To every client connected: this master leads now.
     Announce(Vec<u8>),
-    /// A view of this store, as it is now or later, is to be checked; [`crate::core::MasterCore::checked`] follows.
+    /// A view of this store, as it is now or later, is to be checked; what is found comes back.
     Check(Arc<dyn MetaStore>),
 }

@@ -3,44 +3,38 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_meta::{
-    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, MetaState, NameCommand, RenameMode,
-    Request, SessionRow, XattrMode,
-};
-use mooseng_protocol::convert::{id16, kind as kind_of, mode};
+use mooseng_meta::{ClusterCommand, MetaState, Request, SessionRow};
+use mooseng_protocol::convert::id16;
 use mooseng_protocol::limits::{
-    CLIENT_NAME_MAX, COMMIT_MAX, FAILED_MAX, INDEXES_MAX, LISTING_MAX, LOCATE_MAX, OPEN_MAX, RELEASE_MAX,
-    UNACKED_MAX,
+    CLIENT_NAME_MAX, LISTING_MAX, LOCATE_MAX, OPEN_MAX, RELEASE_MAX, UNACKED_MAX,
 };
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
-use mooseng_types::{
-    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FileKind, FileName, FsError, InodeId, ServerId, SessionId,
-    SetAttr, TimeNs,
-};
+use mooseng_types::{CHUNK_SIZE, ChunkIndex, FileKind, FileName, FsError, InodeId, SessionId};
 
+use super::changes::{self, copies, inode, session, session_of};
 use super::requests::{
     Answer, Context, answer, at_most, attr_reply, decode, location, master_addresses, request,
 };
-use super::{Desk, DeskConfig};
+use super::{Desk, DeskConfig, batch};
 use crate::conn::ConnId;
-use crate::group::{Group, Now};
-use crate::multiregion::placement::place;
+use crate::group::{Groups, Now};
 use crate::registry::Registry;
 use crate::sessions::Sessions;
+use crate::wire::read_cell;
 
 pub(super) fn dispatch(
     desk: &mut Desk,
-    group: &Group,
+    groups: &Groups,
     now: Now,
     conn: ConnId,
     kind: u16,
     body: Bytes,
 ) -> Result<Answer, CallError> {
     match kind {
-        pb::OpenSessionRequest::KIND => open_session(&mut desk.sessions, group, decode(body)?),
-        pb::ResumeSessionRequest::KIND => resume_session(desk, group, now.mono, conn, &decode(body)?),
+        pb::OpenSessionRequest::KIND => open_session(desk, groups, decode(body)?),
+        pb::ResumeSessionRequest::KIND => resume_session(desk, groups, now.mono, conn, &decode(body)?),
         pb::LookupRequest::KIND
         | pb::GetAttrRequest::KIND
         | pb::ReaddirRequest::KIND
@@ -50,120 +44,124 @@ pub(super) fn dispatch(
         | pb::StatFsRequest::KIND
         | pb::OpenRequest::KIND
         | pb::ReleaseRequest::KIND
-        | pb::LocateRequest::KIND => {
-            group.must_serve_reads(now.mono)?;
-            read(desk, group, now, kind, body)
-        }
-        _ => {
-            group.must_take_changes()?;
-            change(desk, group, now.mono, kind, body)
-        }
+        | pb::LocateRequest::KIND => read(desk, groups, now, kind, body),
+        _ => change(desk, groups, now.mono, kind, body),
     }
 }
 
-fn read(desk: &mut Desk, group: &Group, now: Now, kind: u16, body: Bytes) -> Result<Answer, CallError> {
-    let state = group.state();
+fn read(desk: &mut Desk, groups: &Groups, now: Now, kind: u16, body: Bytes) -> Result<Answer, CallError> {
     match kind {
         pb::LookupRequest::KIND => {
             let it: pb::LookupRequest = decode(body)?;
-            let attr = state.lookup(inode(it.parent), &FileName::parse(&it.name)?)?;
+            let attr =
+                state_of(groups, it.parent, now)?.lookup(inode(it.parent), &FileName::parse(&it.name)?)?;
             Ok(Answer::Now(attr_reply(attr)))
         }
         pb::GetAttrRequest::KIND => {
             let it: pb::GetAttrRequest = decode(body)?;
-            Ok(Answer::Now(attr_reply(state.getattr(inode(it.inode))?)))
+            Ok(Answer::Now(attr_reply(state_of(groups, it.inode, now)?.getattr(inode(it.inode))?)))
         }
-        pb::ReaddirRequest::KIND => readdir(state, &decode(body)?),
+        pb::ReaddirRequest::KIND => {
+            let it: pb::ReaddirRequest = decode(body)?;
+            readdir(state_of(groups, it.inode, now)?, &it)
+        }
         pb::ReadlinkRequest::KIND => {
             let it: pb::ReadlinkRequest = decode(body)?;
-            answer(&pb::ReadlinkReply { target: state.readlink(inode(it.inode))? })
+            let target = state_of(groups, it.inode, now)?.readlink(inode(it.inode))?;
+            answer(&pb::ReadlinkReply { target })
         }
         pb::GetXattrRequest::KIND => {
             let it: pb::GetXattrRequest = decode(body)?;
-            answer(&pb::GetXattrReply { value: state.getxattr(inode(it.inode), &it.name)? })
+            let value = state_of(groups, it.inode, now)?.getxattr(inode(it.inode), &it.name)?;
+            answer(&pb::GetXattrReply { value })
         }
         pb::ListXattrRequest::KIND => {
             let it: pb::ListXattrRequest = decode(body)?;
-            answer(&pb::ListXattrReply { names: state.listxattr(inode(it.inode))? })
+            let names = state_of(groups, it.inode, now)?.listxattr(inode(it.inode))?;
+            answer(&pb::ListXattrReply { names })
         }
-        pb::StatFsRequest::KIND => statfs(&desk.registry, state),
-        pb::OpenRequest::KIND => open(&mut desk.sessions, state, now.mono, &decode(body)?),
+        pb::StatFsRequest::KIND => statfs(&desk.registry, state_of(groups, InodeId::ROOT.raw(), now)?),
+        pb::OpenRequest::KIND => {
+            let it: pb::OpenRequest = decode(body)?;
+            let state = state_of(groups, it.inode, now)?;
+            open(&mut desk.cell(state.cell()).sessions, state, now.mono, &it)
+        }
         pb::ReleaseRequest::KIND => {
             let it: pb::ReleaseRequest = decode(body)?;
             at_most(it.inodes.len(), RELEASE_MAX, "inodes")?;
+            let group = groups.of_session(session(it.session))?;
+            group.must_serve_reads(now.mono)?;
+            let sessions = &mut desk.cell(group.cell()).sessions;
             for raw in it.inodes {
-                desk.sessions.release(session(it.session), inode(raw), it.number);
+                sessions.release(session(it.session), inode(raw), it.number);
             }
             answer(&pb::Empty {})
         }
-        pb::LocateRequest::KIND => locate(desk, state, now, &decode(body)?),
+        pb::LocateRequest::KIND => {
+            let it: pb::LocateRequest = decode(body)?;
+            locate(desk, state_of(groups, it.inode, now)?, now, &it)
+        }
         _ => Err(unknown(kind)),
     }
 }
 
+/// The state that has an inode, if this master may answer for it now.
+fn state_of(groups: &Groups, raw: u64, now: Now) -> Result<&MetaState, CallError> {
+    let group = groups.of_inode(inode(raw))?;
+    group.must_serve_reads(now.mono)?;
+    Ok(group.state())
+}
+
+/// The state that a change of this inode is for, if this master takes changes of it.
+fn changing(groups: &Groups, raw: u64) -> Result<&MetaState, CallError> {
+    let group = groups.of_inode(inode(raw))?;
+    group.must_take_changes()?;
+    Ok(group.state())
+}
+
 fn change(
     desk: &mut Desk,
-    group: &Group,
+    groups: &Groups,
     now: Duration,
     kind: u16,
     body: Bytes,
 ) -> Result<Answer, CallError> {
-    let state = group.state();
     let (meta, command, context) = match kind {
-        pb::CreateRequest::KIND => create(decode(body)?)?,
-        pb::SetAttrRequest::KIND => set_attr(state, &decode(body)?)?,
-        pb::LinkRequest::KIND => link(&decode(body)?)?,
-        pb::UnlinkRequest::KIND => {
-            let it: pb::UnlinkRequest = decode(body)?;
-            let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
-            (it.meta, NameCommand::Unlink { parent, name }.into(), Context::Empty)
+        pb::CreateRequest::KIND => changes::create(decode(body)?)?,
+        pb::SetAttrRequest::KIND => {
+            let it: pb::SetAttrRequest = decode(body)?;
+            changes::set_attr(changing(groups, it.inode)?, &it)?
         }
-        pb::RmdirRequest::KIND => {
-            let it: pb::RmdirRequest = decode(body)?;
-            let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
-            (it.meta, NameCommand::Rmdir { parent, name }.into(), Context::Empty)
+        pb::LinkRequest::KIND => changes::link(&decode(body)?)?,
+        pb::UnlinkRequest::KIND => changes::unlink(&decode(body)?)?,
+        pb::RmdirRequest::KIND => changes::rmdir(&decode(body)?)?,
+        pb::RenameRequest::KIND => changes::rename(&decode(body)?)?,
+        pb::SetXattrRequest::KIND => changes::set_xattr(decode(body)?)?,
+        pb::RemoveXattrRequest::KIND => changes::remove_xattr(decode(body)?),
+        pb::GrantWriteRequest::KIND => {
+            let it: pb::GrantWriteRequest = decode(body)?;
+            changes::grant_write(desk, changing(groups, it.inode)?, now, &it)?
         }
-        pb::RenameRequest::KIND => rename(&decode(body)?)?,
-        pb::SetXattrRequest::KIND => set_xattr(decode(body)?)?,
-        pb::RemoveXattrRequest::KIND => {
-            let it: pb::RemoveXattrRequest = decode(body)?;
-            (
-                it.meta,
-                AttrCommand::RemoveXattr { inode: inode(it.inode), name: it.name }.into(),
-                Context::Empty,
-            )
+        pb::CommitWriteRequest::KIND => changes::commit_write(decode(body)?)?,
+        pb::WriteInlineRequest::KIND => changes::write_inline(decode(body)?),
+        pb::ReleaseLeaseRequest::KIND => changes::release_lease(&decode(body)?)?,
+        pb::BatchRequest::KIND => {
+            let it: pb::BatchRequest = decode(body)?;
+            let group = groups.of_session(session_of(it.meta))?;
+            group.must_take_changes()?;
+            batch::changes(group.state(), it)?
         }
-        pb::GrantWriteRequest::KIND => grant_write(desk, state, now, &decode(body)?)?,
-        pb::CommitWriteRequest::KIND => commit_write(decode(body)?)?,
-        pb::WriteInlineRequest::KIND => {
-            let it: pb::WriteInlineRequest = decode(body)?;
-            let pb::WriteInlineRequest { offset, data, append, .. } = it;
-            let command = ContentCommand::WriteInline { inode: inode(it.inode), offset, append, data }.into();
-            (it.meta, command, Context::Recalling(inode(it.inode), ChunkIndex::from_raw(0)))
-        }
-        pb::ReleaseLeaseRequest::KIND => {
-            let it: pb::ReleaseLeaseRequest = decode(body)?;
-            at_most(it.indexes.len(), INDEXES_MAX, "indexes")?;
-            let indexes = it.indexes.iter().map(|index| ChunkIndex::from_raw(*index)).collect();
-            let command = ContentCommand::ReleaseLease {
-                session: session_of(it.meta),
-                inode: inode(it.inode),
-                indexes,
-            }
-            .into();
-            (it.meta, command, Context::Empty)
-        }
-        pb::CloseSessionRequest::KIND => {
-            let it: pb::CloseSessionRequest = decode(body)?;
-            let session = session_of(it.meta);
-            (it.meta, ClusterCommand::CloseSession { session }.into(), Context::ClosedSession(session))
-        }
+        pb::CloseSessionRequest::KIND => changes::close_session(decode(body)?),
         _ => return Err(unknown(kind)),
     };
     let request = request(meta.as_ref())?;
-    desk.sessions.heard(request.id.session, now);
-    must_acknowledge(state, request)?;
-    Ok(Answer::Propose(Some(request), Box::new(command), context))
+    // A session's requests are for the files of its cell: those of others are not found there.
+    let group = groups.of_session(request.id.session)?;
+    group.must_take_changes()?;
+    let cell = group.cell();
+    desk.cell(cell).sessions.heard(request.id.session, now);
+    must_acknowledge(group.state(), request)?;
+    Ok(Answer::Propose { cell, request: Some(request), command: Box::new(command), context })
 }
 
 /// A request too far ahead of what its session has acknowledged has to wait. The state would refuse it for good.
@@ -176,144 +174,23 @@ fn must_acknowledge(state: &MetaState, Request { id, acked_below }: Request) -> 
     Err(CallError::Unavailable { message })
 }
 
-type Change = (Option<pb::RequestMeta>, Command, Context);
-
-fn create(it: pb::CreateRequest) -> Result<Change, CallError> {
-    let kind = kind_of(it.kind)?;
-    let open = it.open && kind == FileKind::File;
-    let context = if open { Context::Created(session_of(it.meta), it.open_number) } else { Context::Attr };
-    let command = NameCommand::Create {
-        parent: inode(it.parent),
-        name: FileName::parse(&it.name)?,
-        kind,
-        mode: mode(it.mode)?,
-        uid: it.uid,
-        gid: it.gid,
-        rdev: it.rdev,
-        target: it.target,
-    }
-    .into();
-    Ok((it.meta, command, context))
-}
-
-fn set_attr(state: &MetaState, it: &pb::SetAttrRequest) -> Result<Change, CallError> {
-    let change = SetAttr::try_from(it)?;
-    // In the way are leases behind the lower one of the old end and the new.
-    let old = state.getattr(inode(it.inode)).map_or(0, |attr| attr.size);
-    let context = match change.size.and_then(|size| ChunkIndex::of_offset(size.min(old))) {
-        Some(index) => Context::Recalling(inode(it.inode), index),
-        None => Context::Attr,
-    };
-    let session = it.meta.map(|meta| session(meta.session));
-    Ok((it.meta, AttrCommand::SetAttr { inode: inode(it.inode), change, session }.into(), context))
-}
-
-fn link(it: &pb::LinkRequest) -> Result<Change, CallError> {
-    let (new_parent, new_name) = (inode(it.new_parent), FileName::parse(&it.new_name)?);
-    let command = NameCommand::Link { inode: inode(it.inode), new_parent, new_name };
-    Ok((it.meta, command.into(), Context::Attr))
-}
-
-fn set_xattr(it: pb::SetXattrRequest) -> Result<Change, CallError> {
-    let mode = match (it.create, it.replace) {
-        (false, false) => XattrMode::Any,
-        (true, false) => XattrMode::Create,
-        (false, true) => XattrMode::Replace,
-        (true, true) => return Err(FsError::Invalid.into()),
-    };
-    let command = AttrCommand::SetXattr { inode: inode(it.inode), name: it.name, value: it.value, mode };
-    Ok((it.meta, command.into(), Context::Empty))
-}
-
-fn rename(it: &pb::RenameRequest) -> Result<Change, CallError> {
-    let mode = match (it.no_replace, it.exchange) {
-        (false, false) => RenameMode::Replace,
-        (true, false) => RenameMode::NoReplace,
-        (false, true) => RenameMode::Exchange,
-        (true, true) => return Err(FsError::Invalid.into()),
-    };
-    let command = NameCommand::Rename {
-        parent: inode(it.parent),
-        name: FileName::parse(&it.name)?,
-        new_parent: inode(it.new_parent),
-        new_name: FileName::parse(&it.new_name)?,
-        mode,
-    }
-    .into();
-    Ok((it.meta, command, Context::Empty))
-}
-
-fn grant_write(
-    desk: &Desk,
-    state: &MetaState,
-    now: Duration,
-    it: &pb::GrantWriteRequest,
-) -> Result<Change, CallError> {
-    at_most(it.failed_servers.len(), FAILED_MAX, "failed_servers")?;
-    let failed: Vec<ServerId> = it.failed_servers.iter().map(|id| ServerId::from_raw(*id)).collect();
-    let copies = copies(&desk.config, state);
-    let candidates = place(&desk.registry.candidates(now, &failed), copies.into(), desk.entropy.next_u64());
-    let (session, inode, index) = (session_of(it.meta), inode(it.inode), ChunkIndex::from_raw(it.index));
-    let found = state.locate(inode, index, 1);
-    let is_new = found.as_ref().is_ok_and(Vec::is_empty);
-    let servers = found.iter().flatten().flat_map(|(_, _, row)| row.servers.clone()).collect::<Vec<_>>();
-    let up = desk.registry.up(&servers, now);
-    // Their heartbeats come soon; a chunk with too few copies, or an error for want of room, would be for good.
-    if candidates.len() < copies.into() && desk.is_young(now) && desk.registry.awaits(&failed) && is_new {
-        let message = "some chunkservers have yet to speak to this master".into();
-        return Err(CallError::Unavailable { message });
-    }
-    if index.start() >= mooseng_types::FILE_SIZE_MAX {
-        return Err(FsError::FileTooLarge.into());
-    }
-    let (nothing_written, renew) = (it.nothing_written, it.renew);
-    let command =
-        ContentCommand::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew }
-            .into();
-    Ok((it.meta, command, Context::Grant(session, inode, index)))
-}
-
-fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
-    at_most(it.chunks.len(), COMMIT_MAX, "chunks")?;
-    let chunks = it.chunks.iter().map(|chunk| CommittedChunk {
-        index: ChunkIndex::from_raw(chunk.index),
-        chunk: ChunkId::from_raw(chunk.chunk),
-        version: ChunkVersion::from_raw(chunk.version),
-        release: chunk.release,
-    });
-    let command = ContentCommand::CommitWrite {
-        session: session_of(it.meta),
-        inode: inode(it.inode),
-        size_at_least: it.size_at_least,
-        mtime: it.mtime_ns.map(TimeNs::from_raw),
-        chunks: chunks.collect(),
-    }
-    .into();
-    Ok((it.meta, command, Context::Attr))
-}
-
 /// Opens a session. Where it says so, one of the same name that is not connected any more belonged to the same mount
 /// before it died: it ends soon, so that its leases are in nobody's way, unless it shows a sign of life first. Two mounts
 /// may have one name.
-fn open_session(
-    sessions: &mut Sessions,
-    group: &Group,
-    it: pb::OpenSessionRequest,
-) -> Result<Answer, CallError> {
+fn open_session(desk: &mut Desk, groups: &Groups, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
+    let group = groups.of(read_cell(it.cell)?)?;
     group.must_take_changes()?;
+    let cell = group.cell();
     let client = id16(&it.client_id, "client_id")?;
     let mut name = it.name;
     name.truncate(name.floor_char_boundary(CLIENT_NAME_MAX));
     if it.replaces {
         for SessionRow { session, .. } in group.state().sessions().iter().filter(|row| row.name == name) {
-            sessions.replaced(*session);
+            desk.cell(cell).sessions.replaced(*session);
         }
     }
-    Ok(Answer::Propose(
-        None,
-        Box::new(ClusterCommand::OpenSession { client, name }.into()),
-        Context::OpenedSession,
-    ))
+    let command = Box::new(ClusterCommand::OpenSession { client, name }.into());
+    Ok(Answer::Propose { cell, request: None, command, context: Context::OpenedSession })
 }
 
 /// What a session is told when it is opened.
@@ -326,31 +203,28 @@ pub(super) fn session_reply(
     pb::OpenSessionReply { session: session.raw(), timeout_ms: timeout_ms(config), copies }
 }
 
-/// Copies of a new chunk.
-fn copies(config: &DeskConfig, state: &MetaState) -> u8 {
-    state.settings().map_or(config.copies, |settings| settings.copies)
-}
-
 fn timeout_ms(config: &DeskConfig) -> u32 {
     u32::try_from(config.session_timeout.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn resume_session(
     desk: &mut Desk,
-    group: &Group,
+    groups: &Groups,
     now: Duration,
     conn: ConnId,
     it: &pb::ResumeSessionRequest,
 ) -> Result<Answer, CallError> {
-    group.must_serve_reads(now)?;
     let id = session(it.session);
+    let group = groups.of_session(id)?;
+    group.must_serve_reads(now)?;
     if !group.state().session_exists(id) {
         return Err(FsError::SessionExpired.into());
     }
     at_most(it.open_inodes.len(), OPEN_MAX, "open_inodes")?;
-    desk.sessions.resumed(id, conn, now);
+    let sessions = &mut desk.cell(group.cell()).sessions;
+    sessions.resumed(id, conn, now);
     if it.list_follows {
-        desk.sessions.list_open(id, it.as_of, it.open_inodes.iter().map(|raw| inode(*raw)));
+        sessions.list_open(id, it.as_of, it.open_inodes.iter().map(|raw| inode(*raw)));
     }
     answer(&pb::ResumeSessionReply { timeout_ms: timeout_ms(&desk.config), masters: master_addresses(group) })
 }
@@ -406,20 +280,8 @@ fn locate(desk: &Desk, state: &MetaState, now: Now, it: &pb::LocateRequest) -> R
     let committed = found.iter().filter(|(_, _, row)| row.committed.raw() > 0);
     let chunks = committed
         .map(|found| location(&desk.registry, &desk.tokens, now, session(it.session), found))
-        .collect();
+        .collect::<Result<_, _>>()?;
     answer(&pb::LocateReply { attr: Some(attr.into()), inline, chunks })
-}
-
-fn inode(raw: u64) -> InodeId {
-    InodeId::from_raw(raw)
-}
-
-fn session(raw: u64) -> SessionId {
-    SessionId::from_raw(raw)
-}
-
-fn session_of(meta: Option<pb::RequestMeta>) -> SessionId {
-    session(meta.map_or(0, |meta| meta.session))
 }
 
 fn unknown(kind: u16) -> CallError {

@@ -88,15 +88,16 @@ impl Desk {
     /// An entry was applied. Of the requests that wait for a lease of the same file, the first one that can be proposed is;
     /// the others wait for what comes of it.
     pub(super) fn leases_moved(&mut self, group: &mut Group, moved: MovesLeases) {
-        if self.parked.requests.is_empty() || moved == MovesLeases::None {
+        let cell = group.cell();
+        if moved == MovesLeases::None || self.cell(cell).parked.requests.is_empty() {
             return;
         }
         let mut proposed: Vec<InodeId> = Vec::new();
-        for mut waiting in std::mem::take(&mut self.parked.requests) {
+        for mut waiting in std::mem::take(&mut self.cell(cell).parked.requests) {
             let inode = waiting.lease.inode;
             let touched = moved == MovesLeases::Any || moved == MovesLeases::Of(inode);
             if !touched || proposed.contains(&inode) || is_held(group.state(), waiting.lease) {
-                self.parked.requests.push(waiting);
+                self.cell(cell).parked.requests.push(waiting);
                 continue;
             }
             match lease_in_the_way(group.state(), &waiting.proposal) {
@@ -109,7 +110,7 @@ impl Desk {
                         self.recall(group.state(), lease);
                     }
                     waiting.lease = lease;
-                    self.parked.requests.push(waiting);
+                    self.cell(cell).parked.requests.push(waiting);
                 }
             }
         }
@@ -117,20 +118,25 @@ impl Desk {
 
     /// Time has passed: what has waited for too long is refused, and leases that are still in the way are recalled again.
     pub(super) fn look_after_parked(&mut self, group: &mut Group, now: Duration) {
-        if self.parked.requests.is_empty() {
+        let parked = &mut self.cell(group.cell()).parked;
+        if parked.requests.is_empty() {
             return;
         }
-        let over: Vec<Waiting> = self.parked.requests.extract_if(.., |it| it.until <= now).collect();
+        let over: Vec<Waiting> = parked.requests.extract_if(.., |it| it.until <= now).collect();
+        let recall = now.saturating_sub(parked.recalled) >= RECALL_AGAIN;
+        if recall {
+            parked.recalled = now;
+        }
         for waiting in over {
             self.fail(waiting.proposal.ticket, &CallError::Refused(FsError::LeaseHeld));
         }
-        if now.saturating_sub(self.parked.recalled) < RECALL_AGAIN {
+        if !recall {
             return;
         }
-        self.parked.recalled = now;
         // One that was proposed and refused, or could not be proposed, woke nobody.
         self.leases_moved(group, MovesLeases::Any);
-        let mut leases: Vec<_> = self.parked.requests.iter().map(|it| it.lease).collect();
+        let requests = &self.cell(group.cell()).parked.requests;
+        let mut leases: Vec<_> = requests.iter().map(|it| it.lease).collect();
         leases.sort_unstable_by_key(|lease| (lease.inode, lease.index));
         leases.dedup();
         for lease in leases {
@@ -140,7 +146,9 @@ impl Desk {
 
     /// Asks the holder of a lease, and those of the chunks behind it, to give it back.
     pub(super) fn recall(&mut self, state: &MetaState, lease: LeaseInTheWay) {
-        requests::recall_leases(state, &self.sessions, &mut self.out, lease.inode, lease.index);
+        let cell = self.cells.get(&state.cell());
+        let sessions = cell.map(|cell| &cell.sessions);
+        requests::recall_leases(state, sessions, &mut self.out, lease.inode, lease.index);
     }
 }
 
@@ -149,6 +157,7 @@ mod tests {
     use mooseng_protocol::frame::{Frame, Header};
     use mooseng_protocol::pb;
     use mooseng_protocol::rpc::Rpc;
+    use mooseng_types::CellId;
 
     use super::*;
     use crate::core::testing::{Leader, number};
@@ -303,7 +312,7 @@ mod tests {
         assert_eq!(leader.send(2, 7, &grant(2, 1, inode)), []);
         let now = leader.now;
         leader.core.closed(now, ConnId::Framed(2));
-        assert_eq!(leader.core.desk.parked.requests.len(), 0);
+        assert_eq!(leader.core.desk.cell(CellId::ROOT).parked.requests.len(), 0);
         assert_eq!(leader.send(1, 9, &release(1, 3, inode)).len(), 1);
     }
 

@@ -10,14 +10,14 @@ use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkId, ChunkIndex, FsError, InodeId, ServerId, SessionId};
+use mooseng_types::{CellId, ChunkId, ChunkIndex, FsError, InodeId, ServerId, SessionId};
 use prost::Message;
 
 use super::outbox::Outbox;
 use super::tokens::Tokens;
-use super::{Desk, admin, metadata, servers};
+use super::{Desk, admin, batch, metadata, servers};
 use crate::conn::ConnId;
-use crate::group::{Group, Now};
+use crate::group::{Group, Groups, Now};
 use crate::raft::Change;
 use crate::registry::Registry;
 use crate::sessions::Sessions;
@@ -27,11 +27,20 @@ use crate::sessions::Sessions;
 pub(super) enum Answer {
     /// The reply's body.
     Now(Vec<u8>),
-    /// The reply comes by itself.
-    Later,
+    /// The reply comes by itself; something has happened to this cell's group.
+    Later(CellId),
     /// To be agreed on first.
-    Propose(Option<Request>, Box<Command>, Context),
-    /// A change of the masters' group, to be agreed on first; and what is then done, for people.
+    Propose {
+        /// By the group of this cell.
+        cell: CellId,
+        /// Whose request it is.
+        request: Option<Request>,
+        /// What it is.
+        command: Box<Command>,
+        /// What the reply needs.
+        context: Context,
+    },
+    /// A change of the root's group, to be agreed on first; and what is then done, for people.
     Change(Change, Member, String),
 }
 
@@ -58,6 +67,8 @@ pub(super) enum Context {
     Changed(String),
     /// The cluster's level has risen.
     Upgraded(pb::UpgradeReply),
+    /// What each change of a batch needs.
+    Batch(Vec<Context>),
 }
 
 /// Decodes a body.
@@ -77,29 +88,33 @@ pub(super) fn answer(reply: &impl Message) -> Result<Answer, CallError> {
 /// Answers a request, or says what has to be agreed on for it.
 pub(super) fn dispatch(
     desk: &mut Desk,
-    group: &mut Group,
+    groups: &mut Groups,
     now: Now,
     conn: ConnId,
     header: Header,
     body: Bytes,
 ) -> Result<Answer, CallError> {
     match header.kind {
-        pb::ClusterStatusRequest::KIND => admin::cluster_status(desk, group, now.mono),
+        pb::ClusterStatusRequest::KIND => admin::cluster_status(desk, groups, now.mono),
         pb::CheckRequest::KIND => {
-            desk.checks.ask(group, now.mono, (conn, header), &mut desk.out).map(|()| Answer::Later)
+            let root = groups.root_mut();
+            desk.checks.ask(root, now.mono, (conn, header), &mut desk.out)?;
+            Ok(Answer::Later(root.cell()))
         }
-        pb::AddMasterRequest::KIND => admin::add_master(group, now.mono, &decode(body)?),
-        pb::RemoveMasterRequest::KIND => admin::remove_master(group, &decode(body)?),
-        pb::TransferLeaderRequest::KIND => admin::transfer_leader(group, now.mono, &decode(body)?),
-        pb::UpgradeRequest::KIND => admin::upgrade(desk, group, now.mono, &decode(body)?),
+        pb::AddMasterRequest::KIND => admin::add_master(groups.root(), now.mono, &decode(body)?),
+        pb::RemoveMasterRequest::KIND => admin::remove_master(groups.root(), &decode(body)?),
+        pb::TransferLeaderRequest::KIND => {
+            admin::transfer_leader(groups.root_mut(), now.mono, &decode(body)?)
+        }
+        pb::UpgradeRequest::KIND => admin::upgrade(desk, groups.root(), now.mono, &decode(body)?),
         pb::HeartbeatRequest::KIND => {
-            servers::heartbeat(&mut desk.registry, group, now.mono, conn, decode(body)?)
+            servers::heartbeat(&mut desk.registry, groups, now.mono, conn, decode(body)?)
         }
-        pb::ChunkReportRequest::KIND => servers::report(&mut desk.registry, group, &decode(body)?),
+        pb::ChunkReportRequest::KIND => servers::report(&mut desk.registry, groups, &decode(body)?),
         pb::RegisterServerRequest::KIND => {
-            servers::register(&mut desk.registry, group, now.mono, conn, decode(body)?)
+            servers::register(&mut desk.registry, groups.root(), now.mono, conn, decode(body)?)
         }
-        kind if kind & 0xff00 == 0x0100 => metadata::dispatch(desk, group, now, conn, kind, body),
+        kind if kind & 0xff00 == 0x0100 => metadata::dispatch(desk, groups, now, conn, kind, body),
         kind => Err(CallError::Rejected {
             message: format!("a master does not serve {} ({kind:#x})", rpc::name(kind)),
         }),
@@ -115,29 +130,23 @@ pub(super) fn complete(
     context: Context,
     response: Response,
 ) -> Result<Vec<u8>, CallError> {
-    match (&context, &response) {
-        (
-            Context::Grant(_, inode, index) | Context::Recalling(inode, index),
-            Response::Refused(FsError::LeaseHeld),
-        ) => {
-            recall_leases(group.state(), &desk.sessions, &mut desk.out, *inode, *index);
-        }
-        (Context::ClosedSession(session), _) => desk.sessions.closed(*session),
-        _ => {}
-    }
+    let cell = group.cell();
+    take_effect(desk, group, &context, &response);
     let reply = match (context, unrefused(response)?) {
         (Context::Empty | Context::ClosedSession(_), _) => Vec::new(),
-        (Context::Attr | Context::Recalling(..), Response::Attr(attr)) => attr_reply(attr),
-        (Context::Created(session, number), Response::Attr(attr)) => {
-            desk.sessions.open(session, attr.inode, number);
+        (Context::Attr | Context::Recalling(..) | Context::Created(..), Response::Attr(attr)) => {
             attr_reply(attr)
+        }
+        (Context::Batch(contexts), Response::Batch(responses)) => {
+            batch::reply(desk, group, &contexts, responses)?
         }
         (Context::Grant(session, ..), Response::Grant(grant)) => {
             grant_reply(&mut desk.registry, &desk.tokens, now, session, grant).encode_to_vec()
         }
         (Context::OpenedSession, Response::Session(session)) => {
-            desk.sessions.opened(session, now.mono);
-            desk.sessions.resumed(session, conn, now.mono);
+            let sessions = &mut desk.cell(cell).sessions;
+            sessions.opened(session, now.mono);
+            sessions.resumed(session, conn, now.mono);
             metadata::session_reply(&desk.config, group.state(), session).encode_to_vec()
         }
         (Context::Upgraded(reply), Response::Done) => reply.encode_to_vec(),
@@ -150,6 +159,24 @@ pub(super) fn complete(
     Ok(reply)
 }
 
+/// What a response means for the desk, beside the reply.
+pub(super) fn take_effect(desk: &mut Desk, group: &Group, context: &Context, response: &Response) {
+    match (context, response) {
+        (
+            Context::Grant(_, inode, index) | Context::Recalling(inode, index),
+            Response::Refused(FsError::LeaseHeld),
+        ) => {
+            let sessions = desk.cells.get(&group.cell()).map(|cell| &cell.sessions);
+            recall_leases(group.state(), sessions, &mut desk.out, *inode, *index);
+        }
+        (Context::Created(session, number), Response::Attr(attr)) => {
+            desk.cell(group.cell()).sessions.open(*session, attr.inode, *number);
+        }
+        (Context::ClosedSession(session), _) => desk.cell(group.cell()).sessions.closed(*session),
+        _ => {}
+    }
+}
+
 /// The refusals of a state that a waiting client sees.
 fn unrefused(response: Response) -> Result<Response, CallError> {
     match response {
@@ -159,7 +186,7 @@ fn unrefused(response: Response) -> Result<Response, CallError> {
 }
 
 /// What a reply of the wrong shape means: a bug, told as an I/O error instead of a wrong result.
-fn mismatched(response: &Response) -> CallError {
+pub(super) fn mismatched(response: &Response) -> CallError {
     tracing::error!(?response, "a command was answered in the wrong shape");
     CallError::Refused(FsError::Io)
 }
@@ -177,7 +204,7 @@ pub(super) fn request(meta: Option<&pb::RequestMeta>) -> Result<Request, BadMess
 /// Asks the holders of leases on this chunk of the file, and on those after it, to give them back.
 pub(super) fn recall_leases(
     state: &MetaState,
-    sessions: &Sessions,
+    sessions: Option<&Sessions>,
     out: &mut Outbox,
     inode: InodeId,
     from: ChunkIndex,
@@ -185,7 +212,7 @@ pub(super) fn recall_leases(
     const RECALLS_MAX: u32 = 64;
     let held = state.locate(inode, from, RECALLS_MAX).unwrap_or_default();
     for (index, _, row) in held {
-        if let Some(conn) = row.lease.and_then(|session| sessions.conn(session)) {
+        if let Some(conn) = row.lease.and_then(|session| sessions?.conn(session)) {
             out.push(conn, &pb::RecallLease { inode: inode.raw(), index: index.raw() });
         }
     }
@@ -226,17 +253,17 @@ pub(super) fn location(
     now: Now,
     session: SessionId,
     found: &(ChunkIndex, ChunkId, ChunkRow),
-) -> pb::ChunkLocation {
+) -> Result<pb::ChunkLocation, FsError> {
     let (index, chunk, row) = found;
-    pb::ChunkLocation {
+    Ok(pb::ChunkLocation {
         index: index.raw(),
         chunk: chunk.raw(),
         version: row.committed.raw(),
         valid_length: row.valid_length,
-        servers: addresses(registry, *chunk, &row.servers, now),
+        servers: addresses(registry, *chunk, row.layout.copies()?, now),
         token: tokens.for_reading(now, session, *chunk, row.committed),
         differs: row.differs,
-    }
+    })
 }
 
 /// Where all masters of the group are.

@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::requests::{Answer, Context, answer, at_most, master_addresses};
 use crate::conn::ConnId;
-use crate::group::Group;
+use crate::group::{Group, Groups};
 use crate::registry::{Copy, Disk, Registry, Report};
 
 /// Makes a server known, or finds it known already.
@@ -37,7 +37,8 @@ pub(super) fn register(
     group.must_lead()?;
     let command =
         ClusterCommand::RegisterServer { uuid, name: it.name.clone(), address: it.address.clone() }.into();
-    Ok(Answer::Propose(None, Box::new(command), Context::Registered(it)))
+    let (command, context) = (Box::new(command), Context::Registered(it));
+    Ok(Answer::Propose { cell: group.cell(), request: None, command, context })
 }
 
 /// The server has its number.
@@ -55,31 +56,33 @@ pub(super) fn registered(
 /// A server is alive.
 pub(super) fn heartbeat(
     registry: &mut Registry,
-    group: &Group,
+    groups: &Groups,
     now: Duration,
     conn: ConnId,
     it: pb::HeartbeatRequest,
 ) -> Result<Answer, CallError> {
     at_most(it.disks.len(), DISKS_MAX, "disks")?;
     let id = ServerId::from_raw(it.server);
-    let leader = group.leads();
+    let leader = groups.lead_any();
     let Some(server) = registry.heard(id, conn, now, disks(&it.disks)) else {
         return Err(CallError::Unavailable {
             message: format!("server {id} is not known here yet: register first"),
         });
     };
     let want_full_report = leader && !server.reported;
-    let masters = if leader { master_addresses(group) } else { Vec::new() };
-    answer(&pb::HeartbeatReply { leader, want_full_report, masters, epoch: group.members().epoch })
+    let masters = if leader { master_addresses(groups.root()) } else { Vec::new() };
+    answer(&pb::HeartbeatReply { leader, want_full_report, masters, epoch: groups.root().members().epoch })
 }
 
 /// What a server has.
 pub(super) fn report(
     registry: &mut Registry,
-    group: &Group,
+    groups: &Groups,
     it: &pb::ChunkReportRequest,
 ) -> Result<Answer, CallError> {
-    group.must_lead()?;
+    if !groups.lead_any() {
+        return Err(groups.root().not_leader().into());
+    }
     let copy = |copy: &pb::CopyStatus| {
         let version = ChunkVersion::from_raw(copy.version);
         part(copy.chunk, copy.part).map(|part| (part, Copy { version, in_doubt: copy.in_doubt }))

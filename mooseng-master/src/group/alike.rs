@@ -32,7 +32,7 @@ impl Group {
             return self.leave_service(at, theirs, majority);
         }
         let differs = Some(Differing { index: at, theirs, majority, member });
-        self.effects.push(Effect::Send(member, PeerMessages { differs, ..Default::default() }));
+        self.effects.push(Effect::Send(member, PeerMessages { differs, ..self.nothing_said() }));
     }
 
     fn leave_service(&mut self, index: u64, own: u64, others: u64) {

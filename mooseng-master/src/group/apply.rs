@@ -1,7 +1,7 @@
 //! A committed entry reaches the state.
 
-use mooseng_meta::{ClusterCommand, Command, Entry};
-use mooseng_types::Levels;
+use mooseng_meta::{ClusterCommand, Command, Entry, MetaState};
+use mooseng_types::{Level, Levels};
 
 use super::change::read_change;
 use super::{Group, News, Ticket, Unready};
@@ -14,14 +14,30 @@ const COMMAND: u8 = 0;
 pub(super) fn is_readable(logged: &LogEntry, levels: Levels) -> bool {
     match logged.kind {
         COMMAND => {
-            logged.data.is_empty()
-                || Entry::decode(&logged.data).is_ok_and(|entry| match entry.command {
-                    Command::Cluster(ClusterCommand::RaiseLevel { level }) => levels.has(level),
-                    _ => true,
-                })
+            let readable = logged.data.is_empty() || Entry::decode(&logged.data).is_ok();
+            readable && raises_to(logged).is_none_or(|level| levels.has(level))
         }
         _ => read_change(logged).is_some(),
     }
+}
+
+/// The level that an entry raises the cluster to, if it is one that does.
+fn raises_to(logged: &LogEntry) -> Option<Level> {
+    if logged.kind != COMMAND || logged.data.is_empty() {
+        return None;
+    }
+    match Entry::decode(&logged.data).ok()?.command {
+        Command::Cluster(ClusterCommand::RaiseLevel { level }) => Some(level),
+        _ => None,
+    }
+}
+
+/// The level that a master has to know to go on with this store and this log: an entry that raises the level may wait in
+/// the log.
+#[must_use]
+pub fn level_needed(state: &MetaState, log: &[LogEntry]) -> Level {
+    let waiting = log.iter().filter(|entry| entry.index > state.applied_index());
+    waiting.filter_map(raises_to).fold(state.level(), Level::max)
 }
 
 impl Group {
@@ -58,5 +74,31 @@ impl Group {
                 std::process::abort();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mooseng_meta::MemoryStore;
+    use mooseng_types::{CellId, SessionId, TimeNs};
+
+    use super::*;
+
+    #[test]
+    fn a_master_needs_the_level_that_an_entry_of_its_log_will_raise_it_to() {
+        let mut state = MetaState::open(Arc::new(MemoryStore::new()), CellId::ROOT).unwrap();
+        state.skip(7);
+        let entry = |index, command: Command| {
+            let data = Entry { stamp: TimeNs::from_raw(0), request: None, command }.encode();
+            LogEntry { term: 1, index, kind: 0, data: data.into() }
+        };
+        let raise = || ClusterCommand::RaiseLevel { level: Level::IDENTITY }.into();
+        let other = || ClusterCommand::CloseSession { session: SessionId::from_raw(9) }.into();
+        assert_eq!(level_needed(&state, &[]), Level::FIRST);
+        assert_eq!(level_needed(&state, &[entry(8, other())]), Level::FIRST);
+        assert_eq!(level_needed(&state, &[entry(8, other()), entry(9, raise())]), Level::IDENTITY);
+        assert_eq!(level_needed(&state, &[entry(7, raise())]), Level::FIRST, "the state has it");
     }
 }

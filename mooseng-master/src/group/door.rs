@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mooseng_meta::{Member, Membership};
 use mooseng_protocol::limits::TEXT_MAX;
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 
 use super::{Effect, Group, Join, PeerMessages, View, change};
 use crate::raft::{HardState, Persist, Recovered, Role};
@@ -52,12 +52,12 @@ pub struct Greeting {
     pub number: u64,
     /// Where it was called.
     pub address: String,
-    /// Which making of the group it is in.
+    /// Which making of the root's group it is in.
     pub epoch: u64,
-    /// What this master has acknowledged to it, if it leads.
-    pub acknowledged: Acknowledged,
-    /// The last entry of this master's log when it called.
-    pub had: u64,
+    /// What this master has acknowledged to it, for each cell that it leads.
+    pub acknowledged: BTreeMap<CellId, Acknowledged>,
+    /// The last entry of this master's log when it called, for each cell.
+    pub had: BTreeMap<CellId, u64>,
 }
 
 /// What this master knows of the group beside what the group has agreed on.
@@ -120,7 +120,7 @@ impl Group {
         };
         for to in self.links().into_keys() {
             let join = Some(join.clone());
-            self.effects.push(Effect::Send(to, PeerMessages { join, ..Default::default() }));
+            self.effects.push(Effect::Send(to, PeerMessages { join, ..self.nothing_said() }));
         }
     }
 
@@ -224,7 +224,7 @@ impl Group {
         let view = View { epoch, index: self.state.applied_index(), members };
         // A forged message says that it is this master's own; and one may lead when it learns that it is removed.
         if to != self.config.id {
-            self.effects.push(Effect::Send(to, PeerMessages { view: Some(view), ..Default::default() }));
+            self.effects.push(Effect::Send(to, PeerMessages { view: Some(view), ..self.nothing_said() }));
         }
     }
 
@@ -302,12 +302,14 @@ impl Group {
         if self.is_outside() || !known {
             return;
         }
-        if said.epoch > self.members.epoch {
+        // The other groups' epochs rise with the root's.
+        if self.cell() == CellId::ROOT && said.epoch > self.members.epoch {
             return self.leave_for_good(said.epoch);
         }
-        let Acknowledged { index, term } = said.acknowledged;
-        if said.epoch == self.members.epoch && term >= self.node.term() && index > said.had {
-            self.lose_log(index, said.had);
+        let Some(&Acknowledged { index, term }) = said.acknowledged.get(&self.cell()) else { return };
+        let had = said.had.get(&self.cell()).copied().unwrap_or(0);
+        if said.epoch == self.members.epoch && term >= self.node.term() && index > had {
+            self.lose_log(index, had);
         }
     }
 
@@ -355,7 +357,7 @@ impl Group {
     }
 
     pub(super) fn relink(&mut self) {
-        self.effects.push(Effect::Link(self.links()));
+        self.effects.push(Effect::Relink);
     }
 }
 

@@ -1,6 +1,5 @@
 //! What a group asks of the edge.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mooseng_meta::{Batch, MetaStore};
@@ -28,8 +27,8 @@ pub enum Effect {
     /// To another master, with the rows of this one's store: they must be of the entry that the message names.
     /// [`Group::snapshot_sent`] follows.
     SendSnapshot(MasterId, Message),
-    /// These masters are to be reached from now on, at these addresses, and no others.
-    Link(BTreeMap<MasterId, String>),
+    /// [`Group::links`] has changed.
+    Relink,
     /// This master's state is not what the others have: it must not serve any more, nor be started again as it is.
     OutOfService(String),
     /// This master's log lacks what it had acknowledged: it must begin anew, as one that has lost its disk.

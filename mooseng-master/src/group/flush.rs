@@ -25,11 +25,13 @@ pub(super) struct Flushing {
     /// The last change of the group. The store must have it soon: a majority that has forgotten that it counts would need
     /// one of the group before.
     pub(super) group_changed: u64,
+    /// Up to here the log is to be purged, whoever lags behind.
+    let_go: u64,
 }
 
 impl Flushing {
     pub(super) fn new(now: Duration, durable: u64, purged: u64) -> Self {
-        Self { last: now, under_way: None, durable, purged, group_changed: 0 }
+        Self { last: now, under_way: None, durable, purged, group_changed: 0, let_go: 0 }
     }
 
     /// Whether rows are on their way to the store.
@@ -45,7 +47,8 @@ impl Group {
     }
 
     pub(super) fn flush_if_due(&mut self, now: Duration) {
-        let needed = self.node.wants_snapshot() || self.flushing.group_changed > self.flushing.durable;
+        let wanted = self.flushing.group_changed.max(self.flushing.let_go);
+        let needed = self.node.wants_snapshot() || wanted > self.flushing.durable;
         let due = now.saturating_sub(self.flushing.last) >= FLUSH_INTERVAL;
         let unflushed = self.state.unflushed_bytes();
         if needed || unflushed >= FLUSH_BYTES || (due && unflushed > 0) {
@@ -76,8 +79,18 @@ impl Group {
         self.news.push(News::Flushed);
     }
 
+    /// Too much of the log is kept: entries up to `index` must go, whoever lags behind. Such a master gets a snapshot.
+    pub(crate) fn let_go(&mut self, now: Duration, index: u64) {
+        self.flushing.let_go = index.max(self.flushing.let_go);
+        if self.flushing.durable < index {
+            self.flush(now);
+        } else {
+            self.purge();
+        }
+    }
+
     fn purge(&mut self) {
-        let (index, term) = self.node.purge(self.flushing.durable);
+        let (index, term) = self.node.purge(self.flushing.durable, self.flushing.let_go);
         if index > self.flushing.purged {
             self.flushing.purged = index;
             self.effects.push(Effect::Purge { index, term });

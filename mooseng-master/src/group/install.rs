@@ -82,28 +82,8 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use mooseng_meta::{Membership, MemoryStore};
-    use mooseng_types::CellId;
-
-    use super::super::testing::{NOW, advance, config, group, voter};
-    use super::*;
-    use crate::raft::{Recovered, SnapshotOf};
-
-    fn members() -> Membership {
-        Membership { epoch: 1, members: (1..=2).map(voter).collect() }
-    }
-
-    /// What a master of `term` sends: its message, and a store as of `index`.
-    fn snapshot(index: u64, term: u64) -> (Message, Arc<dyn MetaStore>) {
-        let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
-        let mut state = MetaState::open(Arc::clone(&store), CellId::ROOT).unwrap();
-        state.found(index, 1, members());
-        store.write(&state.freeze().unwrap());
-        let snapshot = SnapshotOf { index, term: 1, voters: vec![1, 2], learners: vec![] };
-        let message =
-            Message { kind: 7, to: 1, from: 2, term, snapshot: Some(snapshot), ..Default::default() };
-        (message, store)
-    }
+    use super::super::testing::{NOW, advance, config, group, snapshot};
+    use crate::raft::Recovered;
 
     #[test]
     fn a_snapshot_that_is_accepted_is_installed_with_its_own_rows() {

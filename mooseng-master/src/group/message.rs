@@ -1,13 +1,15 @@
 //! What one master says to another about a group.
 
 use mooseng_meta::Member;
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 
 use crate::raft::Message;
 
 /// All that goes to another master at once.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerMessages {
+    /// Which group it is about.
+    pub cell: CellId,
     /// Of the consensus core, in order.
     pub messages: Vec<Message>,
     /// From the leader: every voter has the log on disk up to here.
@@ -22,6 +24,23 @@ pub struct PeerMessages {
     pub view: Option<View>,
     /// Of the sender's group; 0 of one that is in none.
     pub epoch: u64,
+}
+
+impl PeerMessages {
+    /// About this cell's group, nothing yet.
+    #[must_use]
+    pub fn of(cell: CellId) -> Self {
+        Self {
+            cell,
+            messages: Vec::new(),
+            all_have: 0,
+            digest: None,
+            differs: None,
+            join: None,
+            view: None,
+            epoch: 0,
+        }
+    }
 }
 
 /// A master asks to be let in.

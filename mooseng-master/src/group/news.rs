@@ -8,6 +8,7 @@ use super::{Ticket, Unready};
 
 /// Something has happened to the state, or to what was proposed. In the order in which it happened.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all news are of the large kind, and none is kept")]
 pub(crate) enum News {
     /// A command was applied.
     Applied {

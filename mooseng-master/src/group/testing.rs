@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mooseng_env::SystemEntropy;
-use mooseng_meta::{Member, MemoryStore, MetaState};
+use mooseng_meta::{Member, Membership, MemoryStore, MetaState, MetaStore};
 use mooseng_types::level::SUPPORTED;
 use mooseng_types::{CellId, MasterId, TimeNs};
 
 use super::{Group, GroupConfig, News, Now, Peer};
-use crate::raft::Recovered;
+use crate::raft::{Message, Recovered, SnapshotOf};
 
 pub(crate) const NOW: Now = Now { mono: Duration::ZERO, wall: TimeNs::from_raw(0) };
 
@@ -53,4 +53,19 @@ pub(crate) fn advance(group: &mut Group, now: Now) -> Vec<News> {
         news.extend(group.take_news());
     }
     news
+}
+
+fn members() -> Membership {
+    Membership { epoch: 1, members: (1..=2).map(voter).collect() }
+}
+
+/// What a master of `term` sends: its message, and a store as of `index`.
+pub(crate) fn snapshot(index: u64, term: u64) -> (Message, Arc<dyn MetaStore>) {
+    let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
+    let mut state = MetaState::open(Arc::clone(&store), CellId::ROOT).unwrap();
+    state.found(index, 1, members());
+    store.write(&state.freeze().unwrap());
+    let snapshot = SnapshotOf { index, term: 1, voters: vec![1, 2], learners: vec![] };
+    let message = Message { kind: 7, to: 1, from: 2, term, snapshot: Some(snapshot), ..Default::default() };
+    (message, store)
 }

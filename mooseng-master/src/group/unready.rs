@@ -1,5 +1,7 @@
 //! Why a group does not do now what it is asked.
 
+use mooseng_types::CellId;
+
 use crate::raft::{ChangeError, ProposeError};
 
 /// The answer in place of an answer. Nothing was done, unless it says that it may have been.
@@ -29,6 +31,9 @@ pub enum Unready {
     /// A change of the masters' group is not taken now.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// The group of a cell is hosted elsewhere.
+    #[error("this master has no part in {0}")]
+    OtherCell(CellId),
     /// No later try would do better.
     #[error("a command of {bytes} bytes is too long for the log")]
     TooLong {

@@ -3,7 +3,7 @@
 //! The core trusts its peers: a message that no correct peer sends may make it index past a list or overflow a counter,
 //! which ends the process. What makes no sense in itself is refused here, and so is what contradicts *this* log, such as
 //! a commit index beyond its end. That a stranger may say; or this log was lost in part, which is found out elsewhere, by
-//! asking the leader (`core/group.rs`), because nobody may end a master by a message.
+//! asking the leader (`group/door.rs`), because nobody may end a master by a message.
 
 use std::collections::BTreeSet;
 

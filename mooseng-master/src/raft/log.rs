@@ -1,5 +1,5 @@
-//! The log on disk: segments of chained records, one writer thread, one `fdatasync` for all that has gathered while the
-//! one before was under way.
+//! The log on disk, one for all groups of a process: segments of chained records, one writer thread, one `fdatasync` for
+//! all that has gathered while the one before was under way.
 //!
 //! - [`record`]: the bytes of a record and of a segment's header, and nothing else.
 //! - [`recover`]: reads the segments back: cuts a torn tail, refuses damage in the middle.
@@ -17,8 +17,8 @@ mod writer;
 
 pub use record::{LogFormatError, MARK_SIZE};
 pub use recover::LogOpenError;
-pub use segments::{LogOptions, Segments};
-pub use writer::{LogWriter, Work};
+pub use segments::{Holder, LogOptions, Segments};
+pub use writer::{LogWriter, Work, Written};
 
 #[cfg(test)]
 mod tests;

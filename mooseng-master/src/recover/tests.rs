@@ -5,10 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use mooseng_env::secret::Secret;
 use mooseng_meta::{ClusterCommand, Command};
+use mooseng_protocol::group_entry::ChangeEntry;
+use mooseng_types::CellId;
 
 use super::*;
 use crate::config::Peer;
 use crate::raft::{HardState, Persist};
+
+const ROOT: CellId = CellId::ROOT;
 
 fn config(data: &std::path::Path) -> Config {
     let peer = |id: u64| Peer { id, name: format!("m{id}"), address: format!("127.0.0.1:{id}") };
@@ -28,6 +32,7 @@ fn config(data: &std::path::Path) -> Config {
         cache_bytes: 1 << 20,
         log_keep_bytes: 1 << 20,
         levels: mooseng_types::level::SUPPORTED,
+        cells: 1,
         json_logs: false,
     }
 }
@@ -44,7 +49,8 @@ fn command(index: u64, stamp: i64, command: Command) -> LogEntry {
 
 /// A voter of three: founded at entry 1, entries 2 to 5 in the log, of which it knows 3 to be committed.
 fn make(config: &Config) -> MasterId {
-    let Opened { id, mut state, mut segments, .. } = open_undamaged(config, &SystemEntropy).unwrap();
+    let Opened { id, root: (mut state, _), mut segments, .. } =
+        open_undamaged(config, &SystemEntropy).unwrap();
     let others = [1, 3].map(|number| MasterId::new(number, 7));
     let mut group = Membership { epoch: 1, members: vec![] };
     [others[0], id, others[1]].into_iter().for_each(|id| group.put(member(id)));
@@ -63,8 +69,8 @@ fn make(config: &Config) -> MasterId {
     let state = HardState { term: 4, vote: others[0].raw(), commit: 3 };
     segments
         .append(&[
-            Persist { number: 1, snapshot: Some((1, 1)), entries: vec![], hard_state: begin },
-            Persist { number: 2, snapshot: None, entries, hard_state: state },
+            (ROOT, Persist { number: 1, snapshot: Some((1, 1)), entries: vec![], hard_state: begin }),
+            (ROOT, Persist { number: 2, snapshot: None, entries, hard_state: state }),
         ])
         .unwrap();
     id
@@ -72,7 +78,7 @@ fn make(config: &Config) -> MasterId {
 
 /// The directory is that of a group of one master in epoch 2, which has all that the log had.
 fn check_recovered(config: &Config, id: MasterId) {
-    let Opened { id: now, state, recovered, .. } = open_undamaged(config, &SystemEntropy).unwrap();
+    let Opened { id: now, root: (state, recovered), .. } = open_undamaged(config, &SystemEntropy).unwrap();
     assert_eq!(now, id);
     assert_eq!(state.membership(), &Membership { epoch: 2, members: vec![member(id)] });
     assert_eq!(state.sessions().len(), 2, "entries that were not known to be committed count too");
@@ -113,7 +119,7 @@ fn a_crash_between_store_and_log_is_completed_at_the_next_start() {
     let config = config(dir.path());
     let id = make(&config);
     let plan = plan(&config).unwrap();
-    let Opened { mut state, recovered, .. } = open_undamaged(&config, &SystemEntropy).unwrap();
+    let Opened { root: (mut state, recovered), .. } = open_undamaged(&config, &SystemEntropy).unwrap();
     begin_anew(&config, &plan, &mut state, &recovered).unwrap();
     drop(state);
     check_recovered(&config, id);
@@ -126,17 +132,15 @@ fn a_change_of_the_group_that_is_only_in_the_log_counts_for_the_plan() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     make(&config);
-    let change = pb::MembershipChange {
-        id: 0,
-        kind: 1,
-        node: MasterId::new(3, 7).raw(),
-        context: pb::GroupMember::default().encode_to_vec().into(),
-    };
-    let entry = LogEntry { term: 4, index: 6, kind: 1, data: change.encode_to_vec().into() };
+    let node = MasterId::new(3, 7).raw();
+    let change = ChangeEntry { kind: 1, node, context: MemberNote::default().encode().into() };
+    let entry = LogEntry { term: 4, index: 6, kind: 1, data: change.encode().into() };
     let opened = open_undamaged(&config, &SystemEntropy).unwrap();
-    let Opened { mut segments, recovered, state, .. } = opened;
+    let Opened { mut segments, root: (state, recovered), .. } = opened;
     let hard_state = recovered.hard_state;
-    segments.append(&[Persist { number: 1, snapshot: None, entries: vec![entry], hard_state }]).unwrap();
+    segments
+        .append(&[(ROOT, Persist { number: 1, snapshot: None, entries: vec![entry], hard_state })])
+        .unwrap();
     drop((segments, state));
     let found = plan(&config).unwrap();
     assert_eq!(found.left_out.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["m1"]);

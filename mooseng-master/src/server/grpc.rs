@@ -71,6 +71,7 @@ forward!(pb::metadata_server::Metadata {
     commit_write(CommitWriteRequest) -> AttrReply;
     write_inline(WriteInlineRequest) -> AttrReply;
     release_lease(ReleaseLeaseRequest) -> Empty;
+    batch(BatchRequest) -> BatchReply;
 });
 
 forward!(pb::admin_server::Admin {

@@ -1,7 +1,7 @@
 //! How other threads reach the loop: what is durable as of now, requests of the gRPC facade, snapshots that have come
 //! or gone, what a check has found, the order to stop.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,10 +11,11 @@ use mooseng_meta::Checked;
 use mooseng_protocol::frame::{self, FLAG_ERROR, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 use prost::Message;
 
 use super::snapshots::Arrived;
+use crate::raft::log::Written;
 
 /// Facade requests that may wait for the loop.
 const REQUESTS_MAX: usize = 1024;
@@ -28,8 +29,8 @@ type FacadeRequest = (u16, Bytes, FacadeReply);
 #[derive(Debug)]
 pub struct Inbox {
     waker: Waker,
-    persisted: AtomicU64,
-    flushed: AtomicBool,
+    written: Mutex<Written>,
+    flushed: Mutex<Vec<CellId>>,
     stop: AtomicBool,
     requests: SyncSender<FacadeRequest>,
     taken: Mutex<Receiver<FacadeRequest>>,
@@ -46,7 +47,7 @@ pub(super) struct SnapshotNews {
     /// Frames that are taken, or not.
     pub(super) answers: Vec<(Token, Header, Result<(), CallError>)>,
     /// To whom one was sent, and whether it arrived.
-    pub(super) sent: Vec<(MasterId, bool)>,
+    pub(super) sent: Vec<(CellId, MasterId, bool)>,
     /// The last one that came.
     pub(super) arrived: Option<Arrived>,
 }
@@ -56,8 +57,8 @@ impl Inbox {
         let (requests, taken) = sync_channel(REQUESTS_MAX);
         Self {
             waker,
-            persisted: AtomicU64::new(0),
-            flushed: AtomicBool::new(false),
+            written: Mutex::default(),
+            flushed: Mutex::default(),
             stop: AtomicBool::new(false),
             requests,
             taken: Mutex::new(taken),
@@ -72,13 +73,17 @@ impl Inbox {
         }
     }
 
-    pub(super) fn persisted(&self, number: u64) {
-        self.persisted.store(number, Ordering::Release);
+    pub(super) fn written(&self, written: Written) {
+        let Written { batches, holders } = written;
+        let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        all.batches.extend(batches);
+        all.holders = holders;
+        drop(all);
         self.wake();
     }
 
-    pub(super) fn flushed(&self) {
-        self.flushed.store(true, Ordering::Release);
+    pub(super) fn flushed(&self, cell: CellId) {
+        self.flushed.lock().unwrap_or_else(PoisonError::into_inner).push(cell);
         self.wake();
     }
 
@@ -105,8 +110,8 @@ impl Inbox {
         self.snapshot_news(|news| news.answers.push((token, header, done)));
     }
 
-    pub(super) fn snapshot_sent(&self, to: MasterId, arrived: bool) {
-        self.snapshot_news(|news| news.sent.push((to, arrived)));
+    pub(super) fn snapshot_sent(&self, cell: CellId, to: MasterId, arrived: bool) {
+        self.snapshot_news(|news| news.sent.push((cell, to, arrived)));
     }
 
     pub(super) fn snapshot_arrived(&self, arrived: Arrived) {
@@ -130,13 +135,14 @@ impl Inbox {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// The number of the last durable batch, if there is a later one than at the last call.
-    pub(super) fn take_persisted(&self) -> Option<u64> {
-        Some(self.persisted.swap(0, Ordering::AcqRel)).filter(|number| *number != 0)
+    /// What has become durable in the log since the last call.
+    pub(super) fn take_written(&self) -> Written {
+        std::mem::take(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn take_flushed(&self) -> bool {
-        self.flushed.swap(false, Ordering::AcqRel)
+    /// The cells whose stores have what was handed to them since the last call.
+    pub(super) fn take_flushed(&self) -> Vec<CellId> {
+        std::mem::take(&mut self.flushed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn take_request(&self) -> Option<FacadeRequest> {

@@ -16,12 +16,13 @@ use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
-use mooseng_types::MasterId;
+use mooseng_types::{CellId, MasterId};
 use prost::Message;
 use rustix::net::sockopt;
 
 use crate::config::Config;
 use crate::group::{Acknowledged, Greeting};
+use crate::wire;
 
 /// Tokens of peers begin here, far above those of accepted connections.
 const FIRST_TOKEN: usize = 1 << 48;
@@ -55,7 +56,7 @@ struct Link {
     lost: bool,
     complained: bool,
     /// The last entry of this master's log when it said hello.
-    had: u64,
+    had: BTreeMap<CellId, u64>,
     /// What the peer has said to that.
     greeting: Option<Greeting>,
 }
@@ -65,14 +66,21 @@ pub(super) struct Peers {
     /// By configured number: a new life of a master has the address of the old one.
     links: BTreeMap<u64, Link>,
     hello: pb::Hello,
-    /// The last entry of this master's log.
-    last: u64,
     next_token: usize,
+}
+
+/// What is true of this master when it greets a peer.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    /// Which making of the root's group.
+    pub(super) epoch: u64,
+    /// The last entry of each group's log.
+    pub(super) last: BTreeMap<CellId, u64>,
 }
 
 impl Peers {
     pub(super) fn new(hello: pb::Hello) -> Self {
-        Self { links: BTreeMap::new(), hello, last: 0, next_token: FIRST_TOKEN }
+        Self { links: BTreeMap::new(), hello, next_token: FIRST_TOKEN }
     }
 
     /// These masters are to be reached from now on, and no others.
@@ -99,10 +107,10 @@ impl Peers {
         token.0 >= FIRST_TOKEN
     }
 
-    pub(super) fn event(&mut self, event: &Event, registry: &Registry) {
+    pub(super) fn event(&mut self, event: &Event, registry: &Registry, own: Own) {
         let Some(link) = self.links.values_mut().find(|link| link.token == event.token()) else { return };
         if event.is_writable() {
-            link.writable(&self.hello, self.last);
+            link.writable(&self.hello, own);
         }
         if event.is_readable() {
             link.readable();
@@ -129,12 +137,6 @@ impl Peers {
             }
         }
         lost
-    }
-
-    /// What is true of this master when it greets a peer: the making of the group, and the last entry of its log.
-    pub(super) fn set_own(&mut self, epoch: u64, last: u64) {
-        self.hello.epoch = epoch;
-        self.last = last;
     }
 
     /// What peers have answered to this master's greeting since the last call.
@@ -179,7 +181,7 @@ impl Link {
             try_again: Duration::ZERO,
             lost: false,
             complained: false,
-            had: 0,
+            had: BTreeMap::new(),
             greeting: None,
         }
     }
@@ -208,7 +210,7 @@ impl Link {
         }
     }
 
-    fn writable(&mut self, hello: &pb::Hello, last: u64) {
+    fn writable(&mut self, hello: &pb::Hello, own: Own) {
         let Some(socket) = &self.socket else { return };
         if !self.connected {
             let ready = socket
@@ -218,11 +220,12 @@ impl Link {
             match ready {
                 Ok(_) => {
                     self.connected = true;
-                    self.had = last;
+                    self.had = own.last;
                     // A missed option costs latency only.
                     drop(socket.set_nodelay(true));
                     let header = Header { kind: pb::Hello::KIND, request: 1, ..Header::default() };
                     // A greeting is a few hundred bytes.
+                    let hello = pb::Hello { epoch: own.epoch, ..hello.clone() };
                     self.output
                         .extend(frame::encode(header, &hello.encode_to_vec(), 0).into_iter().flatten());
                 }
@@ -273,8 +276,8 @@ impl Link {
                     number: self.id.number(),
                     address: self.address.clone(),
                     epoch: reply.epoch,
-                    acknowledged: acknowledged(reply.acknowledged.unwrap_or_default()),
-                    had: self.had,
+                    acknowledged: acknowledged(&reply),
+                    had: self.had.clone(),
                 });
                 tracing::info!(peer = %self.id, "connected to a master");
             }
@@ -300,6 +303,16 @@ impl Link {
             self.connected = false;
         }
     }
+}
+
+/// What the leader of each cell's group says that this master has acknowledged to it.
+fn acknowledged(reply: &pb::HelloReply) -> BTreeMap<CellId, Acknowledged> {
+    let said = reply.acknowledged.iter().chain(&reply.acknowledged_cells);
+    let of = |it: &pb::Acknowledged| {
+        let pb::Acknowledged { index, term, cell } = *it;
+        Some((wire::read_cell(cell).ok()?, Acknowledged { index, term }))
+    };
+    said.filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -341,13 +354,9 @@ mod tests {
         heard.set_read_timeout(Some(LIMIT)).unwrap();
         let mut events = Events::with_capacity(8);
         poll.poll(&mut events, Some(LIMIT)).unwrap();
-        events.iter().for_each(|event| peers.event(event, poll.registry()));
+        let own = Own { epoch: 0, last: BTreeMap::new() };
+        events.iter().for_each(|event| peers.event(event, poll.registry(), own.clone()));
         let mut head = [0; 8];
         heard.read_exact(&mut head).unwrap();
     }
-}
-
-fn acknowledged(said: pb::Acknowledged) -> Acknowledged {
-    let pb::Acknowledged { index, term } = said;
-    Acknowledged { index, term }
 }

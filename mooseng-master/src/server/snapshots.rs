@@ -15,7 +15,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_types::{Levels, MasterId};
+use mooseng_types::{CellId, Levels, MasterId};
 
 use super::Inbox;
 use crate::open::cached;
@@ -32,6 +32,7 @@ const BYTES_PER_SECOND: f64 = 128e6;
 
 /// A snapshot whose rows are all there, in a store of its own.
 pub(crate) struct Arrived {
+    pub(crate) cell: CellId,
     pub(crate) message: Message,
     pub(crate) store: Arc<dyn MetaStore>,
     pub(crate) dir: PathBuf,
@@ -91,8 +92,15 @@ impl Snapshots {
         drop(self.pieces.try_send(News::Closed(token)));
     }
 
-    /// Sends all rows of `view` to the master at `address`.
-    pub(super) fn send(&self, to: MasterId, address: String, view: Box<dyn StoreView>, message: Message) {
+    /// Sends all rows of `view`, a cell's, to the master at `address`.
+    pub(super) fn send(
+        &self,
+        cell: CellId,
+        to: MasterId,
+        address: String,
+        view: Box<dyn StoreView>,
+        message: Message,
+    ) {
         let (inbox, clock, hello) = (Arc::clone(&self.inbox), Arc::clone(&self.clock), self.hello.clone());
         let started = self.threads.spawn("snapshot-sender", move || {
             let index = message.snapshot_index();
@@ -101,7 +109,7 @@ impl Snapshots {
             let sent = FrameStream::connect(&address, &hello, CONNECT_TIMEOUT)
                 .map_err(|source| SnapshotError::Call { rows: 0, source })
                 .and_then(|(mut stream, _)| {
-                    wire::snapshot::send(&mut stream, &*view, message, &|bytes| {
+                    wire::snapshot::send(&mut stream, cell, &*view, message, &|bytes| {
                         pace(&*clock, bytes);
                         !inbox.stopping()
                     })
@@ -113,11 +121,11 @@ impl Snapshots {
                 }
                 Err(error) => tracing::warn!(%to, index, %error, "a snapshot was not sent; it is tried again"),
             }
-            inbox.snapshot_sent(to, sent.is_ok());
+            inbox.snapshot_sent(cell, to, sent.is_ok());
         });
         if let Err(error) = started {
             tracing::error!(%error, "no thread for a snapshot");
-            self.inbox.snapshot_sent(to, false);
+            self.inbox.snapshot_sent(cell, to, false);
         }
     }
 }
@@ -136,6 +144,7 @@ pub(super) struct Incoming {
 /// What one connection is about to bring.
 struct UnderWay {
     token: Token,
+    cell: CellId,
     receiving: Receiving<IncomingStore>,
     dir: PathBuf,
 }
@@ -170,12 +179,12 @@ impl Incoming {
         };
         let none = || CallError::Rejected { message: "no snapshot was begun on this connection".into() };
         match wire::snapshot::read(kind, body)? {
-            Piece::Begin(begin) => {
+            Piece::Begin(cell, begin) => {
                 under_way.take();
-                let dir = self.place.fresh().map_err(|error| failed(&error))?;
+                let dir = self.place.of(cell).fresh().map_err(|error| failed(&error))?;
                 let sink = IncomingStore::begin(&dir).map_err(|error| failed(&error))?;
                 let receiving = Receiving::begin(begin, sink, self.levels).map_err(|error| failed(&error))?;
-                *under_way = Some(UnderWay { token, receiving, dir });
+                *under_way = Some(UnderWay { token, cell, receiving, dir });
             }
             Piece::Rows(rows) => {
                 let mut it = under_way.take_if(|it| it.token == token).ok_or_else(none)?;
@@ -186,7 +195,8 @@ impl Incoming {
                 let it = under_way.take_if(|it| it.token == token).ok_or_else(none)?;
                 let received = it.receiving.end(end).map_err(|error| failed(&error))?;
                 let store = cached(received.store, self.cache_bytes);
-                inbox.snapshot_arrived(Arrived { message: received.message, store, dir: it.dir });
+                let (cell, message) = (it.cell, received.message);
+                inbox.snapshot_arrived(Arrived { cell, message, store, dir: it.dir });
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use mooseng_meta::{BASE, Landmark, StoreView, landmark};
+use mooseng_types::CellId;
 
 use super::rows_hash::RowsHash;
 use super::{Flaw, KEY_MAX, SnapshotError, VALUE_MAX};
@@ -24,8 +25,8 @@ pub struct Sent {
 /// What goes into one frame of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Piece {
-    /// The first: what the receiver's consensus core is told when it has everything.
-    Begin(Message),
+    /// The first: whose rows they are, and what the receiver's consensus core is told when it has everything.
+    Begin(CellId, Message),
     /// Those between: rows, in the order of their keys.
     Rows(Vec<(Bytes, Bytes)>),
     /// The last.
@@ -44,12 +45,13 @@ pub struct Ending {
 /// Hands out the pieces of a snapshot of `view` one after the other, so that the receiver may take `message` in when it has
 /// them all.
 pub fn pieces(
+    cell: CellId,
     view: &dyn StoreView,
     message: Message,
     take: &mut dyn FnMut(Piece) -> Result<(), SnapshotError>,
 ) -> Result<Sent, SnapshotError> {
     check(view, &message).map_err(SnapshotError::Unsendable)?;
-    take(Piece::Begin(message))?;
+    take(Piece::Begin(cell, message))?;
     let mut out =
         Outgoing { take, rows: Vec::new(), row_bytes: 0, hash: RowsHash::default(), sent: Sent::default() };
     let mut outcome = Ok(());

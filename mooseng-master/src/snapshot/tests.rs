@@ -15,7 +15,7 @@ use crate::raft::Message;
 
 fn sent(view: &dyn StoreView) -> Vec<Piece> {
     let mut all = Vec::new();
-    pieces(view, message(70), &mut |piece| {
+    pieces(CellId::ROOT, view, message(70), &mut |piece| {
         all.push(piece);
         Ok(())
     })
@@ -31,7 +31,7 @@ fn receive<S: SnapshotSink>(
     let mut receiving: Option<Receiving<S>> = None;
     for piece in pieces {
         match piece {
-            Piece::Begin(begin) => {
+            Piece::Begin(_, begin) => {
                 receiving = Some(Receiving::begin(begin, sink.take().unwrap(), SUPPORTED)?)
             }
             Piece::Rows(rows) => receiving.as_mut().unwrap().rows(rows)?,
@@ -170,10 +170,10 @@ fn what_no_sender_sends_is_refused_and_named() {
     empty.insert(1, Piece::Rows(Vec::new()));
     assert_eq!(flaw(empty), Flaw::NoRows);
     for wrong in [message(0), Message::default()] {
-        assert_eq!(flaw(vec![Piece::Begin(wrong)]), Flaw::NoSnapshot);
+        assert_eq!(flaw(vec![Piece::Begin(CellId::ROOT, wrong)]), Flaw::NoSnapshot);
     }
     let mut other = pieces;
-    other[0] = Piece::Begin(message(71));
+    other[0] = Piece::Begin(CellId::ROOT, message(71));
     assert_eq!(flaw(other), Flaw::Index { found: 70, said: 71 });
 }
 
@@ -196,12 +196,13 @@ fn rows_that_are_not_a_store_are_refused() {
 
 #[test]
 fn a_store_that_is_not_what_the_message_says_is_not_sent() {
-    let refused = |view: &dyn StoreView, index| match pieces(view, message(index), &mut |piece| {
-        panic!("sent {piece:?}")
-    }) {
-        Err(SnapshotError::Unsendable(flaw)) => flaw,
-        other => panic!("{other:?}"),
-    };
+    let refused =
+        |view: &dyn StoreView, index| match pieces(CellId::ROOT, view, message(index), &mut |piece| {
+            panic!("sent {piece:?}")
+        }) {
+            Err(SnapshotError::Unsendable(flaw)) => flaw,
+            other => panic!("{other:?}"),
+        };
     assert_eq!(refused(&*store(&Rows::new()).view(), 71), Flaw::Index { found: 70, said: 71 });
     assert_eq!(refused(&*MemoryStore::new().view(), 70), Flaw::Missing("applied index"));
     let from = store(&Rows::new());

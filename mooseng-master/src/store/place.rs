@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mooseng_env::{Disk as _, FsDisk};
+use mooseng_types::CellId;
 
 /// The first store's directory.
 const FIRST: &str = "store";
@@ -47,6 +48,21 @@ impl StorePlace {
     /// The stores in this data directory, which must exist.
     pub fn new(data: impl Into<PathBuf>) -> Self {
         Self { data: data.into() }
+    }
+
+    /// The stores of a cell: those of other cells than the root's lie in a directory of their own.
+    #[must_use]
+    pub fn of(&self, cell: CellId) -> Self {
+        if cell == CellId::ROOT {
+            return self.clone();
+        }
+        Self::new(self.data.join(format!("cell-{:04x}", cell.raw())))
+    }
+
+    /// The directory that they lie in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.data
     }
 
     /// The directory of the store in use. Only the first one may be missing, before a master's first start; if another

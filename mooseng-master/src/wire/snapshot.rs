@@ -8,9 +8,10 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
+use mooseng_types::CellId;
 use prost::Message as _;
 
-use super::{message_to_wire, read_message};
+use super::{message_to_wire, read_cell, read_message};
 use crate::raft::Message;
 use crate::snapshot::{Ending, Piece, Sent, SnapshotError, pieces};
 
@@ -23,16 +24,18 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// wait, so that sending leaves room for other work, and says whether to go on.
 pub(crate) fn send(
     stream: &mut FrameStream,
+    cell: CellId,
     view: &dyn StoreView,
     message: Message,
     pace: &dyn Fn(usize) -> bool,
 ) -> Result<Sent, SnapshotError> {
     let mut rows = 0;
-    pieces(view, message, &mut |piece| {
+    pieces(cell, view, message, &mut |piece| {
         let failed = |source| SnapshotError::Call { rows, source };
         match piece {
-            Piece::Begin(message) => {
-                let begin = pb::SnapshotBegin { message: Some(message_to_wire(message)) };
+            Piece::Begin(cell, message) => {
+                let (message, cell) = (Some(message_to_wire(message)), cell.raw().into());
+                let begin = pb::SnapshotBegin { message, cell };
                 stream.call(&begin, &[], ANSWER_MAX).map_err(failed)?;
             }
             Piece::Rows(part) => {
@@ -62,7 +65,8 @@ pub fn read(kind: u16, body: Bytes) -> Result<Piece, CallError> {
             let begin = pb::SnapshotBegin::decode(body).map_err(|error| bad(&error))?;
             // Without a message it is a snapshot of nothing, which the receiver refuses.
             let message = begin.message.map(read_message).transpose().map_err(|error| bad(&error))?;
-            Ok(Piece::Begin(message.unwrap_or_default()))
+            let cell = read_cell(begin.cell).map_err(|error| bad(&error))?;
+            Ok(Piece::Begin(cell, message.unwrap_or_default()))
         }
         pb::SnapshotRows::KIND => {
             let rows = pb::SnapshotRows::decode(body).map_err(|error| bad(&error))?;
@@ -100,7 +104,7 @@ mod tests {
             let Frame { header, body, .. } = reader.receive().unwrap();
             let mut done = None;
             let outcome = match read(header.kind, body).unwrap() {
-                Piece::Begin(begin) => Receiving::begin(begin, sink.take().unwrap(), SUPPORTED)
+                Piece::Begin(_, begin) => Receiving::begin(begin, sink.take().unwrap(), SUPPORTED)
                     .map(|begun| receiving = Some(begun)),
                 Piece::Rows(rows) => receiving.as_mut().unwrap().rows(rows),
                 Piece::End(end) => receiving.take().unwrap().end(end).map(|whole| done = Some(whole)),
@@ -131,7 +135,7 @@ mod tests {
                 *paced.borrow_mut() += bytes as u64;
                 true
             };
-            let sent = send(&mut stream, &*from.view(), message(70), &pace);
+            let sent = send(&mut stream, CellId::ROOT, &*from.view(), message(70), &pace);
             (sent.unwrap(), receiver.join().unwrap().unwrap())
         });
         assert_eq!((sent.rows, sent.bytes), (received.rows, received.bytes));
@@ -159,7 +163,7 @@ mod tests {
                 }
             });
             let mut stream = FrameStream::new(std::net::TcpStream::connect(address).unwrap()).unwrap();
-            send(&mut stream, &*from.view(), message(70), pace)
+            send(&mut stream, CellId::ROOT, &*from.view(), message(70), pace)
         })
     }
 

@@ -1,4 +1,4 @@
-//! Founds the state of a new cluster, once all founding masters vote.
+//! Founds the state of a new cluster, once all founding masters vote, at the highest level that all of them know.
 
 use mooseng_meta::ClusterCommand;
 use mooseng_types::ClusterId;
@@ -22,8 +22,14 @@ impl Worker for FoundState {
     }
 
     fn work(&mut self, round: &mut Round<'_>) {
-        if round.state().settings().is_none() && round.group.is_complete() {
-            round.propose(ClusterCommand::Bootstrap { cluster: self.cluster, copies: self.copies });
+        if round.state().settings().is_some() || !round.group.is_complete() {
+            return;
         }
+        let survey = round.callers.survey(round.group, round.registry, Some(round.sessions), round.now);
+        let Some(level) = round.callers.first_level(&survey, round.group) else { return };
+        if level > survey.level {
+            round.propose(ClusterCommand::RaiseLevel { level });
+        }
+        round.propose(ClusterCommand::Bootstrap { cluster: self.cluster, copies: self.copies });
     }
 }

@@ -48,9 +48,11 @@ impl Worker for SettleCopies {
 /// Where a server can get a copy from instead of its own, if the file has it at all and nobody may be writing it.
 fn whole_copy_for(round: &Round<'_>, id: ServerId, chunk: ChunkId) -> Option<Fetch> {
     let row = round.state().chunk(chunk)?;
-    if row.lease.is_some() || row.is_uncommitted() || !row.servers.contains(&id) {
+    // Of a chunk in parts there are no whole copies.
+    let copies = row.layout.copies().ok()?;
+    if row.lease.is_some() || row.is_uncommitted() || !copies.contains(&id) {
         return None;
     }
-    let (source, version) = round.registry.whole_copy(chunk, row.committed, &row.servers, round.now)?;
+    let (source, version) = round.registry.whole_copy(chunk, row.committed, copies, round.now)?;
     Some(Fetch { chunk, version, source })
 }

@@ -8,9 +8,11 @@ use mooseng_types::ClusterId;
 use super::delete_dead_chunks::DeleteDeadChunks;
 use super::expire_sessions::ExpireSessions;
 use super::found_state::FoundState;
+use super::index_chunks::IndexChunks;
 use super::reap_orphans::ReapOrphans;
 use super::settle_copies::SettleCopies;
 use super::{Jobs, Order, Round, Worker, refusal};
+use crate::callers::Callers;
 use crate::group::{Group, Unready};
 use crate::registry::Registry;
 use crate::sessions::Sessions;
@@ -65,6 +67,7 @@ impl Supervisor {
             Box::new(FoundState { cluster, copies }),
             Box::new(ExpireSessions { timeout: session_timeout }),
             Box::new(ReapOrphans),
+            Box::new(IndexChunks),
             Box::new(SettleCopies::default()),
             Box::new(DeleteDeadChunks::default()),
         ];
@@ -86,6 +89,7 @@ impl Supervisor {
         &mut self,
         now: Duration,
         group: &mut Group,
+        callers: &Callers,
         registry: &mut Registry,
         sessions: &mut Sessions,
     ) -> Work {
@@ -103,7 +107,7 @@ impl Supervisor {
             if hired.status.under_way > 0 || (hired.worker.needs_state() && !founded) {
                 continue;
             }
-            let mut round = Round { now, group, registry, sessions, jobs: Jobs::default() };
+            let mut round = Round { now, group, callers, registry, sessions, jobs: Jobs::default() };
             hired.worker.work(&mut round);
             let Jobs { commands, orders } = round.jobs;
             hired.status.under_way = commands.len() as u64;

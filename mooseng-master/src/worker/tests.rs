@@ -3,19 +3,26 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_meta::Batch;
+use mooseng_meta::{Batch, ClusterCommand, INDEX_MAX};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
-use mooseng_types::ChunkId;
+use mooseng_protocol::status::CallError;
+use mooseng_types::level::SUPPORTED;
+use mooseng_types::{ChunkId, FsError, Level, Levels, Part, ServerId};
 use prost::Message as _;
 
 use crate::core::testing::{Leader, framed, number};
+use crate::group::{Proposal, Ticket};
 
 const SERVERS: [u8; 2] = [1, 2];
 
 /// A leader with two chunkservers, and a file of one committed chunk on both, whose lease is given back.
 fn with_a_chunk() -> (Leader, u64, pb::GrantWriteReply) {
-    let mut leader = Leader::new();
+    with_a_chunk_of(Leader::new())
+}
+
+/// The same of this leader.
+fn with_a_chunk_of(mut leader: Leader) -> (Leader, u64, pb::GrantWriteReply) {
     assert_eq!(SERVERS.map(|number| leader.serve_chunks(number)), [1, 2]);
     let session = leader.open(1);
     let meta = |seq| Some(pb::RequestMeta { session, seq, acked_below: seq });
@@ -112,6 +119,53 @@ fn copies_and_parts_of_a_dead_chunk_are_ordered_gone_and_it_is_forgotten_once_bo
     assert_eq!(gone(&mut leader, 1, vec![99], Vec::new()), 1, "that was not the part");
     assert_eq!(gone(&mut leader, 2, vec![99], Vec::new()), 1);
     assert_eq!(gone(&mut leader, 1, Vec::new(), vec![part]), 0);
+}
+
+#[test]
+fn after_an_upgrade_the_leader_completes_the_table_from_servers_to_chunks_by_itself() {
+    let old = Levels::new(Level::FIRST, Level::FIRST).unwrap();
+    let (mut leader, _, grant) = with_a_chunk_of(Leader::founded_by(old));
+    leader.core.groups.root_mut().upgrade(SUPPORTED);
+    // One more chunk than a round enters lies in the store from before.
+    let row = |chunk: u64| {
+        let value = Bytes::from_static(&[1, 77, 0, 1, 1, 0, 1, 2, 10, 0]);
+        ([&b"c"[..], &chunk.to_be_bytes()].concat(), Some(value))
+    };
+    let rows = (1000..1000 + u64::from(INDEX_MAX)).map(row).collect();
+    leader.core.state().store().write(&Batch { applied_index: 0, rows });
+    pass(&mut leader, Duration::from_secs(1));
+    assert_eq!(leader.core.state().next_to_index(), None, "not at this level");
+    let command = ClusterCommand::RaiseLevel { level: Level::IDENTITY }.into();
+    let proposal = Proposal { request: None, command, ticket: Ticket(u64::MAX) };
+    leader.core.groups.root_mut().gather(proposal);
+    pass(&mut leader, Duration::from_secs(1));
+    let state = leader.core.state();
+    assert!(state.is_indexed());
+    let held = |server| state.held_by(ServerId::from_raw(server), None, usize::MAX).unwrap();
+    assert_eq!(held(1), [Part::whole(ChunkId::from_raw(grant.chunk))]);
+    assert_eq!(held(2).len(), 1 + INDEX_MAX as usize);
+    let index = state.applied_index();
+    pass(&mut leader, Duration::from_secs(1));
+    assert_eq!(leader.core.state().applied_index(), index, "there is nothing left to do");
+}
+
+#[test]
+fn a_chunk_in_parts_is_found_and_granted_by_nobody_yet() {
+    let (mut leader, inode, _) = with_a_chunk();
+    // Chunk 99 is the second of the file, two data parts and one of parity: as docs/formats/metadata-rows.md draws it.
+    let file = [&b"f"[..], &inode.to_be_bytes(), &1u32.to_be_bytes()].concat();
+    let chunk = [&b"c"[..], &99u64.to_be_bytes()].concat();
+    let row = [2, u8::try_from(inode).unwrap(), 1, 1, 1, 0, 1, 2, 1, 3, 1, 2, 1, 10, 0];
+    let rows = [(file, Bytes::from_static(&[1, 99])), (chunk, Bytes::copy_from_slice(&row))];
+    let rows = rows.map(|(key, value)| (key, Some(value))).into();
+    leader.core.state().store().write(&Batch { applied_index: 0, rows });
+    let locate = |count| pb::LocateRequest { session: 1, inode, first_index: 0, count };
+    assert_eq!(leader.ask(1, &locate(1)).unwrap().chunks.len(), 1);
+    let refused = |error| matches!(error, CallError::Refused(FsError::NotSupported));
+    assert!(refused(leader.ask(1, &locate(2)).unwrap_err()));
+    let meta = Some(pb::RequestMeta { session: 1, seq: 4, acked_below: 4 });
+    let grant = pb::GrantWriteRequest { meta, inode, index: 1, ..Default::default() };
+    assert!(refused(leader.ask(1, &grant).unwrap_err()));
 }
 
 #[test]

@@ -80,7 +80,12 @@ async fn settled<T, F: Future<Output = Result<T, Status>>>(mut call: impl FnMut(
 async fn works(master: &Master) {
     let channel = master.channel().await;
     let metadata = MetadataClient::new(channel.clone());
-    let open = pb::OpenSessionRequest { client_id: vec![1; 16].into(), name: "grpc".into(), replaces: false };
+    let open = pb::OpenSessionRequest {
+        client_id: vec![1; 16].into(),
+        name: "grpc".into(),
+        replaces: false,
+        cell: 0,
+    };
     let session = settled(|| {
         let (mut metadata, open) = (metadata.clone(), open.clone());
         async move { metadata.open_session(open).await }

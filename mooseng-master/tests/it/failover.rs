@@ -14,8 +14,12 @@ use mooseng_types::{FileKind, FsError};
 use crate::world::{Client, World, hello};
 
 pub(crate) fn open_session(client: &mut Client, id: u8) -> u64 {
-    let request =
-        pb::OpenSessionRequest { client_id: vec![id; 16].into(), name: "test".into(), replaces: false };
+    let request = pb::OpenSessionRequest {
+        client_id: vec![id; 16].into(),
+        name: "test".into(),
+        replaces: false,
+        cell: 0,
+    };
     client.call(&request).unwrap().session
 }
 
@@ -143,6 +147,7 @@ fn a_mount_that_is_back_ends_the_session_it_left_behind() {
         client_id: vec![id; 16].into(),
         name: "host:/mnt".into(),
         replaces,
+        cell: 0,
     };
     let first = client.call(&open(1, true)).unwrap().session;
     client.call(&mkdir(first, 1, "a")).unwrap();
@@ -174,7 +179,8 @@ fn open_unlinked_files_and_write_leases_outlive_the_leader() {
     let (writer, other) = (open_session(&mut client, 1), open_session(&mut client, 2));
     let file =
         |seq, name: &str| pb::CreateRequest { kind: FileKind::File.raw().into(), ..mkdir(writer, seq, name) };
-    let unlinked = client.call(&file(1, "unlinked")).unwrap().attr.unwrap().inode;
+    let create = pb::CreateRequest { open: true, open_number: 1, ..file(1, "unlinked") };
+    let unlinked = client.call(&create).unwrap().attr.unwrap().inode;
     let written = client.call(&file(2, "written")).unwrap().attr.unwrap().inode;
     let unlink = pb::UnlinkRequest { meta: meta(writer, 3), parent: 1, name: "unlinked".into() };
     client.call(&unlink).unwrap();

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use mooseng_env::{Clock, SystemClock, Threads};
 use mooseng_master::config::{Config, Peer};
 use mooseng_master::server::{Ended, Inbox, Server};
+use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use mooseng_types::ClusterId;
+use mooseng_types::level::SUPPORTED;
 
+const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
 const LIMIT: Duration = Duration::from_secs(20);
 
 struct Running {
@@ -26,11 +28,17 @@ struct Running {
 pub(crate) struct World {
     dir: tempfile::TempDir,
     peers: Vec<Peer>,
+    /// Groups that each master hosts.
+    pub(crate) cells: u16,
     running: BTreeMap<u64, Running>,
 }
 
 impl World {
     pub(crate) fn new(count: u64) -> Self {
+        Self::with_cells(count, 1)
+    }
+
+    pub(crate) fn with_cells(count: u64, cells: u16) -> Self {
         // Reserved one after the other and released together, so that no two are the same.
         let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let peer = |(id, listener): (u64, &TcpListener)| Peer {
@@ -40,7 +48,7 @@ impl World {
         };
         let peers = (1..).zip(&held).map(peer).collect();
         drop(held);
-        let mut world = Self { dir: tempfile::tempdir().unwrap(), peers, running: BTreeMap::new() };
+        let mut world = Self { dir: tempfile::tempdir().unwrap(), peers, cells, running: BTreeMap::new() };
         (1..=count).for_each(|id| world.start(id));
         world
     }
@@ -72,7 +80,7 @@ impl World {
             data,
             listen: self.peers.iter().find(|peer| peer.id == id).unwrap().address.clone(),
             grpc_listen: None,
-            cluster: ClusterId::from_bytes([3; 16]),
+            cluster: CLUSTER,
             secret: mooseng_env::secret::Secret::take(&mut [7; 32]),
             peers: self.peers.clone(),
             copies: 2,
@@ -81,7 +89,8 @@ impl World {
             session_timeout: Duration::from_secs(30),
             cache_bytes: 1 << 20,
             log_keep_bytes: 4 << 10,
-            levels: mooseng_types::level::SUPPORTED,
+            levels: SUPPORTED,
+            cells: self.cells,
             json_logs: false,
         }
     }
@@ -125,6 +134,20 @@ impl World {
         self.peers.iter().find(|peer| peer.id == id).unwrap().address.clone()
     }
 
+    /// Waits for something that the masters do by themselves.
+    pub(crate) fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < LIMIT, "{what}");
+            SystemClock::default().sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A client that asks this master only.
+    pub(crate) fn client_of(&self, id: u64) -> Client {
+        Client { addresses: vec![self.address(id)], next: 0, stream: None }
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client {
             addresses: self.peers.iter().map(|peer| peer.address.clone()).collect(),
@@ -142,13 +165,7 @@ impl Drop for World {
 }
 
 pub(crate) fn hello() -> pb::Hello {
-    pb::Hello {
-        cluster_id: vec![3; 16].into(),
-        protocol_version: PROTOCOL_VERSION,
-        role: pb::Role::Client.into(),
-        name: "test".into(),
-        ..Default::default()
-    }
+    pb::Hello::new(pb::Role::Client, "test", Some(CLUSTER), SUPPORTED)
 }
 
 pub(crate) struct Client {

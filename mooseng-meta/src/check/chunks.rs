@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mooseng_types::{ChunkId, ChunkIndex, InodeId, SessionId};
+use mooseng_types::{ChunkId, ChunkIndex, InodeId, Level, SessionId};
 
 use super::{Findings, each};
 use crate::chunk::{ChunkRow, FULL_LENGTH};
 use crate::codec::v1::row::Number;
 use crate::key;
+use crate::layout::Layout;
 use crate::tables::decode;
 
 pub(super) fn check(findings: &mut Findings<'_>) {
@@ -41,6 +42,7 @@ pub(super) fn check(findings: &mut Findings<'_>) {
         let held = chunks.get(&chunk).is_some_and(|row| row.lease == Some(session));
         findings.demand(held, || format!("{session} is listed with a lease of {chunk} it does not hold"));
     }
+    check_held(findings, &chunks);
     for chunk in &dead {
         findings.demand(!chunks.contains_key(chunk), || format!("{chunk} is dead and alive"));
     }
@@ -55,6 +57,30 @@ pub(super) fn check(findings: &mut Findings<'_>) {
     }
 }
 
+/// The table from servers to chunks says what the chunks' rows say, as far as it is entered.
+fn check_held(findings: &mut Findings<'_>, chunks: &BTreeMap<ChunkId, ChunkRow>) {
+    let tables = &findings.state.tables;
+    let kept = tables.level >= Level::IDENTITY;
+    let mut held = BTreeSet::new();
+    each(findings.state, b"h", |key, _| {
+        let entry = key::held_at(key);
+        let is_true = entry.is_some_and(|(server, part)| {
+            let mut parts =
+                chunks.get(&part.chunk()).into_iter().flat_map(|row| row.layout.parts(part.chunk()));
+            kept && parts.any(|of_row| of_row == (server, part))
+        });
+        findings.demand(is_true, || format!("no chunk has {entry:?}, as its server's table says"));
+        held.extend(entry);
+    });
+    let entered = |chunk: ChunkId| kept && tables.indexed_to().is_none_or(|next| chunk < next);
+    for (&chunk, row) in chunks.iter().filter(|(chunk, _)| entered(**chunk)) {
+        for (server, part) in row.layout.parts(chunk) {
+            let listed = held.contains(&(server, part));
+            findings.demand(listed, || format!("{part} is missing in the table of {server}"));
+        }
+    }
+}
+
 fn check_row(
     findings: &mut Findings<'_>,
     leases: &BTreeSet<(SessionId, ChunkId)>,
@@ -64,9 +90,13 @@ fn check_row(
     findings.demand(row.committed <= row.granted, || {
         format!("{chunk} has {} committed, {} granted", row.committed, row.granted)
     });
-    findings.demand(!row.servers.is_empty(), || format!("{chunk} is on no server"));
-    let servers: BTreeSet<_> = row.servers.iter().collect();
-    findings.demand(servers.len() == row.servers.len(), || format!("{chunk} is on one server twice"));
+    findings.demand(row.layout.parts(chunk).next().is_some(), || format!("{chunk} is on no server"));
+    let twice = match &row.layout {
+        Layout::Copies(servers) => servers.iter().collect::<BTreeSet<_>>().len() < servers.len(),
+        // Two parts on one server are a matter of safety, not of sense.
+        Layout::Striped(_) => false,
+    };
+    findings.demand(!twice, || format!("{chunk} is on one server twice"));
     findings.demand(row.valid_length <= FULL_LENGTH, || format!("{chunk} is longer than a chunk"));
     if let Some(session) = row.lease {
         let listed = leases.contains(&(session, chunk));

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mooseng_types::{CellId, ChunkId, FileKind, InodeId, Level, SessionId};
+use mooseng_types::{CellId, ChunkId, FileKind, InodeId, Level, Part, ServerId, SessionId};
 
 use super::{Checked, check, check_view};
 use crate::codec::v1::row::chunk::DeadChunk;
+use crate::command::ClusterCommand;
 use crate::key;
 use crate::settings::Totals;
 use crate::store::MetaStore as _;
@@ -79,6 +80,25 @@ fn a_lease_that_is_not_listed_and_one_that_is_not_held_are_found() {
     found("does not hold", |world, _| {
         let key = key::lease(SessionId::from_raw(99), chunk);
         world.state.tables.rows.put(&key, Bytes::from_static(&[1]));
+    });
+}
+
+#[test]
+fn what_a_servers_table_has_too_much_or_too_little_is_found() {
+    let held = |server| key::held(ServerId::from_raw(server), Part::whole(ChunkId::from_raw(1)));
+    let index = ClusterCommand::IndexChunks { from: ChunkId::from_raw(0), count: 9 };
+    found("no chunk has", |world, _| {
+        world.state.tables.rows.put(&held(1), Bytes::from_static(&[1]));
+    });
+    found("no chunk has", |world, _| {
+        world.done(ClusterCommand::RaiseLevel { level: Level::IDENTITY });
+        world.state.tables.rows.put(&held(4), Bytes::from_static(&[1]));
+    });
+    found("c1 is missing in the table of s2", |world, _| {
+        world.done(ClusterCommand::RaiseLevel { level: Level::IDENTITY });
+        world.done(index);
+        assert_eq!(check(&world.state), []);
+        world.state.tables.rows.delete(&held(2));
     });
 }
 

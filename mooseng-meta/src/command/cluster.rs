@@ -1,11 +1,11 @@
 //! Commands on the cluster itself, its clients and its chunkservers.
 
 use mooseng_types::level::SUPPORTED;
-use mooseng_types::{ClusterId, FsError, Level, SessionId, TimeNs};
+use mooseng_types::{ChunkId, ClusterId, FsError, Level, SessionId, TimeNs};
 
 use super::{Command, MovesLeases, tag};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::op::member;
+use crate::op::{index, member};
 use crate::response::Response;
 use crate::tables::Tables;
 
@@ -45,6 +45,13 @@ pub enum ClusterCommand {
         /// The level.
         level: Level,
     },
+    /// Enters chunks into the table from servers to chunks that are older than the table.
+    IndexChunks {
+        /// The first: where the table goes on.
+        from: ChunkId,
+        /// How many, at most [`INDEX_MAX`](crate::INDEX_MAX).
+        count: u32,
+    },
 }
 
 impl From<ClusterCommand> for Command {
@@ -67,7 +74,8 @@ impl ClusterCommand {
             Self::Bootstrap { .. }
             | Self::OpenSession { .. }
             | Self::RegisterServer { .. }
-            | Self::RaiseLevel { .. } => MovesLeases::None,
+            | Self::RaiseLevel { .. }
+            | Self::IndexChunks { .. } => MovesLeases::None,
         }
     }
 
@@ -80,6 +88,7 @@ impl ClusterCommand {
                 Ok(member::register_server(t, *uuid, name, address))
             }
             Self::RaiseLevel { level } => Ok(member::raise_level(t, *level)),
+            Self::IndexChunks { from, count } => index::chunks(t, *from, *count),
         }
     }
 
@@ -109,6 +118,11 @@ impl ClusterCommand {
                 w.u8(tag::RAISE_LEVEL);
                 w.var(level.raw().into());
             }
+            Self::IndexChunks { from, count } => {
+                w.u8(tag::INDEX_CHUNKS);
+                w.chunk(*from);
+                w.var((*count).into());
+            }
         }
     }
 
@@ -122,6 +136,7 @@ impl ClusterCommand {
                 Self::RegisterServer { uuid: r.array()?, name: r.text()?, address: r.text()? }
             }
             tag::RAISE_LEVEL => Self::RaiseLevel { level: known_level(r)? },
+            tag::INDEX_CHUNKS => Self::IndexChunks { from: r.chunk()?, count: r.narrow()? },
             _ => return Ok(None),
         }))
     }

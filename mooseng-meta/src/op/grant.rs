@@ -10,6 +10,7 @@ use mooseng_types::{
 use crate::chunk::{ChunkRow, FULL_LENGTH};
 use crate::codec::v1::row::Number;
 use crate::key;
+use crate::layout::Layout;
 use crate::query::LeaseInTheWay;
 use crate::response::{Grant, Response};
 use crate::tables::Tables;
@@ -67,24 +68,26 @@ pub(crate) fn grant(
     if row.held_by_another(Some(session)).is_some() {
         return Err(FsError::LeaseHeld);
     }
-    let named = row.servers.iter().any(|server| servers.failed.contains(server));
+    let has = row.layout.copies()?.to_vec();
+    let named = has.iter().any(|server| servers.failed.contains(server));
     if row.lease == Some(session) && !named && !servers.renew {
-        return Ok(answer(t, chunk, &row, false, attr));
+        return Ok(answer(t, chunk, &row, has, false, attr));
     }
-    match if named { keep(&row, servers) } else { Keep::These(row.servers.clone()) } {
+    let kept = match if named { keep(&row, &has, servers) } else { Keep::These(has) } {
         Keep::Anew(chosen) => {
             let fresh = t.new_chunk()?;
             t.kill_chunk(chunk, row);
             return Ok(begin(t, session, place, fresh, chosen, attr));
         }
         Keep::These(_) if row.granted.raw() == u32::MAX => return Err(FsError::Io),
-        Keep::These(servers) => row.servers = servers,
-    }
+        Keep::These(kept) => kept,
+    };
 
+    row.layout = Layout::Copies(kept.clone());
     row.granted = row.granted.next();
     t.set_lease(chunk, &mut row, Some(session));
     t.put_chunk(chunk, &row);
-    Ok(answer(t, chunk, &row, false, attr))
+    Ok(answer(t, chunk, &row, kept, false, attr))
 }
 
 /// The lease for which a grant is refused.
@@ -102,8 +105,8 @@ fn admit(t: &Tables, session: SessionId, place: Place) -> Result<Attr, FsError> 
 
 /// What becomes of a chunk some of whose servers could not be written. The last copy that is up is never dropped: if
 /// only servers that are down, or none, would be left, all stay, and may come back.
-fn keep(row: &ChunkRow, servers: Servers<'_>) -> Keep {
-    let left = without(&row.servers, servers.failed);
+fn keep(row: &ChunkRow, has: &[ServerId], servers: Servers<'_>) -> Keep {
+    let left = without(has, servers.failed);
     let chosen = without(servers.candidates, servers.failed);
     let is_up = |server: &ServerId| servers.up.contains(server);
     // Without a commit and a confirmed byte nothing is lost with a chunk, and a new one can have all its copies. Without
@@ -113,7 +116,7 @@ fn keep(row: &ChunkRow, servers: Servers<'_>) -> Keep {
     match () {
         () if anew && chosen.len() > left.len() => Keep::Anew(chosen),
         () if left.iter().any(is_up) => Keep::These(left),
-        () => Keep::These(row.servers.clone()),
+        () => Keep::These(has.to_vec()),
     }
 }
 
@@ -136,22 +139,29 @@ fn begin(
         committed: NONE,
         granted: NONE.next(),
         lease: None,
-        servers,
+        layout: Layout::Copies(servers.clone()),
         valid_length: FULL_LENGTH,
         differs: false,
     };
     t.rows.put(&key::file_chunk(place.inode, place.index), Number(chunk.raw()).encode().into());
     t.set_lease(chunk, &mut row, Some(session));
     t.put_chunk(chunk, &row);
-    answer(t, chunk, &row, true, attr)
+    answer(t, chunk, &row, servers, true, attr)
 }
 
-fn answer(t: &Tables, chunk: ChunkId, row: &ChunkRow, fresh: bool, attr: Attr) -> Response {
+fn answer(
+    t: &Tables,
+    chunk: ChunkId,
+    row: &ChunkRow,
+    servers: Vec<ServerId>,
+    fresh: bool,
+    attr: Attr,
+) -> Response {
     Response::Grant(Grant {
         chunk,
         base_version: row.committed,
         version: row.granted,
-        servers: row.servers.clone(),
+        servers,
         valid_length: row.valid_length,
         inline: if row.index.raw() == 0 { t.inline(row.inode) } else { None },
         fresh,

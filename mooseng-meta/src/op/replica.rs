@@ -2,6 +2,7 @@
 
 use mooseng_types::{ChunkId, ChunkVersion, FsError, ServerId};
 
+use crate::layout::Layout;
 use crate::response::Response;
 use crate::tables::Tables;
 
@@ -13,11 +14,13 @@ pub(crate) fn add(
     server: ServerId,
 ) -> Result<Response, FsError> {
     let mut row = t.chunk(chunk).ok_or(FsError::Stale)?;
-    if row.lease.is_some() || row.committed != version || row.servers.contains(&server) {
+    let mut copies = row.layout.copies()?.to_vec();
+    if row.lease.is_some() || row.committed != version || copies.contains(&server) {
         return Err(FsError::Stale);
     }
 
-    row.servers.push(server);
+    copies.push(server);
+    row.layout = Layout::Copies(copies);
     t.put_chunk(chunk, &row);
     Ok(Response::Done)
 }
@@ -25,11 +28,13 @@ pub(crate) fn add(
 /// Strikes a copy off, but never the last: that one may still come back.
 pub(crate) fn remove(t: &mut Tables, chunk: ChunkId, server: ServerId) -> Result<Response, FsError> {
     let mut row = t.chunk(chunk).ok_or(FsError::Invalid)?;
-    if !row.servers.contains(&server) || row.servers.len() == 1 {
+    let mut copies = row.layout.copies()?.to_vec();
+    if !copies.contains(&server) || copies.len() == 1 {
         return Err(FsError::Invalid);
     }
 
-    row.servers.retain(|&other| other != server);
+    copies.retain(|&other| other != server);
+    row.layout = Layout::Copies(copies);
     t.put_chunk(chunk, &row);
     Ok(Response::Done)
 }

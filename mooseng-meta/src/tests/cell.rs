@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mooseng_types::{COUNT_MAX, CellId, ChunkIndex, FileKind, FsError, InodeId, ServerId};
+use mooseng_types::{CellId, ChunkIndex, FileKind, FsError, ID_COUNT_MAX, InodeId, ServerId};
 
 use crate::check::check;
 use crate::command::{ClusterCommand, ContentCommand, NameCommand, RenameMode};
@@ -45,15 +45,16 @@ fn a_directory_does_not_move_into_itself_under_any_root() {
 fn a_cell_whose_numbers_are_used_up_refuses_and_never_begins_again() {
     let mut world = World::of(CELL);
     let counters = &mut world.state.tables.counters;
-    (counters.next_inode, counters.next_chunk, counters.next_session) = (COUNT_MAX, COUNT_MAX, COUNT_MAX);
+    (counters.next_inode, counters.next_chunk, counters.next_session) =
+        (ID_COUNT_MAX, ID_COUNT_MAX, ID_COUNT_MAX);
     let file = world.make(CELL.root(), "last", FileKind::File);
-    assert_eq!((file.cell(), file.count()), (CELL, COUNT_MAX));
+    assert_eq!((file.cell(), file.count()), (CELL, ID_COUNT_MAX));
     world.refused(FsError::NoSpace, World::create(CELL.root(), "more", FileKind::File));
     let grant = world.grant(file, 0);
-    assert_eq!((grant.chunk.cell(), grant.chunk.count()), (CELL, COUNT_MAX));
+    assert_eq!((grant.chunk.cell(), grant.chunk.count()), (CELL, ID_COUNT_MAX));
     world.refused(FsError::NoSpace, World::grant_by(world.session, file, 1, &[]));
     let open = |client| ClusterCommand::OpenSession { client: [client; 16], name: String::new() };
-    assert!(matches!(world.run(open(8)), Response::Session(last) if last.count() == COUNT_MAX));
+    assert!(matches!(world.run(open(8)), Response::Session(last) if last.count() == ID_COUNT_MAX));
     world.refused(FsError::NoSpace, open(9));
     assert!(matches!(world.run(open(8)), Response::Session(_)), "one that is open needs no new id");
 }
@@ -62,7 +63,7 @@ fn a_cell_whose_numbers_are_used_up_refuses_and_never_begins_again() {
 fn a_chunk_is_not_given_up_while_there_is_no_id_for_one_in_its_place() {
     let mut world = World::of(CELL);
     let file = world.make(CELL.root(), "f", FileKind::File);
-    world.state.tables.counters.next_chunk = COUNT_MAX;
+    world.state.tables.counters.next_chunk = ID_COUNT_MAX;
     world.grant(file, 0);
     let servers = |list: &[u32]| list.iter().copied().map(ServerId::from_raw).collect();
     let anew = ContentCommand::GrantWrite {

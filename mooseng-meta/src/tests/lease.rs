@@ -7,6 +7,7 @@ use mooseng_types::{
 
 use crate::check::check;
 use crate::command::{AttrCommand, ClusterCommand, ContentCommand, RepairCommand};
+use crate::layout::{Layout, Stripe};
 use crate::testing::World;
 
 const ROOT: InodeId = InodeId::ROOT;
@@ -477,5 +478,45 @@ fn copies_are_added_and_struck_off() {
         world.done(remove(server));
     }
     world.refused(FsError::Invalid, remove(9));
-    assert_eq!(world.state.chunk(chunk).unwrap().servers, servers(&[9]));
+    assert_eq!(world.state.chunk(chunk).unwrap().layout, Layout::Copies(servers(&[9])));
+}
+
+/// Makes a stripe of a chunk, as nothing does yet.
+fn striped(world: &mut World, chunk: ChunkId) {
+    let mut row = world.state.chunk(chunk).unwrap();
+    row.layout = Layout::Striped(Stripe::new(2, 1, servers(&[1, 2, 3])).unwrap());
+    world.state.tables.put_chunk(chunk, &row);
+}
+
+#[test]
+fn what_knows_only_copies_refuses_a_stripe() {
+    let (mut world, file) = world();
+    let grant = world.grant(file, 0);
+    let chunk = grant.chunk;
+    world.attr(world.commit(file, 1, 0, &grant, true));
+    striped(&mut world, chunk);
+    for failed in [&[][..], &[1]] {
+        world.refused(FsError::NotSupported, World::grant_by(world.session, file, 0, failed));
+    }
+    let (version, server) = (version(1), ServerId::from_raw(9));
+    world.refused(FsError::NotSupported, RepairCommand::AddReplica { chunk, version, server });
+    let server = ServerId::from_raw(1);
+    world.refused(FsError::NotSupported, RepairCommand::RemoveReplica { chunk, server });
+    assert_eq!(check(&world.state), []);
+}
+
+#[test]
+fn a_stripe_dies_with_its_parts() {
+    let (mut world, file) = world();
+    let chunk = world.grant(file, 0).chunk;
+    striped(&mut world, chunk);
+    let session = world.session;
+    world.attr(World::truncate(file, 1, Some(session)));
+    world.attr(World::truncate(file, 0, Some(session)));
+    let parts: Vec<_> = [1, 2, 3]
+        .into_iter()
+        .map(|index| (ServerId::from_raw(index.into()), Part::new(chunk, index).unwrap()))
+        .collect();
+    assert_eq!(world.state.dead_chunks(ChunkId::from_raw(0), 9), [(chunk, parts)]);
+    assert_eq!(check(&world.state), []);
 }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mooseng_types::{
-    CHUNK_SIZE, CellId, ChunkId, ChunkIndex, ChunkVersion, FileKind, FsError, InodeId, RequestId, SessionId,
-    SetAttr, TimeNs,
+    CHUNK_SIZE, CellId, ChunkId, ChunkIndex, ChunkVersion, FileKind, FsError, InodeId, Level, RequestId,
+    SessionId, SetAttr, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::check::check;
 use crate::command::{
-    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, MovesLeases, NameCommand,
-    RenameMode, RepairCommand, Request, XattrMode,
+    AttrCommand, Changes, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, MovesLeases,
+    NameCommand, RenameMode, RepairCommand, Request, XattrMode,
 };
 use crate::model::{Model, Op};
+use crate::op::index::INDEX_MAX;
 use crate::response::Response;
 use crate::state::MetaState;
 use crate::store::{Batch, MetaStore};
@@ -90,6 +91,19 @@ fn file_ops() -> impl Strategy<Value = Op> {
             .prop_map(|(session, inode, index)| Op::Release { session, inode, index }),
         1 => session().prop_map(|session| Op::Close { session }),
         1 => inodes().prop_map(|inode| Op::Reap { inode }),
+        1 => Just(Op::Raise),
+        2 => Just(Op::Index),
+    ]
+}
+
+/// Those beside names that a batch may hold.
+fn small_ops() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        2 => (inodes(), 0u16..0o1000).prop_map(|(inode, mode)| Op::Chmod { inode, mode }),
+        1 => (inodes(), sizes()).prop_map(|(inode, size)| Op::Truncate { inode, size, session: None }),
+        1 => (inodes(), names()).prop_map(|(inode, name)| Op::RemoveXattr { inode, name }),
+        1 => (inodes(), 0u32..4100, 0usize..50)
+            .prop_map(|(inode, offset, length)| Op::Inline { inode, offset, length }),
     ]
 }
 
@@ -176,6 +190,8 @@ fn command(world: &World, sessions: &[SessionId; 2], op: &Op) -> Command {
         .into(),
         Op::Close { session } => ClusterCommand::CloseSession { session: sessions[session] }.into(),
         Op::Reap { inode } => RepairCommand::ReapOrphans { inodes: vec![id(inode)] }.into(),
+        Op::Raise => ClusterCommand::RaiseLevel { level: Level::IDENTITY }.into(),
+        Op::Index => ClusterCommand::IndexChunks { from: ChunkId::from_raw(0), count: INDEX_MAX }.into(),
     }
 }
 
@@ -208,6 +224,7 @@ fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
         }
     }
     prop_assert_eq!(state.totals().inodes, model.nodes.len() as u64);
+    prop_assert_eq!(state.is_indexed(), model.indexed);
     Ok(())
 }
 
@@ -359,6 +376,48 @@ proptest! {
     #[test]
     fn the_machine_does_what_the_model_does(cell in cells(), ops in ops()) {
         run_beside_model(cell, &ops)?;
+    }
+
+    /// As a list of commands of their own, with the same stamp, up to the first that is refused.
+    #[test]
+    fn a_batch_is_its_changes_one_after_the_other_up_to_the_first_that_is_refused(
+        cell in cells(),
+        ops in ops(),
+        changes in vec(prop_oneof![3 => name_ops(), 1 => small_ops()], 1..8),
+    ) {
+        let prepared = || {
+            let mut world = World::of(cell);
+            let sessions = CLIENTS.map(|client| world.open(client));
+            world.done(ClusterCommand::RaiseLevel { level: Level::IDENTITY });
+            for op in ops.iter().filter(|op| !matches!(op, Op::Close { .. })) {
+                let command = command(&world, &sessions, op);
+                world.run(command);
+            }
+            (world, sessions)
+        };
+        let (mut alone, sessions) = prepared();
+        let (mut together, _) = prepared();
+        let commands: Vec<Command> = changes.iter().map(|op| command(&alone, &sessions, op)).collect();
+        let entry = |command| Entry { stamp: TimeNs::from_raw(7_000), request: None, command };
+        let mut answers = Vec::new();
+        for command in &commands {
+            let answer = alone.state.apply(alone.state.applied_index() + 1, &entry(command.clone()));
+            let refused = matches!(answer, Response::Refused(_));
+            answers.push(answer);
+            if refused {
+                break;
+            }
+        }
+        let batch = Changes::new(commands).unwrap().into();
+        let answer = together.state.apply(together.state.applied_index() + 1, &entry(batch));
+        prop_assert_eq!(answer, Response::Batch(answers));
+        // But for what the store says of itself: how many entries it has applied, and their hash.
+        let rows = |world: &World| {
+            let mut rows = world.rows().0;
+            rows.retain(|key, _| !key.starts_with(b"m"));
+            rows
+        };
+        prop_assert_eq!(rows(&alone), rows(&together));
     }
 
     /// One replica only applies. The other freezes and flushes now and then, is restarted, and gets entries twice.

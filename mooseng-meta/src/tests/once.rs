@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use mooseng_types::{CellId, FileKind, FsError, InodeId, RequestId, ServerId, SessionId};
+use mooseng_types::{CellId, FileKind, FsError, InodeId, Level, RequestId, ServerId, SessionId};
 
 use crate::check::check;
-use crate::command::{AttrCommand, ClusterCommand};
+use crate::command::{AttrCommand, BATCH_MAX, Changes, ClusterCommand, Command};
 use crate::response::Response;
 use crate::state::{FormatError, MetaState};
 use crate::store::{Batch, MemoryStore, MetaStore};
@@ -32,6 +32,39 @@ fn a_request_sent_again_is_answered_again_and_done_once() {
     assert_eq!(world.numbered(2, 0, create), refused);
     let id = RequestId { session: world.session, seq: 2 };
     assert_eq!(world.state.stored_response(id), Some(refused));
+}
+
+#[test]
+fn a_batch_sent_again_is_answered_again_and_done_once() {
+    let mut world = World::new();
+    let batch = || {
+        let names = ["a", "b", "a", "c"];
+        let create = |name| World::create(ROOT, name, FileKind::File).into();
+        Changes::new(names.map(create).to_vec()).unwrap()
+    };
+    assert_eq!(world.numbered(1, 0, batch()), Response::Refused(FsError::NotSupported), "at the first level");
+    world.done(ClusterCommand::RaiseLevel { level: Level::IDENTITY });
+    let first = world.numbered(2, 0, batch());
+    let Response::Batch(answers) = &first else { panic!("{first:?}") };
+    let made = |answer: &Response| matches!(answer, Response::Attr(_));
+    assert_eq!(answers.iter().map(made).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(answers[2], Response::Refused(FsError::Exists));
+    let before = world.rows();
+    assert_eq!(world.numbered(2, 0, batch()), first);
+    assert_eq!(world.rows(), before);
+    let c = World::name("c");
+    assert_eq!(world.state.lookup(ROOT, &c), Err(FsError::NotFound), "nothing behind the first refusal");
+}
+
+#[test]
+fn what_cannot_be_in_a_batch_makes_none() {
+    let create = || World::create(ROOT, "f", FileKind::File).into();
+    let close: Command = ClusterCommand::CloseSession { session: SessionId::from_raw(1) }.into();
+    let inner = Changes::new(vec![create()]).unwrap().into();
+    for wrong in [vec![], vec![create(), close], vec![create(), inner], vec![create(); BATCH_MAX + 1]] {
+        assert_eq!(Changes::new(wrong).unwrap_err(), FsError::Invalid);
+    }
+    assert!(Changes::new(vec![create(); BATCH_MAX]).is_ok());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mooseng_protocol::pb;
-use mooseng_types::{FileKind, FsError, InodeId};
+use mooseng_types::{CellId, FileKind, FsError, InodeId};
 
 use super::call::Caller;
 use super::data::Content;
@@ -21,15 +21,15 @@ use crate::task::Port;
 type Tree = BTreeMap<String, Option<Content>>;
 
 /// Compares everything that is there with everything that was answered.
-pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64) {
-    let process = Process::new(port, Rc::clone(&oracle), masters, None);
+pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, cell: CellId, masters: u64) {
+    let process = Process::new(port, Rc::clone(&oracle), cell, masters, None);
     let mut call = Caller::new(process.clone());
     if call.open_session().await.is_err() {
         oracle.borrow_mut().accuse("heals: no session could be opened".into());
         return;
     }
     let lives = oracle.borrow().private.clone();
-    let root = call.list(InodeId::ROOT.raw()).await.unwrap_or_default();
+    let root = call.list(call.root()).await.unwrap_or_default();
     for life in lives {
         let Some(inode) = root.get(&life.name) else {
             if life.founded {

@@ -40,6 +40,11 @@ impl Caller {
         Self { port: process.port.clone(), process }
     }
 
+    /// The directory that everything of its cell lies in.
+    pub(crate) fn root(&self) -> u64 {
+        self.process.cell.root().raw()
+    }
+
     pub(crate) async fn open_session(&mut self) -> std::result::Result<(), Expired> {
         self.process.renew(0).await.map_err(|_| Expired)
     }

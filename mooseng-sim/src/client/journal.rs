@@ -15,7 +15,7 @@ pub(super) const JOURNAL: &str = "journal";
 impl Client {
     /// Opens the journal, appends a few records, syncs or not, closes.
     pub(super) async fn append(&mut self) -> Result<(), Expired> {
-        let root = InodeId::ROOT.raw();
+        let root = self.call.root();
         let attr = match self.call.create(root, JOURNAL, false).await? {
             Err(FsError::Exists) => self.call.lookup(root, JOURNAL).await,
             other => other,

@@ -1,6 +1,6 @@
 //! What a client looks at: its own directory, its own files, the names that all share.
 
-use mooseng_types::{FsError, InodeId};
+use mooseng_types::FsError;
 
 use super::{Client, Expired};
 use crate::invariants::{compare, same_entries};
@@ -14,7 +14,7 @@ impl Client {
             let generation = history.generation();
             (generation, history.begin(generation, self.call.port.now(), op))
         };
-        let (root, name) = (InodeId::ROOT.raw(), format!("shared{which}-{generation}"));
+        let (root, name) = (self.call.root(), format!("shared{which}-{generation}"));
         let answer = match op {
             NameOp::Create => self.call.create(root, &name, false).await?.map(|attr| attr.inode),
             NameOp::Unlink => self.call.unlink(root, &name).await?.map(|()| 0),

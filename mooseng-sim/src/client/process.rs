@@ -13,7 +13,7 @@ use mooseng_client::session::{Belief, Kind, Next, OpenFiles, RequestIds, Retry};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, FsError, InodeId, ServerId};
+use mooseng_types::{CellId, ChunkId, ChunkIndex, ChunkVersion, FsError, InodeId, ServerId};
 
 use crate::oracle::Oracle;
 use crate::plant::Plant;
@@ -60,6 +60,8 @@ pub(crate) struct Process {
     pub(crate) port: Port,
     memory: Rc<RefCell<Memory>>,
     pub(super) oracle: Rc<RefCell<Oracle>>,
+    /// The cell whose files it is for.
+    pub(super) cell: CellId,
     pub(super) plant: Option<Plant>,
 }
 
@@ -69,7 +71,13 @@ fn number_of(address: &str) -> u64 {
 }
 
 impl Process {
-    pub(crate) fn new(port: Port, oracle: Rc<RefCell<Oracle>>, masters: u64, plant: Option<Plant>) -> Self {
+    pub(crate) fn new(
+        port: Port,
+        oracle: Rc<RefCell<Oracle>>,
+        cell: CellId,
+        masters: u64,
+        plant: Option<Plant>,
+    ) -> Self {
         let first = port.rng(|rng| rng.below(masters));
         let addresses: Vec<String> =
             (0..masters).map(|n| format!("m{}", (first + n) % masters + 1)).collect();
@@ -91,7 +99,7 @@ impl Process {
             written: BTreeSet::new(),
             doubtful_reads: 0,
         };
-        Self { port, memory: Rc::new(RefCell::new(memory)), oracle, plant }
+        Self { port, memory: Rc::new(RefCell::new(memory)), oracle, cell, plant }
     }
 
     /// Whether something was read from a copy in doubt since there were so many reads of such.
@@ -224,8 +232,12 @@ impl Process {
         }
         self.memory().renewing = true;
         let client_id = self.port.rng(|rng| rng.bytes(16));
-        let request =
-            pb::OpenSessionRequest { client_id: client_id.into(), name: "client".into(), replaces: false };
+        let request = pb::OpenSessionRequest {
+            client_id: client_id.into(),
+            name: "client".into(),
+            replaces: false,
+            cell: self.cell.raw().into(),
+        };
         let (opened, _) = self.tries("open a session", || request.clone()).await;
         let mut memory = self.memory();
         memory.renewing = false;

@@ -1,7 +1,7 @@
 //! What all clients use at once: a directory in which they make, remove, rename and list, and a file whose attributes
 //! they set. The oracle keeps the histories, and the end tells whether they fit one order.
 
-use mooseng_types::{FsError, InodeId};
+use mooseng_types::FsError;
 
 use super::{Client, Expired};
 use crate::oracle::{Attributes, DirAnswer, DirOp, FILE_MODE, FileOp};
@@ -122,7 +122,7 @@ impl Client {
         if known.inode != 0 && known.generation == generation {
             return Ok(Some(known));
         }
-        let (root, name) = (InodeId::ROOT.raw(), format!("{kind}{generation}"));
+        let (root, name) = (self.call.root(), format!("{kind}{generation}"));
         let attr = match self.call.create_with(root, &name, dir, FILE_MODE).await? {
             Err(FsError::Exists) => self.call.lookup(root, &name).await,
             other => other,

@@ -68,7 +68,7 @@ impl Client {
     }
 
     async fn open_slate(&mut self, which: usize) -> Result<Option<OpenSlate>, Expired> {
-        let (root, name) = (InodeId::ROOT.raw(), format!("slate{which}"));
+        let (root, name) = (self.call.root(), format!("slate{which}"));
         let attr = match self.call.create(root, &name, false).await? {
             Err(FsError::Exists) => self.call.lookup(root, &name).await,
             other => other,

@@ -14,7 +14,7 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 impl Client {
     /// Makes a file, opens it, removes its name, and reads it for a while.
     pub(super) async fn unlinked(&mut self) -> Result<(), Expired> {
-        let root = InodeId::ROOT.raw();
+        let root = self.call.root();
         let unique = self.call.port.rng(|rng| rng.below(u64::MAX));
         let name = format!("gone{unique:016x}");
         let process = self.call.process.clone();

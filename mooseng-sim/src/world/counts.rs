@@ -26,11 +26,17 @@ pub enum Happening {
     HandOverInVain,
     /// A term had a leader.
     Election,
+    /// The cluster's level has risen, while there were faults.
+    Rise,
+    /// A master has cut off a part that did not know its level.
+    Cut,
+    /// A part that did not know the cluster's level was refused, or has refused what it found on its disk.
+    Refusal,
 }
 
 impl Happening {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Snapshot,
         Self::SnapshotAmidFaults,
         Self::SnapshotCut,
@@ -39,7 +45,12 @@ impl Happening {
         Self::HandOver,
         Self::HandOverInVain,
         Self::Election,
+        Self::Rise,
+        Self::Cut,
+        Self::Refusal,
     ];
+    /// What happens only where not all parts are of one release.
+    pub const OF_RELEASES: [Self; 3] = [Self::Rise, Self::Cut, Self::Refusal];
 
     /// Its name in a table.
     #[must_use]
@@ -53,6 +64,9 @@ impl Happening {
             Self::HandOver => "hand-overs taken",
             Self::HandOverInVain => "hand-overs in vain",
             Self::Election => "elections won",
+            Self::Rise => "levels raised amid faults",
+            Self::Cut => "parts cut off",
+            Self::Refusal => "parts refused",
         }
     }
 }

@@ -10,9 +10,10 @@ use mooseng_master::{desk, group, wire};
 use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_PUSH, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::{CallError, TransportError};
-use mooseng_types::ServerId;
+use mooseng_types::{CellId, ServerId};
 use prost::Message as _;
 
+use super::group::ADMIN;
 use super::{Conn, Event, SETTLE, TICK, World};
 use crate::master::{Done, Performed};
 use crate::net::Place;
@@ -56,29 +57,31 @@ impl World {
             };
             self.after(delay, Event::Written { master: id, incarnation });
         }
-        if flush {
+        for cell in flush {
             let delay = self.rng.ms(1, 40);
-            self.after(delay, Event::Flushed { master: id, incarnation });
+            self.after(delay, Event::Flushed { master: id, incarnation, cell });
         }
         for effect in effects {
             match effect {
-                Effect::Group(effect) => self.perform_for_group(id, effect),
+                Effect::Group(cell, effect) => self.perform_for_group(id, cell, effect),
                 Effect::Desk(effect) => self.perform_for_desk(id, effect),
+                // Every address is known here.
+                Effect::Link(_) => {}
             }
         }
     }
 
-    fn perform_for_group(&mut self, id: u64, effect: group::Effect) {
+    fn perform_for_group(&mut self, id: u64, cell: CellId, effect: group::Effect) {
         match effect {
             group::Effect::Send(to, said) => self.send(id, to.number(), said),
-            group::Effect::SendSnapshot(to, message) => self.send_snapshot(id, to, message),
+            group::Effect::SendSnapshot(to, message) => self.send_snapshot(id, cell, to, message),
             group::Effect::OutOfService(why) => {
-                self.accuse(format!("state_machine_safety: master {id}: {why}"));
+                self.accuse(format!("state_machine_safety: master {id}, {cell}: {why}"));
             }
-            // Every address is known here, and the disks are performed for elsewhere.
+            // The disks are performed for elsewhere.
             group::Effect::LeftBehind(_)
             | group::Effect::LostLog(_)
-            | group::Effect::Link(_)
+            | group::Effect::Relink
             | group::Effect::Persist(_)
             | group::Effect::Purge { .. }
             | group::Effect::Flush(..) => {}
@@ -89,8 +92,7 @@ impl World {
         match effect {
             desk::Effect::Frame(conn, bytes) => self.send_frame(id, conn, bytes),
             desk::Effect::Check(_) => self.accuse(format!("nobody has asked master {id} for a check")),
-            // Nobody says Hello in a world yet: all parts are of one release.
-            desk::Effect::Cut(_) => {}
+            desk::Effect::Cut(conn) => self.cut_off(id, conn),
             // The client here finds a new leader by asking.
             desk::Effect::Announce(_) => {}
         }
@@ -98,14 +100,29 @@ impl World {
 
     /// In the frames that go over the wire, each of which may be lost or come twice.
     fn send(&mut self, from: u64, to: u64, said: PeerMessages) {
+        let Some((conn, open)) = self.connection_to_peer(from, to) else { return };
         for frame in wire::frames(said) {
             for time in self.net.message(self.time, Place::Master(from), Place::Master(to)) {
-                self.at(time, Event::Raft { to, messages: frame.clone() });
+                self.at(time.max(open), Event::Raft { to, conn, messages: frame.clone() });
             }
         }
     }
 
+    /// Messages of another master have arrived.
+    pub(super) fn hear(&mut self, to: u64, conn: u64, messages: pb::RaftMessages) {
+        if self.peers.is_shut(conn) {
+            return;
+        }
+        match wire::read(messages) {
+            Ok(said) => self.with_core(to, |core, now| core.peer_messages(now, said)),
+            Err(error) => self.accuse(format!("a master sent what it cannot read: {error}")),
+        }
+    }
+
     fn send_frame(&mut self, from: u64, conn: ConnId, bytes: Vec<u8>) {
+        if conn == ADMIN {
+            return self.told_operator(&bytes);
+        }
         let ConnId::Framed(conn) = conn else { return self.accuse("the facade was answered".into()) };
         let conn = conn as u64;
         let Some(known) = self.conns.get(&conn).copied().filter(|known| !known.broken) else { return };
@@ -132,9 +149,11 @@ impl World {
 
     pub(super) fn written(&mut self, id: u64, incarnation: u64) {
         let plant = self.plant;
+        let time = self.time;
         let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
+        let now = master.now(time);
         let Some(running) = master.running.as_mut() else { return };
-        match running.written(&mut master.rows, plant) {
+        match running.written(now, &mut master.rows, plant) {
             Done::Written(entries) => {
                 self.appended(id, &entries);
                 self.with_core(id, |_, _| {});
@@ -147,14 +166,14 @@ impl World {
         }
     }
 
-    pub(super) fn flushed(&mut self, id: u64, incarnation: u64) {
+    pub(super) fn flushed(&mut self, id: u64, incarnation: u64, cell: CellId) {
         let Some(master) = self.masters.get_mut(&id).filter(|m| m.incarnation == incarnation) else { return };
         if master.disk.is_full() && master.rng.chance(700) {
             // What the store makes of it: rows that are not there end the process.
             return self.crash_master(id, false);
         }
         let now = master.now(self.time);
-        master.flushed(now);
+        master.flushed(now, cell);
         self.with_core(id, |_, _| {});
     }
 
@@ -173,10 +192,15 @@ impl World {
             // Either a machine that says so, or one that says nothing.
             if self.rng.chance(500) {
                 let delay = self.rng.ms(1, 5);
-                self.after(delay, Event::Refused { task, call: header.request });
+                let why = CallError::Unavailable { message: "connection refused".into() };
+                self.after(delay, Event::Refused { task, call: header.request, why });
             }
             return self.break_conn(conn);
         }
+        if let Err(why) = self.let_in(conn) {
+            return self.refuse(conn, header.request, why);
+        }
+        self.observe_served(conn);
         self.with_core(id, |core, now| core.request(now, framed(conn), header, body));
     }
 
@@ -234,7 +258,7 @@ impl World {
             Order::Note(line) => self.note(format!("{place:?} {line}")),
             Order::HangUp(master) => self.hang_up(task, place, master),
             Order::ToMaster { call, master, kind, body } => {
-                let conn = self.conn(task, master);
+                let Some(conn) = self.conn(task, master) else { return };
                 if self.conns.get(&conn).is_none_or(|conn| conn.broken) {
                     return;
                 }
@@ -253,14 +277,17 @@ impl World {
         }
     }
 
-    fn conn(&mut self, task: u64, master: u64) -> u64 {
+    fn conn(&mut self, task: u64, master: u64) -> Option<u64> {
         if let Some(conn) = self.links.get(&(task, master)) {
-            return *conn;
+            return Some(*conn);
         }
+        let slot = self.tasks.get(&task)?;
+        let (place, levels) = (slot.place, slot.levels);
         self.next_conn += 1;
-        self.conns.insert(self.next_conn, Conn { task, master, incarnation: None, broken: false });
+        let conn = Conn { task, master, incarnation: None, place, levels, greeted: false, broken: false };
+        self.conns.insert(self.next_conn, conn);
         self.links.insert((task, master), self.next_conn);
-        self.next_conn
+        Some(self.next_conn)
     }
 
     pub(super) fn hang_up(&mut self, task: u64, place: Place, master: u64) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Event, SERVERS, World};
+use super::{Event, Happening, SERVERS, World};
 use crate::disk::FusedDisk;
 use crate::master::Started;
 use crate::net::Place;
@@ -15,7 +15,7 @@ impl World {
         if self.time >= self.faults_until {
             return;
         }
-        let next = self.rng.ms(20, 500);
+        let next = self.shape.until_next_fault(&mut self.rng);
         self.after(next, Event::Fault);
         let power = self.rng.chance(600);
         let master = 1 + self.rng.below(self.shape.masters());
@@ -80,12 +80,16 @@ impl World {
                 let delay = self.rng.ms(0, 5);
                 self.after(delay, Event::PeerLost { master: peer, peer: id });
             }
+            if !power {
+                self.hang_up_on_peer(id, peer);
+            }
         }
     }
 
     pub(super) fn start_master(&mut self, id: u64) {
         let arm = self.time < self.faults_until && self.rng.chance(100);
         let operations = self.rng.below(8);
+        let levels = self.release(Place::Master(id));
         let Some(master) = self.masters.get_mut(&id) else { return };
         if master.running.is_some() {
             return;
@@ -93,10 +97,10 @@ impl World {
         if arm {
             master.disk.arm(operations);
         }
-        match master.start(self.time) {
+        match master.start(self.time, levels) {
             Ok(Started::Running) => {
                 let incarnation = master.incarnation;
-                self.applied.restarted(id);
+                self.promises.values_mut().for_each(|promises| promises.applied.restarted(id));
                 self.note(format!("master {id} starts"));
                 self.with_core(id, |_, _| {});
                 self.after(Duration::ZERO, Event::Tick { master: id, incarnation });
@@ -110,6 +114,12 @@ impl World {
             Ok(Started::NoRoom) => {
                 self.note(format!("master {id} finds no room to start"));
                 self.after(Duration::from_millis(100), Event::StartMaster { master: id });
+            }
+            Ok(Started::TooOld) => {
+                self.counting.counts.add(Happening::Refusal, 1);
+                self.note(format!(
+                    "master {id} does not know the level of its directory, and does not start"
+                ));
             }
             Err(problem) => self.accuse(format!("acked_is_durable: {problem}")),
         }
@@ -125,16 +135,16 @@ impl World {
             let survive = [0, 300, 900, 1000][usize::try_from(server.rng.below(4)).unwrap_or(0)];
             let mut rng = server.rng.fork();
             server.disk.power_cut(&mut rng, survive);
-            self.oracle.borrow_mut().power_was_lost(self.time);
+            self.tell_oracles(|oracle, time| oracle.power_was_lost(time));
         }
         if let Some(server) = self.servers.get_mut(&index) {
             server.disk.mend();
         }
         links.into_iter().for_each(|task| self.end_task(task));
         self.touch(Place::Server(index));
-        let mut oracle = self.oracle.borrow_mut();
-        oracle.rot_may_pass |= oracle.damaged.as_ref() == Some(&server::address(index));
-        drop(oracle);
+        self.tell_oracles(|oracle, _| {
+            oracle.rot_may_pass |= oracle.damaged.as_ref() == Some(&server::address(index));
+        });
         self.thaw(Place::Server(index), None);
         self.note(format!("server {index} {}", if power { "loses power" } else { "is killed" }));
         let down = self.rng.ms(20, 1500);
@@ -160,7 +170,7 @@ impl World {
             Ok(false) => {
                 let mut rng = server.rng.fork();
                 server.disk.power_cut(&mut rng, 500);
-                self.oracle.borrow_mut().power_was_lost(self.time);
+                self.tell_oracles(|oracle, time| oracle.power_was_lost(time));
                 self.note(format!("server {index} loses power while it starts"));
                 self.after(Duration::from_millis(50), Event::StartServer { index });
             }
@@ -191,13 +201,19 @@ impl World {
     }
 
     pub(super) fn kill_client(&mut self) {
-        let number = usize::try_from(self.rng.below(self.shape.clients() as u64)).unwrap_or(0);
+        let number = self.rng.below(self.shape.clients() as u64);
+        let back = self.rng.ms(10, 300);
+        self.restart_client(number, back);
+    }
+
+    /// A client dies, if it lives, and another takes its place.
+    pub(super) fn restart_client(&mut self, client: u64, back: Duration) {
+        let number = usize::try_from(client).unwrap_or(0);
         let Some(task) = self.clients.remove(&number) else { return };
         self.end_task(task);
-        self.thaw(Place::Client(number as u64), None);
+        self.thaw(Place::Client(client), None);
         self.note(format!("client {number} dies"));
-        let delay = self.rng.ms(10, 300);
-        self.after(delay, Event::StartClient { number });
+        self.after(back, Event::StartClient { number });
     }
 
     pub(super) fn disk(&self, place: Place) -> Option<&FusedDisk> {
@@ -245,14 +261,15 @@ impl World {
     /// A client sleeps for longer than its session lives: one that has something to lose by it, if there is one.
     fn oversleep(&mut self) {
         let any = self.rng.below(self.shape.clients() as u64);
-        let client = self.oracle.borrow().idlers.first().map_or(any, |number| *number as u64);
+        let idler = self.oracles.values().find_map(|oracle| oracle.borrow().idlers.first().copied());
+        let client = idler.map_or(any, |number| number as u64);
         let span = self.rng.ms(2600, 4500);
         self.freeze(Place::Client(client), span);
     }
 
     /// All servers lose power while a client has something to lose, if one has.
     fn cut_power_of_somebody_idle(&mut self) {
-        let some_are_idle = !self.oracle.borrow().idlers.is_empty();
+        let some_are_idle = self.oracles.values().any(|oracle| !oracle.borrow().idlers.is_empty());
         if some_are_idle {
             (0..SERVERS).for_each(|index| self.crash_server(index, true));
         } else {
@@ -263,7 +280,9 @@ impl World {
     /// A fault concerns this place: whoever wants to do without it may have a reason.
     pub(super) fn touch(&self, place: Place) {
         if let Place::Server(index) = place {
-            self.oracle.borrow_mut().touched.insert(server::address(index));
+            self.tell_oracles(|oracle, _| {
+                oracle.touched.insert(server::address(index));
+            });
         }
     }
 
@@ -311,7 +330,7 @@ impl World {
         }
         rotten.into_iter().for_each(|what| self.note(format!("bits rot on server {index}: {what}")));
         self.crash_server(index, false);
-        self.oracle.borrow_mut().damaged = Some(server::address(index));
+        self.tell_oracles(|oracle, _| oracle.damaged = Some(server::address(index)));
     }
 
     /// Somebody sets a master's clock, or a leap of its time source does.

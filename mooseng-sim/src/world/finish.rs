@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{DISK, Event, SERVERS, World};
+use mooseng_types::CellId;
+
+use super::{DISK, Event, SERVERS, Shape, World};
 use crate::client;
 use crate::invariants;
 use crate::net::Place;
@@ -25,17 +27,13 @@ impl World {
             return;
         }
         self.stop_faults();
-        let before = self.oracle.borrow().progress.clone();
         let clients = self.shape.clients();
+        let before: Vec<u64> = (0..clients).map(|number| self.progress(number)).collect();
         let healed = move |world: &Self| {
-            let oracle = world.oracle.borrow();
-            let done = |number: usize| {
-                oracle.progress.get(number).copied().unwrap_or(0)
-                    >= before.get(number).copied().unwrap_or(0) + PROGRESS
-            };
-            (0..clients).all(done)
+            (0..clients)
+                .all(|number| world.progress(number) >= before.get(number).copied().unwrap_or(0) + PROGRESS)
         };
-        let damaged = self.oracle.borrow().damaged.is_some();
+        let damaged = self.oracles.values().any(|oracle| oracle.borrow().damaged.is_some());
         let within = if damaged { HEALS_WITH_DAMAGE } else { HEALS_WITHIN };
         self.pass(self.time + within, &healed);
         if self.broken() {
@@ -44,6 +42,16 @@ impl World {
         if !healed(self) {
             self.describe();
             return self.accuse(format!("heals: no progress within {within:?} after the faults"));
+        }
+        if self.shape == Shape::Mixed {
+            self.pass(self.time + HEALS_WITHIN, Self::has_risen);
+            if self.broken() {
+                return;
+            }
+            if !self.has_risen() {
+                self.describe();
+                return self.accuse("heals: the level does not rise though all parts can go along".into());
+            }
         }
         while let Some((_, task)) = self.clients.pop_first() {
             self.end_task(task);
@@ -57,21 +65,32 @@ impl World {
         }
     }
 
+    /// Operations of a client that were answered.
+    fn progress(&self, client: usize) -> u64 {
+        let oracle = self.oracles.get(&self.shape.cell_of(client));
+        oracle.and_then(|oracle| oracle.borrow().progress.get(client).copied()).unwrap_or(0)
+    }
+
     /// Writes down what everybody is doing.
     fn describe(&mut self) {
         let mut lines = Vec::new();
         for (id, master) in &self.masters {
-            let state = master.running.as_ref().map(|r| {
-                let (node, applied) = (r.core.node(), r.core.state().applied_index());
-                (node.role(), node.term(), node.commit_index(), applied)
-            });
-            let stored = master.store_index();
-            lines.push(format!("master {id}: role, term, committed, applied {state:?}, stored {stored}"));
+            for cell in self.shape.cells() {
+                let group = master.running.as_ref().and_then(|running| running.core.groups().get(cell));
+                let state = group.map(|group| {
+                    let (node, applied) = (group.node(), group.state().applied_index());
+                    (node.role(), node.term(), node.commit_index(), applied)
+                });
+                let stored = master.store_index(cell);
+                lines.push(format!(
+                    "master {id}, {cell}: role, term, committed, applied {state:?}, stored {stored}"
+                ));
+            }
         }
         for (index, server) in &self.servers {
             lines.push(format!("server {index}: up {}", server.engine.is_some()));
         }
-        for life in &self.oracle.borrow().private {
+        for life in self.oracles.values().flat_map(|oracle| oracle.borrow().private.clone()) {
             lines.push(format!("{}: {:?}", life.name, life.pending));
         }
         for (number, task) in &self.clients {
@@ -112,24 +131,29 @@ impl World {
             }
             self.after(Duration::ZERO, Event::StartServer { index });
         }
+        self.roll_to_the_end();
         if self.rng.chance(300) {
             self.rot();
         }
     }
 
     fn audit(&mut self) {
-        let (oracle, masters) = (Rc::clone(&self.oracle), self.shape.masters());
-        let place = Place::Client(self.shape.clients() as u64);
-        let task = self.spawn(place, |port| Task::new(port.clone(), client::audit(port, oracle, masters)));
-        self.pass(self.time + AUDIT_WITHIN, |world| !world.tasks.contains_key(&task));
-        if self.broken() {
-            return;
+        let masters = self.shape.masters();
+        for (at, (cell, oracle)) in self.oracles.clone().into_iter().enumerate() {
+            let place = Place::Client((self.shape.clients() + at) as u64);
+            let looked_at = Rc::clone(&oracle);
+            let task = self
+                .spawn(place, |port| Task::new(port.clone(), client::audit(port, looked_at, cell, masters)));
+            self.pass(self.time + AUDIT_WITHIN, |world| !world.tasks.contains_key(&task));
+            if self.broken() {
+                return;
+            }
+            if self.tasks.contains_key(&task) {
+                self.accuse(format!("heals: the look at everything of {cell} came to no end"));
+            }
+            let problems = oracle.borrow().histories();
+            problems.into_iter().for_each(|problem| self.accuse(problem));
         }
-        if self.tasks.contains_key(&task) {
-            self.accuse("heals: the look at everything came to no end".into());
-        }
-        let problems = self.oracle.borrow().histories();
-        problems.into_iter().for_each(|problem| self.accuse(problem));
     }
 
     /// Waits until all masters have applied the same, and compares their rows.
@@ -140,16 +164,7 @@ impl World {
                 self.with_core(id, |core, now| core.flush(now.mono));
             }
             self.pass(self.time + Duration::from_millis(300), |_| false);
-            let applied: Vec<_> = self.masters.values().map(|master| master.store_index()).collect();
-            let running: Vec<_> =
-                self.masters.values().filter_map(|master| master.running.as_ref()).collect();
-            let current = running.iter().map(|running| running.core.state().applied_index());
-            let leaders = running.iter().filter(|running| running.core.leads()).count();
-            if leaders == 1
-                && running.len() == self.masters.len()
-                && current.zip(&applied).all(|(current, stored)| current == *stored)
-                && applied.windows(2).all(|pair| pair[0] == pair[1])
-            {
+            if self.shape.cells().into_iter().all(|cell| self.is_settled(cell)) {
                 return self.compare_rows();
             }
             if self.broken() {
@@ -160,16 +175,35 @@ impl World {
         self.accuse("heals: the masters do not come to the same index".into());
     }
 
+    /// Whether a group has one leader, and all masters have applied and stored the same.
+    fn is_settled(&self, cell: CellId) -> bool {
+        let running = self.masters.values().filter_map(|master| master.running.as_ref());
+        let groups: Vec<_> = running.filter_map(|running| running.core.groups().get(cell)).collect();
+        let stored: Vec<_> = self.masters.values().map(|master| master.store_index(cell)).collect();
+        let current = groups.iter().map(|group| group.state().applied_index());
+        groups.iter().filter(|group| group.leads()).count() == 1
+            && groups.len() == self.masters.len()
+            && current.zip(&stored).all(|(current, stored)| current == *stored)
+            && stored.windows(2).all(|pair| pair[0] == pair[1])
+    }
+
     fn compare_rows(&mut self) {
         let mut problems = Vec::new();
         for master in self.masters.values() {
-            if let Some(running) = &master.running {
-                problems.extend(invariants::consistent(master.number, running.core.state()));
+            let Some(running) = &master.running else { continue };
+            for group in running.core.groups().iter() {
+                problems.extend(invariants::consistent(master.number, group.state()));
+            }
+            let level = running.core.state().level();
+            if level != self.level.level() {
+                problems.push(format!("level_is_known: master {} ends with level {level}", master.number));
             }
         }
-        let stores: Vec<_> =
-            self.masters.values().map(|master| (master.number, master.rows.store())).collect();
-        problems.extend(invariants::same_rows(&stores));
+        for cell in self.shape.cells() {
+            let rows = self.masters.values().map(|master| (master.number, master.rows.get(&cell)));
+            let stores: Vec<_> = rows.filter_map(|(number, rows)| Some((number, rows?.store()))).collect();
+            problems.extend(invariants::same_rows(&stores));
+        }
         problems.into_iter().for_each(|problem| self.accuse(problem));
     }
 }

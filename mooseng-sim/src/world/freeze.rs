@@ -77,6 +77,7 @@ impl World {
             | Event::Closed { master, .. }
             | Event::SnapshotSent { from: master, .. }
             | Event::Raft { to: master, .. } => Some(Place::Master(*master)),
+            Event::Hello(hello) => Some(Place::Master(hello.to)),
             Event::Request { conn, .. } => self.conns.get(conn).map(|conn| Place::Master(conn.master)),
             Event::Frame { conn, .. } => self.conns.get(conn).and_then(|conn| of_task(&conn.task)),
             Event::Poll { task } | Event::Refused { task, .. } => of_task(task),
@@ -96,6 +97,7 @@ impl World {
             | Event::Leave { .. }
             | Event::Thaw { .. }
             | Event::Snapshot(_)
+            | Event::Rolling(_)
             | Event::Replace { .. } => None,
         }
     }

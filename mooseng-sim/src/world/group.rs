@@ -7,26 +7,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use mooseng_master::core::ConnId;
 use mooseng_master::raft::Message;
-use mooseng_master::snapshot::{MemorySink, Piece, Receiving, pieces};
+use mooseng_master::snapshot::{Flaw, MemorySink, Piece, Receiving, SnapshotError, pieces};
 use mooseng_meta::{MemoryStore, MetaStore, applied_index_of};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
-use mooseng_types::MasterId;
-use mooseng_types::level::SUPPORTED;
+use mooseng_types::{CellId, MasterId};
 
 use super::{Event, Happening, World};
 use crate::net::Place;
 use crate::plant::Plant;
 use crate::rows::Rows;
 
-/// The administrator's connection: nobody listens to the answers; what has to happen is asked for until it has.
-const ADMIN: ConnId = ConnId::Framed(1 << 60);
+/// The administrator's connection. What has to happen is asked for until it has; of the answers, only those about the level
+/// are listened to.
+pub(super) const ADMIN: ConnId = ConnId::Framed(1 << 60);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A snapshot on its way.
 #[derive(Debug)]
 pub(super) struct Transfer {
+    cell: CellId,
     from: u64,
     from_incarnation: u64,
     to: u64,
@@ -39,28 +40,36 @@ pub(super) struct Transfer {
 
 impl World {
     /// The leader's store as of now, row by row as it goes over the wire; it arrives later, or not.
-    pub(super) fn send_snapshot(&mut self, from: u64, peer: MasterId, message: Message) {
+    pub(super) fn send_snapshot(&mut self, from: u64, cell: CellId, peer: MasterId, message: Message) {
         let Some(master) = self.masters.get(&from) else { return };
         let from_incarnation = master.incarnation;
         let Some(running) = master.running.as_ref() else { return };
-        let view = running.core.state().store().view();
+        let (Some(group), Some(rows)) = (running.core.groups().get(cell), master.rows.get(&cell)) else {
+            return;
+        };
+        let view = group.state().store().view();
         let planted = match self.plant {
-            Some(Plant::StaleSnapshot) => master.rows.older(&*view),
+            Some(Plant::StaleSnapshot) => rows.older(&*view),
             Some(Plant::SnapshotWithoutAnswers) => Some(Rows::without_answers(&*view)),
             _ => None,
         };
         let view = planted.map_or(view, |planted| planted.view());
         let said = message.snapshot_index();
         if applied_index_of(&*view) != said {
-            return self
-                .after(Duration::ZERO, Event::SnapshotSent { from, from_incarnation, peer, arrived: false });
+            return self.after(
+                Duration::ZERO,
+                Event::SnapshotSent { cell, from, from_incarnation, peer, arrived: false },
+            );
         }
+        let to = peer.number();
+        let (to_incarnation, levels) =
+            self.masters.get(&to).map_or((0, self.release(Place::Master(to))), |m| (m.incarnation, m.levels));
         let mut received = None;
         let mut receiving = None;
-        let sent = pieces(&*view, message.clone(), &mut |piece| {
+        let sent = pieces(cell, &*view, message.clone(), &mut |piece| {
             match piece {
-                Piece::Begin(begin) => {
-                    receiving = Some(Receiving::begin(begin, MemorySink::default(), SUPPORTED)?)
+                Piece::Begin(_, begin) => {
+                    receiving = Some(Receiving::begin(begin, MemorySink::default(), levels)?)
                 }
                 Piece::Rows(rows) => receiving.as_mut().map_or(Ok(()), |receiving| receiving.rows(rows))?,
                 Piece::End(end) => {
@@ -71,19 +80,25 @@ impl World {
         });
         let store = match (sent, received) {
             (Ok(_), Some(received)) => Arc::new(received.store),
+            (Err(SnapshotError::Refused { flaw: Flaw::Level { .. }, .. }), _) => {
+                self.counting.counts.add(Happening::Refusal, 1);
+                self.note(format!("master {to} does not know the level of a snapshot of master {from}"));
+                return self.after(
+                    Duration::ZERO,
+                    Event::SnapshotSent { cell, from, from_incarnation, peer, arrived: false },
+                );
+            }
             (Err(error), _) => return self.accuse(format!("a snapshot cannot be sent: {error}")),
             (Ok(_), None) => return self.accuse("a snapshot has no end".into()),
         };
-        let to = peer.number();
-        let to_incarnation = self.masters.get(&to).map_or(0, |master| master.incarnation);
         self.note(format!("master {from} sends master {to} a snapshot of {said}"));
-        let transfer = Transfer { from, from_incarnation, to, to_incarnation, peer, message, store };
+        let transfer = Transfer { cell, from, from_incarnation, to, to_incarnation, peer, message, store };
         let takes = self.rng.ms(5, 900);
         self.after(takes, Event::Snapshot(Box::new(transfer)));
     }
 
     pub(super) fn snapshot(&mut self, transfer: Transfer) {
-        let Transfer { from, from_incarnation, to, to_incarnation, peer, message, store } = transfer;
+        let Transfer { cell, from, from_incarnation, to, to_incarnation, peer, message, store } = transfer;
         let there = self.masters.get(&to).is_some_and(|master| {
             master.running.is_some() && master.incarnation == to_incarnation && master.id() == peer
         });
@@ -91,17 +106,27 @@ impl World {
         let arrives = there && reached && !self.is_frozen(Place::Master(to)) && self.rng.chance(900);
         if arrives {
             if let Some(running) = self.masters.get_mut(&to).and_then(|master| master.running.as_mut()) {
-                running.incoming = Some(Arc::clone(&store));
+                running.incoming.insert(cell, Arc::clone(&store));
             }
             let store: Arc<dyn MetaStore> = store;
-            self.with_core(to, |core, now| core.snapshot_received(now, message, store));
+            self.with_core(to, |core, now| core.snapshot_received(now, cell, message, store));
         }
-        self.after(Duration::ZERO, Event::SnapshotSent { from, from_incarnation, peer, arrived: arrives });
+        self.after(
+            Duration::ZERO,
+            Event::SnapshotSent { cell, from, from_incarnation, peer, arrived: arrives },
+        );
     }
 
-    pub(super) fn snapshot_sent(&mut self, from: u64, from_incarnation: u64, peer: MasterId, arrived: bool) {
+    pub(super) fn snapshot_sent(
+        &mut self,
+        cell: CellId,
+        from: u64,
+        from_incarnation: u64,
+        peer: MasterId,
+        arrived: bool,
+    ) {
         if self.masters.get(&from).is_some_and(|master| master.incarnation == from_incarnation) {
-            self.with_core(from, |core, _| core.snapshot_sent(peer, arrived));
+            self.with_core(from, |core, _| core.snapshot_sent(cell, peer, arrived));
         }
     }
 
@@ -121,13 +146,13 @@ impl World {
         counts.add(Happening::SnapshotAmidFaults, u64::from(stopped || down || self.net.is_cut()));
     }
 
-    /// Whether all masters, perhaps but one, are voters in the life that they have, and each of them has that in its store:
+    /// Whether all masters, perhaps but one, are voters of every group in the life that they have, and each of them has that in its store:
     /// one may then be lost for good. While the others could forget that a change counts, it is one of the old group.
     fn vote_all_but(&self, one: Option<u64>) -> bool {
         let others = || self.masters.values().filter(|master| Some(master.number) != one);
         others().all(|master| {
-            let Some(voters) = master.stored_voters() else { return false };
-            others().all(|other| voters.contains(&other.id()))
+            let Some(cells) = master.stored_voters() else { return false };
+            cells.iter().all(|voters| others().all(|other| voters.contains(&other.id())))
         })
     }
 
@@ -199,7 +224,7 @@ impl World {
     }
 
     /// A request of the administrator reaches the leader.
-    fn admin<R: Rpc>(&mut self, request: &R) {
+    pub(super) fn admin<R: Rpc>(&mut self, request: &R) {
         let Some(leader) = self.leader() else { return };
         let body: Bytes = request.encode_to_vec().into();
         let header = Header { kind: R::KIND, ..Header::default() };

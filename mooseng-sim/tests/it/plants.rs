@@ -186,3 +186,9 @@ fn a_close_that_does_not_ask_for_what_was_sent_before_it_is_found() {
 fn a_client_that_blames_a_healthy_server_for_the_silence_of_another_is_found() {
     is_found_in_time(Plant::BlameTheFirst, &["none_is_blamed_falsely"]);
 }
+
+#[test]
+fn a_part_that_stays_connected_when_the_level_rises_beyond_it_is_found() {
+    let found = |seed| breaks(Plant::LeaveConnected, &["level_is_known"], seed, Shape::Mixed);
+    assert!((1..=SEEDS).any(found));
+}

@@ -16,13 +16,13 @@ const CALLERS: [u32; 3] = [1, 16, 64];
 const LAYOUTS: [&str; 2] = ["own", "shared"];
 const SECONDS: u32 = 4;
 const OPERATIONS_MAX: u32 = 60_000;
-const RUN_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const RUN_LIMIT: Duration = Duration::from_secs(60);
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 const SYNCS: &str = "syscalls:sys_enter_fdatasync,syscalls:sys_enter_fsync";
 
 /// One run's figures.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Sample {
+pub(super) struct Sample {
     per_second: f64,
     p50_us: f64,
     p99_us: f64,
@@ -46,7 +46,7 @@ pub(super) fn run(root: &Path, args: &BenchArgs, scratch: &Path) -> Result<()> {
         let loads = LAYOUTS.iter().flat_map(|layout| CALLERS.map(|callers| (callers, *layout)));
         for ((callers, layout), samples) in loads.zip(&mut samples) {
             wait::check_interrupt()?;
-            let sample = one(&cluster, &caller, args.port_base, (callers, layout), counts)
+            let sample = load(&cluster, &caller, args.port_base, (callers, layout), counts)
                 .with_context(|| cluster.last_words())?;
             samples.push(sample);
         }
@@ -73,13 +73,13 @@ pub(super) fn build_example(root: &Path, name: &str) -> Result<PathBuf> {
 
 /// How syncs are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Counts {
+pub(super) enum Counts {
     Perf,
     Diskstats,
 }
 
 impl Counts {
-    fn describe(self) -> &'static str {
+    pub(super) fn describe(self) -> &'static str {
         match self {
             Self::Perf => "fdatasync and fsync as `perf stat` counts them",
             Self::Diskstats => "flushes in /proc/diskstats, which are those of the whole machine",
@@ -87,7 +87,7 @@ impl Counts {
     }
 }
 
-fn can_count_syncs() -> Counts {
+pub(super) fn can_count_syncs() -> Counts {
     let own = std::process::id().to_string();
     let mut perf = Command::new("perf");
     perf.args(["stat", "-x,", "-e", SYNCS, "-p", &own, "--", "true"]);
@@ -97,19 +97,21 @@ fn can_count_syncs() -> Counts {
     }
 }
 
-fn one(
+/// The pids of a cluster's masters.
+pub(super) fn masters_of(cluster: &Cluster) -> Vec<u32> {
+    let masters = cluster.pids().into_iter().filter(|(name, _)| name.starts_with("master"));
+    masters.map(|(_, pid)| pid).collect()
+}
+
+/// One run of the callers.
+pub(super) fn load(
     cluster: &Cluster,
     caller: &Path,
     port_base: u16,
     (callers, layout): (u32, &str),
     counts: Counts,
 ) -> Result<Sample> {
-    let masters: Vec<u32> = cluster
-        .pids()
-        .into_iter()
-        .filter(|(name, _)| name.starts_with("master"))
-        .map(|(_, pid)| pid)
-        .collect();
+    let masters = masters_of(cluster);
     let addresses: Vec<String> = (0..3).map(|number| format!("127.0.0.1:{}", port_base + number)).collect();
     let mut command = match counts {
         Counts::Perf => {
@@ -150,7 +152,7 @@ pub(super) fn value(text: &str, key: &str) -> Result<f64> {
 }
 
 /// All counts in what `perf stat -x,` says; one that was never hit is `<not counted>`.
-fn perf_sum(text: &str) -> f64 {
+pub(super) fn perf_sum(text: &str) -> f64 {
     let count = |line: &str| line.split(',').next()?.parse::<f64>().ok();
     text.lines().filter(|line| line.contains("sys_enter_")).filter_map(count).sum()
 }
@@ -165,7 +167,7 @@ fn flushes(table: &str) -> f64 {
     table.lines().filter_map(flushes).sum()
 }
 
-fn summary(samples: &[Sample]) -> String {
+pub(super) fn summary(samples: &[Sample]) -> String {
     let median = |figure: fn(&Sample) -> f64| {
         let mut figures: Vec<f64> = samples.iter().map(figure).collect();
         figures.sort_by(f64::total_cmp);

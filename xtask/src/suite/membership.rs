@@ -4,15 +4,14 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 
 use super::journal::Journal;
+use super::load::Load;
 use super::{Context, Outcome};
 use crate::cluster::{Cluster, Options};
 use crate::random::Random;
@@ -20,8 +19,6 @@ use crate::{mounts, shell, wait};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const STATE_LIMIT: Duration = Duration::from_secs(30);
-/// Between two operations of one thread: a light load.
-const PAUSE: Duration = Duration::from_millis(5);
 const THREADS: u64 = 2;
 const CHUNKSERVERS: u32 = 2;
 /// Ports above the first one, of the masters that `up` does not start.
@@ -47,7 +44,11 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
 }
 
 fn story(context: &Context, cluster: &Cluster, masters: &mut Masters) -> Result<()> {
-    let mut load = Load::start(context, cluster)?;
+    let top = cluster.mount_point().join("membership");
+    let places = (0..THREADS).map(|thread| top.join(format!("t{thread}"))).collect();
+    let seed = context.seed();
+    println!("membership: seed {seed}");
+    let mut load = Load::start(context, places, &mut Random::seeded(seed))?;
     step("one master grows to three", &mut load, || {
         masters.let_in(2, &[])?;
         masters.let_in(3, &[])?;
@@ -350,76 +351,5 @@ impl Drop for Masters {
             child.kill().ok();
             child.wait().ok();
         }
-    }
-}
-
-/// Threads that use the file system, each in a directory of its own.
-struct Load {
-    stop: Arc<AtomicBool>,
-    longest: Arc<Mutex<Duration>>,
-    journals: Vec<Arc<Mutex<Journal>>>,
-    threads: Vec<JoinHandle<Result<()>>>,
-}
-
-impl Load {
-    fn start(context: &Context, cluster: &Cluster) -> Result<Self> {
-        let top = cluster.mount_point().join("membership");
-        let seed = Random::fresh_seed();
-        println!("membership: seed {seed}");
-        let mut random = Random::seeded(seed);
-        let mut load =
-            Self { stop: Arc::default(), longest: Arc::default(), journals: Vec::new(), threads: Vec::new() };
-        for thread in 0..THREADS {
-            let log = context.scratch.join(format!("journal-{thread}.log"));
-            let journal = Journal::new(top.join(format!("t{thread}")), &log, random.next())?;
-            let journal = Arc::new(Mutex::new(journal));
-            load.journals.push(Arc::clone(&journal));
-            let (stop, longest) = (Arc::clone(&load.stop), Arc::clone(&load.longest));
-            load.threads.push(std::thread::spawn(move || {
-                while !stop.load(Ordering::SeqCst) {
-                    let begun = Instant::now();
-                    wait::lock(&journal).step().context("an operation failed")?;
-                    let took = begun.elapsed();
-                    let mut longest = wait::lock(&longest);
-                    *longest = took.max(*longest);
-                    drop(longest);
-                    wait::let_run(PAUSE)?;
-                }
-                Ok(())
-            }));
-        }
-        Ok(load)
-    }
-
-    fn reset_stall(&self) {
-        *wait::lock(&self.longest) = Duration::ZERO;
-    }
-
-    fn stall(&self) -> Duration {
-        *wait::lock(&self.longest)
-    }
-
-    /// An error if a thread has met one.
-    fn check(&mut self) -> Result<()> {
-        match self.threads.iter().position(JoinHandle::is_finished) {
-            Some(ended) => {
-                let thread = self.threads.swap_remove(ended);
-                thread.join().map_err(|_| anyhow::anyhow!("a thread of the load panicked"))?
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Ends the load and compares what is there with what was acknowledged.
-    fn finish(self) -> Result<Vec<Arc<Mutex<Journal>>>> {
-        self.stop.store(true, Ordering::SeqCst);
-        for thread in self.threads {
-            thread.join().map_err(|_| anyhow::anyhow!("a thread of the load panicked"))??;
-        }
-        for journal in &self.journals {
-            let wrong = wait::lock(journal).audit()?;
-            ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-        }
-        Ok(self.journals)
     }
 }

@@ -35,7 +35,8 @@ pub(super) fn run(target: &Target, args: &StatusArgs) -> anyhow::Result<ExitCode
 }
 
 fn print(status: &ClusterStatus) {
-    output::line(&format!("cluster {}, epoch {}", status.cluster_id, status.epoch));
+    let ClusterStatus { cluster_id, epoch, level, .. } = status;
+    output::line(&format!("cluster {cluster_id}, epoch {epoch}, level {level}"));
     output::line("");
     print_masters(status);
     output::line("");
@@ -149,6 +150,7 @@ mod tests {
         ClusterStatus {
             cluster_id: String::new(),
             epoch: 1,
+            level: 1,
             masters,
             joining: Vec::new(),
             voters,
@@ -160,6 +162,8 @@ mod tests {
             used_bytes: 0,
             chunks: 0,
             orphans: 0,
+            workers: Vec::new(),
+            cells: Vec::new(),
         }
     }
 

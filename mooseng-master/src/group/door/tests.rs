@@ -22,18 +22,22 @@ fn only_a_master_where_one_is_known_to_be_tells_of_a_later_group_or_a_lost_log()
         number: 2,
         address: "elsewhere:1".into(),
         epoch: 9,
-        acknowledged: Acknowledged { index: 50, term: 9 },
-        had: 40,
+        acknowledged: [(CellId::ROOT, Acknowledged { index: 50, term: 9 })].into(),
+        had: [(CellId::ROOT, 40)].into(),
     };
     let mut it = in_group();
     it.greeted(&stranger);
     it.doubt_epoch(99);
-    it.hear(NOW.mono, PeerMessages { epoch: 99, ..Default::default() });
+    it.hear(NOW.mono, PeerMessages { epoch: 99, ..PeerMessages::of(CellId::ROOT) });
     let view = View { epoch: 99, index: u64::MAX, members: Vec::new() };
     it.hear_view(&view);
     assert!(!it.door.removed);
     let known = Greeting { address: "m2:1".into(), ..stranger };
-    it.greeted(&Greeting { epoch: 1, acknowledged: Acknowledged { index: 40, term: 9 }, ..known.clone() });
+    it.greeted(&Greeting {
+        epoch: 1,
+        acknowledged: [(CellId::ROOT, Acknowledged { index: 40, term: 9 })].into(),
+        ..known.clone()
+    });
     assert!(!it.door.removed, "it has what it had acknowledged");
     let lost = |it: &mut Group| it.take_effects().iter().any(|it| matches!(it, Effect::LostLog(_)));
     it.greeted(&Greeting { epoch: 1, ..known.clone() });
@@ -55,7 +59,7 @@ fn entries_that_nobody_could_apply_do_not_get_into_the_log() {
         let entry = LogEntry { kind, term: 1, index: 1, data: data.into() };
         let message =
             Message { kind: 3, to: 1, from: 2, term: 1, entries: vec![entry], ..Default::default() };
-        it.hear(NOW.mono, PeerMessages { messages: vec![message], ..Default::default() });
+        it.hear(NOW.mono, PeerMessages { messages: vec![message], ..PeerMessages::of(CellId::ROOT) });
         it.node.last_index()
     };
     assert_eq!((append(0, b"nonsense"), append(1, b""), append(1, b"nonsense")), (0, 0, 0));

@@ -19,7 +19,7 @@
 //! from damage (something does, so what is broken had been synced). A batch counts when its last record is there.
 
 use bytes::Bytes;
-use mooseng_types::{ClusterId, MasterId};
+use mooseng_types::{CellId, ClusterId, MasterId};
 
 use crate::raft::{HardState, LogEntry};
 
@@ -128,9 +128,10 @@ fn checksum(segment: u64, head: &[u8], content: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, content)
 }
 
-/// Where a record stands.
+/// Whose a record is, and where it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Place {
+    pub(super) cell: CellId,
     pub(super) segment: u64,
     pub(super) batch: u64,
     /// Nothing of the batch follows.
@@ -166,6 +167,7 @@ pub(super) fn encode(out: &mut Vec<u8>, content: &Content, place: Place, chain: 
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     out[start + 4] = kind;
     out[start + 5] = u8::from(place.last);
+    out[start + 6..start + 8].copy_from_slice(&place.cell.raw().to_le_bytes());
     out[start + 8..start + 16].copy_from_slice(&place.batch.to_le_bytes());
     out[start + 16..start + 20].copy_from_slice(&chain.to_le_bytes());
     *chain = checksum(place.segment, &out[start..start + 20], &out[start + RECORD_HEAD..]);
@@ -176,6 +178,7 @@ pub(super) fn encode(out: &mut Vec<u8>, content: &Content, place: Place, chain: 
 /// A record as it stands in a segment, whether or not it belongs there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Found {
+    pub(super) cell: CellId,
     pub(super) content: Content,
     pub(super) batch: u64,
     pub(super) last: bool,
@@ -192,7 +195,6 @@ fn head_of(bytes: &[u8]) -> Option<(usize, u64)> {
     let (length, batch) = (usize::try_from(word(head, 0)).ok()?, long(head, 8));
     let is_one = matches!((head[4], length), (1, 17..=CONTENT_MAX) | (2, 24) | (3 | 4, 16))
         && head[5] <= 1
-        && head[6..8] == [0, 0]
         && batch <= BATCH_MAX;
     is_one.then_some((length, batch))
 }
@@ -228,7 +230,8 @@ pub(super) fn decode(bytes: &[u8], segment: u64) -> Option<Found> {
         _ => return None,
     };
     let size = (RECORD_HEAD + length).next_multiple_of(8);
-    Some(Found { content: parsed, batch, last: head[5] == 1, chain: word(head, 16), crc, size })
+    let cell = CellId::from_raw(u16::from_le_bytes([head[6], head[7]]));
+    Some(Found { cell, content: parsed, batch, last: head[5] == 1, chain: word(head, 16), crc, size })
 }
 
 #[cfg(test)]
@@ -243,7 +246,7 @@ mod tests {
         encode(
             &mut out,
             &Content::Entry(entry.clone()),
-            Place { segment: 7, batch: 9, last: true },
+            Place { cell: CellId::ROOT, segment: 7, batch: 9, last: true },
             &mut chain,
         );
         let expected = [
@@ -257,6 +260,10 @@ mod tests {
             (Content::Entry(entry), 9, 0x0102_0304, 48)
         );
         assert_eq!(decode(&out, 8), None, "of another segment");
+        let (mut other, cell) = (Vec::new(), CellId::from_raw(0x0201));
+        let place = Place { cell, segment: 7, batch: 9, last: true };
+        encode(&mut other, &Content::Mark { index: 1, term: 1 }, place, &mut chain);
+        assert_eq!((&other[..8], decode(&other, 7).unwrap().cell), (&[16, 0, 0, 0, 3, 1, 1, 2][..], cell));
     }
 
     #[test]

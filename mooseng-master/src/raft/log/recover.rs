@@ -4,10 +4,12 @@
 //! anything of a later batch behind it was durable once, so the disk has lost what it had promised: the log is refused,
 //! and the master has to be made anew from its peers. Nothing is ever repaired by guessing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use mooseng_env::Disk;
+use mooseng_types::CellId;
 
 use super::record::{self, Content, HEADER_SIZE, LogFormatError, Owner, SegmentHeader};
 use crate::raft::Recovered;
@@ -59,15 +61,18 @@ pub(super) struct Tail {
     pub(super) batch: u64,
 }
 
+/// The highest index of each group, as of some place in the log.
+pub(super) type Highest = BTreeMap<CellId, u64>;
+
 /// What one pass over the segments has found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Replay {
-    pub(super) recovered: Recovered,
+    pub(super) recovered: BTreeMap<CellId, Recovered>,
     /// `None` for a log without segments.
     pub(super) tail: Option<Tail>,
-    /// Number of each segment and the highest index seen until its end, oldest first.
-    pub(super) segments: Vec<(u64, u64)>,
-    highest_index: u64,
+    /// Number of each segment and the highest indexes seen until its end, oldest first.
+    pub(super) segments: Vec<(u64, Highest)>,
+    pub(super) highest: Highest,
 }
 
 /// The path of segment `number`.
@@ -91,8 +96,7 @@ pub(super) fn replay(disk: &dyn Disk, dir: &Path, owner: Owner) -> Result<Replay
     let files = disk.list(dir).map_err(io(dir))?;
     let mut numbers: Vec<u64> = files.iter().filter_map(|path| number_of(path)).collect();
     numbers.sort_unstable();
-    let mut replay =
-        Replay { recovered: Recovered::default(), tail: None, segments: Vec::new(), highest_index: 0 };
+    let mut replay = Replay::default();
     for (position, &number) in numbers.iter().enumerate() {
         if position > 0 && numbers[position - 1] + 1 != number {
             return Err(LogOpenError::Missing(numbers[position - 1] + 1));
@@ -136,25 +140,26 @@ impl Replay {
             }
             at += found.size;
             chain = found.crc;
-            batch.push(found.content);
+            batch.push((found.cell, found.content));
             if found.last {
-                batch.drain(..).for_each(|content| self.take(content));
+                batch.drain(..).for_each(|(cell, content)| self.take(cell, content));
                 tail = Tail { offset: at, chain, batch: found.batch, ..tail };
             }
         }
         if let Some(offset) = later_batch(from(tail.offset), header.number, tail.batch + 1) {
             return Err(damaged(tail.offset + offset));
         }
-        self.segments.push((header.number, self.highest_index));
+        self.segments.push((header.number, self.highest.clone()));
         self.tail = Some(tail);
         Ok(())
     }
 
-    fn take(&mut self, content: Content) {
-        let recovered = &mut self.recovered;
+    fn take(&mut self, cell: CellId, content: Content) {
+        let recovered = self.recovered.entry(cell).or_default();
+        let highest = self.highest.entry(cell).or_default();
         match content {
             Content::Entry(entry) => {
-                self.highest_index = self.highest_index.max(entry.index);
+                *highest = entry.index.max(*highest);
                 let keep = recovered.entries.partition_point(|kept| kept.index < entry.index);
                 recovered.entries.truncate(keep);
                 recovered.entries.push(entry);
@@ -170,8 +175,10 @@ impl Replay {
             Content::Restart { index, term } => {
                 recovered.entries.clear();
                 recovered.purged = (index, term);
-                self.highest_index = index;
-                self.segments.iter_mut().for_each(|(_, highest)| *highest = 0);
+                *highest = index;
+                for (_, highest) in &mut self.segments {
+                    highest.remove(&cell);
+                }
             }
         }
     }

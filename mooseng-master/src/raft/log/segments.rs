@@ -1,19 +1,19 @@
-//! Appends batches to the newest segment and turns to the next one when it is full.
+//! Appends batches of all groups to the newest segment and turns to the next one when it is full.
 //!
 //! Segments are filled with zeros before they are used, and purged ones are used again ([`Spares`]): an `fdatasync` then
 //! writes data only, no file-system metadata, which halves its cost.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use mooseng_env::disk::OpenMode;
 use mooseng_env::{Disk, DiskFile};
-use mooseng_types::{ClusterId, MasterId};
+use mooseng_types::{CellId, ClusterId, MasterId};
 
 use super::record::{self, Content, HEADER_SIZE, Owner, Place, SegmentHeader};
-use super::recover::{self, LogOpenError, Tail, path_of};
+use super::recover::{self, Highest, LogOpenError, Tail, path_of};
 use super::spares::{Spares, remove_if_there, write_zeros};
 use crate::raft::{HardState, Persist, Recovered};
 
@@ -39,19 +39,35 @@ pub struct Segments {
     current: Arc<dyn DiskFile>,
     capacity: u64,
     tail: Tail,
-    /// Number of each full segment and the highest index written until its end, oldest first.
-    full: VecDeque<(u64, u64)>,
+    /// Number of each full segment and the highest indexes written until its end, oldest first: it is free when all of them
+    /// are purged.
+    full: VecDeque<(u64, Highest)>,
     spares: Spares,
-    /// The highest index written so far: a segment is free when this one, as of its end, is purged.
-    highest_index: u64,
-    hard_state: HardState,
-    purged: (u64, u64),
+    groups: BTreeMap<CellId, Kept>,
+    /// The highest indexes that are in the log.
+    written: Highest,
     buffer: Vec<u8>,
 }
 
+/// What the log knows of a group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    hard_state: HardState,
+    /// Index and term of the last entry that is not needed any more.
+    purged: (u64, u64),
+    /// The highest index written so far.
+    highest: u64,
+}
+
+/// Who needs the oldest segment: a group, and the highest of its entries in there.
+pub type Holder = (CellId, u64);
+
 impl Segments {
     /// Opens the log, making an empty one where there is none, and tells what it holds.
-    pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Self, Recovered), LogOpenError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: LogOptions,
+    ) -> Result<(Self, BTreeMap<CellId, Recovered>), LogOpenError> {
         let owner = Owner { cluster: options.cluster, master: options.master };
         let io = |source| LogOpenError::Io { path: options.dir.clone(), source };
         // A process that was killed may have left names that the disk does not have yet. What is appended to such a
@@ -60,7 +76,12 @@ impl Segments {
         let replay = recover::replay(&*disk, &options.dir, owner)?;
         let mut full: VecDeque<_> = replay.segments.into();
         let recovered = replay.recovered;
-        let highest_index = full.back().map_or(0, |(_, highest)| *highest);
+        let highest = |cell| replay.highest.get(&cell).copied().unwrap_or(0);
+        let kept = |(&cell, it): (&CellId, &Recovered)| {
+            let Recovered { hard_state, purged, .. } = *it;
+            (cell, Kept { hard_state, purged, highest: highest(cell) })
+        };
+        let groups = recovered.iter().map(kept).collect();
         let (current, tail) = match replay.tail {
             Some(tail) => {
                 full.pop_back();
@@ -75,99 +96,124 @@ impl Segments {
             }
         };
         let capacity = current.len().map_err(io)?;
-        let (hard_state, purged) = (recovered.hard_state, recovered.purged);
         let spares = Spares::open(Arc::clone(&disk), &options.dir, options.segment_bytes).map_err(io)?;
         let buffer = Vec::new();
-        let segments = Self {
-            disk,
-            options,
-            current,
-            capacity,
-            tail,
-            full,
-            spares,
-            highest_index,
-            hard_state,
-            purged,
-            buffer,
-        };
+        let written = replay.highest;
+        let segments = Self { disk, options, current, capacity, tail, full, spares, groups, written, buffer };
         Ok((segments, recovered))
     }
 
     /// Appends everything in `batches` and makes it durable with one sync. After an error the log must not be used
     /// again: what is on the disk is not known.
-    pub fn append(&mut self, batches: &[Persist]) -> io::Result<()> {
-        let Some(last) = batches.last() else { return Ok(()) };
-        let restart = batches.iter().rposition(|batch| batch.snapshot.is_some());
-        let batches = &batches[restart.unwrap_or(0)..];
-        let snapshot = batches.first().and_then(|batch| batch.snapshot);
-        let restart = snapshot.map(|(index, term)| Content::Restart { index, term });
-        let entries = batches.iter().flat_map(|batch| batch.entries.iter().cloned().map(Content::Entry));
-        let contents = restart.into_iter().chain(entries).chain([Content::State(last.hard_state)]).collect();
-        self.hard_state = last.hard_state;
-        self.purged = snapshot.unwrap_or(self.purged);
+    pub fn append(&mut self, batches: &[(CellId, Persist)]) -> io::Result<()> {
+        let mut by_cell: BTreeMap<CellId, Vec<&Persist>> = BTreeMap::new();
+        for (cell, batch) in batches {
+            let of_cell = by_cell.entry(*cell).or_default();
+            // What a snapshot has taken the place of need not be written.
+            if batch.snapshot.is_some() {
+                of_cell.clear();
+            }
+            of_cell.push(batch);
+        }
+        if by_cell.is_empty() {
+            return Ok(());
+        }
+        let (mut contents, mut restarted) = (Vec::new(), Vec::new());
+        for (cell, batches) in by_cell {
+            let group = self.groups.entry(cell).or_default();
+            for batch in batches {
+                if let Some((index, term)) = batch.snapshot {
+                    contents.push((cell, Content::Restart { index, term }));
+                    (group.purged, group.highest) = ((index, term), index);
+                    restarted.push(cell);
+                }
+                contents.extend(batch.entries.iter().cloned().map(|entry| (cell, Content::Entry(entry))));
+                group.highest = batch.entries.last().map_or(0, |entry| entry.index).max(group.highest);
+                group.hard_state = batch.hard_state;
+            }
+            contents.push((cell, Content::State(group.hard_state)));
+        }
         self.write(contents)?;
-        if let Some((index, _)) = snapshot {
-            self.highest_index = index;
-            self.free_all_full()?;
+        // No entry of such a group before its restart counts any more.
+        for (_, highest) in &mut self.full {
+            highest.retain(|cell, _| !restarted.contains(cell));
         }
-        if let Some(highest) =
-            batches.iter().flat_map(|batch| batch.entries.last()).map(|entry| entry.index).max()
-        {
-            self.highest_index = highest.max(self.highest_index);
-        }
-        Ok(())
+        if restarted.is_empty() { Ok(()) } else { self.free_full() }
     }
 
     /// Brings the log and a store that begins behind the entry `base` (index and term) together: a crash may have come
     /// after the store took the place of the one before, and before the log did.
-    pub fn begin_behind(&mut self, base: (u64, u64), recovered: &mut Recovered) -> io::Result<()> {
+    pub fn begin_behind(
+        &mut self,
+        cell: CellId,
+        base: (u64, u64),
+        recovered: &mut Recovered,
+    ) -> io::Result<()> {
         let (index, term) = base;
         let leads_on = recovered.purged.0 > index
             || recovered.purged == base
             || recovered.entries.iter().any(|entry| (entry.index, entry.term) == base);
         if !leads_on {
-            self.restart_behind(index, term)?;
-            *recovered = Recovered { hard_state: self.hard_state, purged: base, entries: Vec::new() };
+            self.restart_behind(cell, index, term)?;
+            let hard_state = self.groups.get(&cell).copied().unwrap_or_default().hard_state;
+            *recovered = Recovered { hard_state, purged: base, entries: Vec::new() };
         }
         Ok(())
     }
 
-    /// The log begins anew behind `index`, without an entry; the voter's state stays, with a term not below `term`.
-    fn restart_behind(&mut self, index: u64, term: u64) -> io::Result<()> {
-        let hard_state = HardState { term: self.hard_state.term.max(term), commit: index, ..self.hard_state };
-        let hard_state = if hard_state.term == self.hard_state.term {
-            hard_state
-        } else {
-            HardState { vote: 0, ..hard_state }
-        };
+    /// A group's log begins anew behind `index`, without an entry; the voter's state stays, with a term not below `term`.
+    fn restart_behind(&mut self, cell: CellId, index: u64, term: u64) -> io::Result<()> {
+        let before = self.groups.get(&cell).copied().unwrap_or_default().hard_state;
+        let hard_state = HardState { term: before.term.max(term), commit: index, ..before };
+        let hard_state =
+            if hard_state.term == before.term { hard_state } else { HardState { vote: 0, ..hard_state } };
         let snapshot = Some((index, term));
-        self.append(&[Persist { number: 0, snapshot, entries: Vec::new(), hard_state }])
+        self.append(&[(cell, Persist { number: 0, snapshot, entries: Vec::new(), hard_state })])
     }
 
-    /// Nothing before the newest segment counts any more.
-    fn free_all_full(&mut self) -> io::Result<()> {
-        self.full.iter_mut().for_each(|(_, highest)| *highest = 0);
-        self.free_full(0)
-    }
-
-    /// Notes, durably, that entries up to `index` (of `term`) are purged, and frees the segments that hold nothing else.
-    pub fn purge(&mut self, index: u64, term: u64) -> io::Result<()> {
-        if index <= self.purged.0 {
+    /// Notes that a group does not need entries up to `index` (of `term`), durably where that frees a segment.
+    pub fn purge(&mut self, cell: CellId, index: u64, term: u64) -> io::Result<()> {
+        let group = self.groups.entry(cell).or_default();
+        if index <= group.purged.0 {
             return Ok(());
         }
-        self.purged = (index, term);
-        if self.full.front().is_none_or(|(_, last)| *last > index) {
-            return Ok(());
-        }
-        // The mark must be durable before the entries it stands for are gone.
-        self.write(vec![Content::Mark { index, term }])?;
-        self.free_full(index)
+        group.purged = (index, term);
+        self.free_full()
     }
 
-    /// Frees the segments in which nothing is above `index`, oldest first.
-    fn free_full(&mut self, index: u64) -> io::Result<()> {
-        while let Some((number, _)) = self.full.pop_front_if(|(_, last)| *last <= index) {
+    /// Who needs the oldest segment, if more than `full_max` full ones are kept: nobody may hold the disk hostage.
+    #[must_use]
+    pub fn holders(&self, full_max: usize) -> Vec<Holder> {
+        let oldest = self.full.front().filter(|_| self.full.len() > full_max);
+        let needed = |(cell, index): &(&CellId, &u64)| **index > self.purged_of(**cell);
+        let holders = oldest.iter().flat_map(|(_, highest)| highest.iter().filter(needed));
+        holders.map(|(cell, index)| (*cell, *index)).collect()
+    }
+
+    fn purged_of(&self, cell: CellId) -> u64 {
+        self.groups.get(&cell).map_or(0, |group| group.purged.0)
+    }
+
+    /// Whether no group needs anything up to there.
+    fn is_free(&self, highest: &Highest) -> bool {
+        highest.iter().all(|(cell, index)| *index <= self.purged_of(*cell))
+    }
+
+    /// Frees the segments that nobody needs, oldest first.
+    fn free_full(&mut self) -> io::Result<()> {
+        if self.full.front().is_none_or(|(_, highest)| !self.is_free(highest)) {
+            return Ok(());
+        }
+        // The marks must be durable before the entries they stand for are gone: those of all groups, whichever has let go
+        // of the segment last.
+        let marks = self.groups.iter().map(|(cell, group)| {
+            let (index, term) = group.purged;
+            (*cell, Content::Mark { index, term })
+        });
+        self.write(marks.collect())?;
+        while self.full.front().is_some_and(|(_, highest)| self.is_free(highest))
+            && let Some((number, _)) = self.full.pop_front()
+        {
             self.spares.put(number, &path_of(&self.options.dir, number))?;
         }
         self.disk.sync_dir(&self.options.dir)
@@ -179,7 +225,7 @@ impl Segments {
         self.spares.prepare()
     }
 
-    fn write(&mut self, mut contents: Vec<Content>) -> io::Result<()> {
+    fn write(&mut self, mut contents: Vec<(CellId, Content)>) -> io::Result<()> {
         let batch = self.tail.batch + 1;
         if batch > record::BATCH_MAX {
             return Err(io::Error::other(
@@ -189,9 +235,12 @@ impl Segments {
         let mut chain = self.encode(&contents, batch);
         if self.tail.offset + self.buffer.len() > usize::try_from(self.capacity).unwrap_or(usize::MAX) {
             // The records that open a new segment make it stand for itself: those before may be purged.
-            let (index, term) = self.purged;
-            contents.splice(0..0, [Content::Mark { index, term }, Content::State(self.hard_state)]);
-            self.full.push_back((self.tail.segment, self.highest_index));
+            let opening = self.groups.iter().flat_map(|(cell, group)| {
+                let (index, term) = group.purged;
+                [Content::Mark { index, term }, Content::State(group.hard_state)].map(|it| (*cell, it))
+            });
+            contents = opening.chain(contents).collect();
+            self.full.push_back((self.tail.segment, self.written.clone()));
             self.tail.segment += 1;
             self.tail.offset = HEADER_SIZE;
             chain = self.encode(&contents, batch);
@@ -206,15 +255,17 @@ impl Segments {
         self.tail.offset += self.buffer.len();
         self.tail.chain = chain;
         self.tail.batch = batch;
+        self.written = self.groups.iter().map(|(cell, group)| (*cell, group.highest)).collect();
         Ok(())
     }
 
     /// Fills the buffer with the records of `contents` as they stand behind the tail; returns the chain after them.
-    fn encode(&mut self, contents: &[Content], batch: u64) -> u32 {
+    fn encode(&mut self, contents: &[(CellId, Content)], batch: u64) -> u32 {
         self.buffer.clear();
         let mut chain = self.tail.chain;
-        for (position, content) in contents.iter().enumerate() {
-            let place = Place { segment: self.tail.segment, batch, last: position + 1 == contents.len() };
+        for (position, (cell, content)) in contents.iter().enumerate() {
+            let last = position + 1 == contents.len();
+            let place = Place { cell: *cell, segment: self.tail.segment, batch, last };
             record::encode(&mut self.buffer, content, place, &mut chain);
         }
         chain

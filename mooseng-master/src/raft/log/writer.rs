@@ -1,17 +1,19 @@
 //! The log's writer thread: takes all work that has gathered, makes it durable with one sync, tells how far it came.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use mooseng_env::Threads;
+use mooseng_types::CellId;
 
-use super::segments::Segments;
+use super::segments::{Holder, Segments};
 use crate::raft::Persist;
 
 /// Work that may wait: the core hands out one piece for each turn of its loop, and a turn takes a round trip.
 const QUEUE_MAX: usize = 4096;
 
-/// What the writer does, in order.
+/// What the writer does for a group, in order.
 pub enum Work {
     /// Make this durable.
     Append(Persist),
@@ -24,6 +26,15 @@ pub enum Work {
         /// Its term.
         term: u64,
     },
+}
+
+/// How far the writer has come.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Written {
+    /// The number of the last durable batch of each group that had some.
+    pub batches: BTreeMap<CellId, u64>,
+    /// Groups that must let go of the log up to an entry, because too much of it is kept.
+    pub holders: Vec<Holder>,
 }
 
 impl std::fmt::Debug for Work {
@@ -39,20 +50,22 @@ impl std::fmt::Debug for Work {
 /// The way to the writer. Dropping it ends the thread once all work is done.
 #[derive(Debug)]
 pub struct LogWriter {
-    queue: SyncSender<Work>,
+    queue: SyncSender<(CellId, Work)>,
 }
 
 impl LogWriter {
-    /// Starts the thread. `done` is called there with the number of the last durable batch. A failing disk ends the
-    /// process: what a failed sync left on the disk is not known, and asking again would only hide that.
+    /// Starts the thread. `done` is told there what is durable. A failing disk ends the process: what a failed sync left on
+    /// the disk is not known, and asking again would only hide that. More than `full_max` full segments are kept only as
+    /// long as it takes the groups to let go of the oldest.
     pub fn start(
         threads: &Threads,
         segments: Segments,
-        done: impl Fn(u64) + Send + 'static,
+        full_max: usize,
+        done: impl Fn(Written) + Send + 'static,
     ) -> io::Result<Self> {
         let (queue, work) = sync_channel(QUEUE_MAX);
         threads.spawn("log-writer", move || {
-            if let Err(error) = write_until_closed(segments, &work, done) {
+            if let Err(error) = write_until_closed(segments, full_max, &work, done) {
                 tracing::error!(%error, "the log cannot be written; stopping, so that no promise is broken");
                 std::process::abort();
             }
@@ -60,37 +73,48 @@ impl LogWriter {
         Ok(Self { queue })
     }
 
-    /// Hands over work; waits while too much is waiting.
-    pub fn submit(&self, work: Work) {
+    /// Hands over work for a group; waits while too much is waiting.
+    pub fn submit(&self, cell: CellId, work: Work) {
         // The thread ends only with the process or when this handle is gone.
-        drop(self.queue.send(work));
+        drop(self.queue.send((cell, work)));
     }
 }
 
-fn write_until_closed(mut segments: Segments, work: &Receiver<Work>, done: impl Fn(u64)) -> io::Result<()> {
+fn write_until_closed(
+    mut segments: Segments,
+    full_max: usize,
+    work: &Receiver<(CellId, Work)>,
+    done: impl Fn(Written),
+) -> io::Result<()> {
     let mut batches = Vec::new();
-    let mut purge = None;
+    let mut purge = BTreeMap::new();
     while let Ok(first) = work.recv() {
-        for item in std::iter::once(first).chain(work.try_iter()) {
+        let mut written = Written::default();
+        for (cell, item) in std::iter::once(first).chain(work.try_iter()) {
             match item {
-                Work::Append(batch) => batches.push(batch),
+                Work::Append(batch) => {
+                    written.batches.insert(cell, batch.number);
+                    batches.push((cell, batch));
+                }
                 Work::Install(put_in_place, batch) => {
                     segments.append(&batches)?;
                     batches.clear();
                     put_in_place()?;
-                    batches.push(batch);
+                    written.batches.insert(cell, batch.number);
+                    batches.push((cell, batch));
                 }
-                Work::Purge { index, term } => purge = Some((index, term)),
+                Work::Purge { index, term } => drop(purge.insert(cell, (index, term))),
             }
         }
-        if let Some(last) = batches.last().map(|batch| batch.number) {
+        if !batches.is_empty() {
             segments.append(&batches)?;
             batches.clear();
-            done(last);
+            written.holders = segments.holders(full_max);
+            done(written);
             segments.prepare()?;
         }
-        if let Some((index, term)) = purge.take() {
-            segments.purge(index, term)?;
+        for (cell, (index, term)) in std::mem::take(&mut purge) {
+            segments.purge(cell, index, term)?;
         }
     }
     Ok(())

@@ -230,7 +230,7 @@ mod tests {
     fn about_to_be_removed() -> Node {
         let mut node = node(3);
         let data = ChangeEntry { kind: 1, node: 2, ..Default::default() }.encode().into();
-        let entry = LogEntry { kind: 1, term: 1, index: 1, data, ..Default::default() };
+        let entry = LogEntry { kind: 1, term: 1, index: 1, data };
         node.step(NOW, Message { entries: vec![entry], ..from(1, MessageType::MsgAppend, 1) });
         assert_eq!(settle(&mut node), []);
         node
@@ -272,7 +272,7 @@ mod tests {
     fn the_last_voter_is_elected_only_when_its_log_is_durable() {
         let mut node = node(2);
         let data = ChangeEntry { kind: 1, node: 1, ..Default::default() }.encode().into();
-        let entry = LogEntry { kind: 1, term: 1, index: 1, data, ..Default::default() };
+        let entry = LogEntry { kind: 1, term: 1, index: 1, data };
         let append = from(1, MessageType::MsgAppend, 1);
         node.step(NOW, Message { entries: vec![entry], commit: 1, ..append.clone() });
         assert_eq!(settle(&mut node), [Change::Remove(MasterId::from_raw(1))]);

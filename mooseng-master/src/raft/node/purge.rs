@@ -4,9 +4,10 @@ use super::{Node, Role};
 
 impl Node {
     /// Forgets entries up to `durable`, as far as no member needs them any more, or as far as there are too many of
-    /// them for one that lags behind: that one gets a snapshot. Returns the last one forgotten, as index and term.
-    pub fn purge(&mut self, durable: u64) -> (u64, u64) {
-        let all_have = self.all_have();
+    /// them for one that lags behind: that one gets a snapshot. What is not above `let_go` counts as too much. Returns the
+    /// last one forgotten, as index and term.
+    pub fn purge(&mut self, durable: u64, let_go: u64) -> (u64, u64) {
+        let all_have = self.all_have().max(let_go);
         // What follows a snapshot that is on its way is needed as soon as it has arrived.
         let progress = self.raw.raft.prs().iter();
         let on_its_way = progress.map(|(_, p)| p.pending_snapshot).filter(|index| *index > 0).min();

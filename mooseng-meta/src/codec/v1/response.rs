@@ -13,6 +13,7 @@ mod tag {
     pub(super) const SERVER: u8 = 3;
     pub(super) const GRANT: u8 = 4;
     pub(super) const REFUSED: u8 = 5;
+    pub(super) const BATCH: u8 = 6;
 }
 
 /// Room for an answer with attributes.
@@ -23,11 +24,16 @@ impl Response {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new(FORMAT, USUAL_SIZE);
+        self.put(&mut w);
+        w.finish()
+    }
+
+    fn put(&self, w: &mut Writer) {
         match self {
             Self::Done => w.u8(tag::DONE),
             Self::Attr(attr) => {
                 w.u8(tag::ATTR);
-                put_attr(&mut w, attr);
+                put_attr(w, attr);
             }
             Self::Session(session) => {
                 w.u8(tag::SESSION);
@@ -46,22 +52,38 @@ impl Response {
                 w.var(grant.valid_length.into());
                 w.option(grant.inline.as_ref(), |w, inline| w.bytes(inline));
                 w.u8(grant.fresh.into());
-                put_attr(&mut w, &grant.attr);
+                put_attr(w, &grant.attr);
+            }
+            Self::Batch(answers) => {
+                w.u8(tag::BATCH);
+                w.var(answers.len() as u64);
+                answers.iter().for_each(|answer| answer.put(w));
             }
             Self::Refused(error) => {
                 w.u8(tag::REFUSED);
                 w.var(error.code().into());
             }
         }
-        w.finish()
     }
 
     /// Reads an answer back.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = open(bytes)?;
         let response = match r.u8()? {
+            tag::BATCH => Self::Batch(r.list(|r| {
+                let tag = r.u8()?;
+                Self::read(tag, r)
+            })?),
+            tag => Self::read(tag, &mut r)?,
+        };
+        r.finish(response)
+    }
+
+    /// Reads one answer that is not a batch's.
+    fn read(tag: u8, r: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(match tag {
             tag::DONE => Self::Done,
-            tag::ATTR => Self::Attr(attr(&mut r)?),
+            tag::ATTR => Self::Attr(attr(r)?),
             tag::SESSION => Self::Session(r.session()?),
             tag::SERVER => Self::Server(r.server()?),
             tag::GRANT => Self::Grant(Grant {
@@ -72,11 +94,10 @@ impl Response {
                 valid_length: r.narrow()?,
                 inline: r.option(|r| r.bytes())?,
                 fresh: r.bool()?,
-                attr: attr(&mut r)?,
+                attr: attr(r)?,
             }),
             tag::REFUSED => Self::Refused(FsError::from_code(r.narrow()?)),
             _ => return Err(CodecError::Value("answer")),
-        };
-        r.finish(response)
+        })
     }
 }

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use mooseng_types::{ChunkId, ClassId, ClusterId, InodeId, Level, MasterId, ServerId, SessionId};
 
 use super::{FORMAT, open};
-use crate::chunk::ChunkRow;
 use crate::codec::{CodecError, Reader, Writer};
 use crate::counters::Counters;
 use crate::inode::{Dentry, InodeRow};
@@ -107,39 +106,6 @@ impl RowValue for Dentry {
         let kind = r.kind()?;
         let inode = InodeId::from_raw(u64::from_le_bytes(r.array()?));
         r.finish(Self { inode, kind })
-    }
-}
-
-impl ChunkRow {
-    /// The row as bytes.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new(FORMAT, 48);
-        w.inode(self.inode);
-        w.index(self.index);
-        w.version(self.committed);
-        w.version(self.granted);
-        w.option(self.lease, Writer::session);
-        w.list(&self.servers, Writer::server);
-        w.var(self.valid_length.into());
-        w.u8(self.differs.into());
-        w.finish()
-    }
-}
-
-impl RowValue for ChunkRow {
-    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = open(bytes)?;
-        let row = Self {
-            inode: r.inode()?,
-            index: r.index()?,
-            committed: r.version()?,
-            granted: r.version()?,
-            lease: r.option(Reader::session)?,
-            servers: r.list(Reader::server)?,
-            valid_length: r.narrow()?,
-            differs: r.bool()?,
-        };
-        r.finish(row)
     }
 }
 
@@ -323,6 +289,27 @@ impl RowValue for Digest {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = open(bytes)?;
         let row = Self(u64::from_le_bytes(r.array()?));
+        r.finish(row)
+    }
+}
+
+/// How far the table from servers to chunks is entered: from this chunk on what is older than the table is missing; `None`: it
+/// is complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Indexed(pub(crate) Option<ChunkId>);
+
+impl Indexed {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut w = Writer::new(FORMAT, 11);
+        w.option(self.0, Writer::chunk);
+        w.finish()
+    }
+}
+
+impl RowValue for Indexed {
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = open(bytes)?;
+        let row = Self(r.option(Reader::chunk)?);
         r.finish(row)
     }
 }

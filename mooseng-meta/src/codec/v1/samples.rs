@@ -10,10 +10,12 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::row::chunk::DeadChunk;
+use crate::chunk::ChunkRow;
 use crate::command::{
-    AttrCommand, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand, RenameMode,
-    RepairCommand, Request, XattrMode,
+    AttrCommand, Changes, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand,
+    RenameMode, RepairCommand, Request, XattrMode,
 };
+use crate::layout::{Layout, Stripe};
 use crate::membership::{Member, Membership};
 use crate::response::{Grant, Response};
 
@@ -77,6 +79,30 @@ pub(crate) fn dead_chunks() -> impl Strategy<Value = DeadChunk> {
     prop_oneof![vec((server(), Just(0)), 0..5), parts()].prop_map(DeadChunk)
 }
 
+fn layouts() -> impl Strategy<Value = Layout> {
+    let stripe = (1..=Part::DATA_MAX, 0..=Part::PARITY_MAX).prop_flat_map(|(k, m)| {
+        let parts = vec(server(), usize::from(k) + usize::from(m));
+        parts.prop_filter_map("no stripe", move |parts| Stripe::new(k, m, parts))
+    });
+    prop_oneof![servers().prop_map(Layout::Copies), stripe.prop_map(Layout::Striped)]
+}
+
+pub(crate) fn chunk_rows() -> impl Strategy<Value = ChunkRow> {
+    let versions = [versions(), versions()];
+    (inodes(), indexes(), versions, option::of(sessions()), layouts(), any::<u32>(), any::<bool>()).prop_map(
+        |(inode, index, [committed, granted], lease, layout, valid_length, differs)| ChunkRow {
+            inode,
+            index,
+            committed,
+            granted,
+            lease,
+            layout,
+            valid_length,
+            differs,
+        },
+    )
+}
+
 fn versions() -> impl Strategy<Value = ChunkVersion> {
     any::<u32>().prop_map(ChunkVersion::from_raw)
 }
@@ -111,6 +137,7 @@ fn cluster_commands() -> impl Strategy<Value = Command> {
         (any::<[u8; 16]>(), ".{0,20}", ".{0,20}")
             .prop_map(|(uuid, name, address)| ClusterCommand::RegisterServer { uuid, name, address }.into()),
         levels().prop_map(|level| ClusterCommand::RaiseLevel { level }.into()),
+        (chunks(), any::<u32>()).prop_map(|(from, count)| ClusterCommand::IndexChunks { from, count }.into()),
         (chunks(), versions(), any::<u32>()).prop_map(|(chunk, version, server)| RepairCommand::AddReplica {
             chunk,
             version,
@@ -208,7 +235,11 @@ fn file_commands() -> impl Strategy<Value = Command> {
 pub(crate) fn entries() -> impl Strategy<Value = Entry> {
     let request = (sessions(), any::<u64>(), any::<u64>())
         .prop_map(|(session, seq, acked_below)| Request { id: RequestId { session, seq }, acked_below });
-    let command = prop_oneof![cluster_commands(), name_commands(), file_commands()];
+    let change = prop_oneof![2 => name_commands(), 1 => file_commands()];
+    let batch =
+        vec(change, 1..5).prop_filter_map("no batch", |changes| Some(Changes::new(changes).ok()?.into()));
+    let command =
+        prop_oneof![4 => cluster_commands(), 4 => name_commands(), 4 => file_commands(), 1 => batch];
     (times(), option::of(request), command).prop_map(|(stamp, request, command)| Entry {
         stamp,
         request,
@@ -259,14 +290,15 @@ pub(crate) fn responses() -> impl Strategy<Value = Response> {
         grant.prop_map(|(chunk, [base_version, version], servers, valid_length, inline, fresh, attr)| {
             Grant { chunk, base_version, version, servers, valid_length, inline, fresh, attr }
         });
-    prop_oneof![
+    let one = prop_oneof![
         Just(Response::Done),
         attrs.prop_map(Response::Attr),
         sessions().prop_map(Response::Session),
         any::<u32>().prop_map(|raw| Response::Server(ServerId::from_raw(raw))),
         grant.prop_map(Response::Grant),
         (0u32..30).prop_map(|code| Response::Refused(FsError::from_code(code))),
-    ]
+    ];
+    prop_oneof![9 => one.clone(), 1 => vec(one, 0..5).prop_map(Response::Batch)]
 }
 
 fn sample_grant(session: SessionId, inode: InodeId, index: ChunkIndex, server: ServerId) -> Command {
@@ -355,11 +387,14 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
         RepairCommand::ReapOrphans { inodes: vec![inode] }.into(),
         RepairCommand::ForgetDead { chunks: vec![chunk] }.into(),
         ClusterCommand::RaiseLevel { level: Level::IDENTITY }.into(),
+        ClusterCommand::IndexChunks { from: ChunkId::from_raw(300), count: 1024 }.into(),
     ];
+    let batch = Changes::new(vec![commands[6].clone(), commands[15].clone()]);
+    let commands = commands.into_iter().chain(batch.map(Command::from));
     let request = Request { id: RequestId { session, seq: 1000 }, acked_below: 999 };
     let with = |(i, command)| {
         let stamp = TimeNs::from_raw(1_700_000_000_000_000_000);
         Entry { stamp, request: (i % 2 == 0).then_some(request), command }
     };
-    commands.into_iter().enumerate().map(with).collect()
+    commands.enumerate().map(with).collect()
 }

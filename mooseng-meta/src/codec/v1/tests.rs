@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use mooseng_types::{
     ChunkId, ChunkIndex, ChunkVersion, ClassId, ClusterId, FileKind, FileName, FsError, InodeId, Level,
-    MasterId, ServerId, SessionId, TimeNs,
+    MasterId, Part, ServerId, SessionId, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::row::chunk::DeadChunk;
-use super::row::{Base, Digest, Number, RowValue};
+use super::row::{Base, Digest, Indexed, Number, RowValue};
 use super::samples;
 use crate::chunk::ChunkRow;
 use crate::codec::CodecError;
@@ -17,6 +17,7 @@ use crate::command::Entry;
 use crate::counters::Counters;
 use crate::inode::{Dentry, InodeRow};
 use crate::key;
+use crate::layout::{Layout, Stripe};
 use crate::membership::{Member, Membership};
 use crate::response::{Grant, Response};
 use crate::server::ServerRow;
@@ -55,7 +56,7 @@ fn chunk_row() -> ChunkRow {
         committed: ChunkVersion::from_raw(4),
         granted: ChunkVersion::from_raw(5),
         lease: Some(SessionId::from_raw(6)),
-        servers: vec![ServerId::from_raw(1), ServerId::from_raw(200)],
+        layout: Layout::Copies(vec![ServerId::from_raw(1), ServerId::from_raw(200)]),
         valid_length: 64 << 20,
         differs: true,
     }
@@ -92,6 +93,8 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
     let counters = Counters { next_inode: 300, next_chunk: 5, next_session: 6, next_server: 7, totals };
     let dentry = Dentry { inode: InodeId::from_raw(300), kind: FileKind::Directory };
     let classed = InodeRow { class: ClassId::from_raw(0x0102), ..inode_row() };
+    let stripe = Stripe::new(2, 1, [1, 200, 3].map(ServerId::from_raw).to_vec()).unwrap();
+    let striped = ChunkRow { layout: Layout::Striped(stripe), ..chunk_row() };
     let record = SessionRecord { client: [1; 16], name: "host".to_owned() };
     let server = ServerRow {
         server: ServerId::from_raw(1),
@@ -103,7 +106,9 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("inode", row(inode_row(), |row| row.encode(Level::FIRST).to_vec())),
         ("inode of level 2", row(classed, |row| row.encode(Level::IDENTITY).to_vec())),
         ("dentry", row(dentry, |row| row.encode().to_vec())),
-        ("chunk", row(chunk_row(), ChunkRow::encode)),
+        ("chunk", row(chunk_row(), |row| row.encode(Level::FIRST))),
+        ("chunk of level 2", row(chunk_row(), |row| row.encode(Level::IDENTITY))),
+        ("striped chunk", row(striped, |row| row.encode(Level::IDENTITY))),
         ("session", row(record, SessionRecord::encode)),
         ("window", row(Window { acked_below: 300, highest: 301, dirty: false }, Window::encode)),
         ("server", row(server, ServerRow::encode)),
@@ -115,6 +120,8 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("membership", row(membership(), Membership::encode)),
         ("base", row(Base { index: 300, term: 2 }, |row| row.encode())),
         ("digest", row(Digest(0x0102_0304_0506_0708), |row| row.encode())),
+        ("indexed so far", row(Indexed(Some(ChunkId::from_raw(300))), |row| row.encode())),
+        ("all indexed", row(Indexed(None), |row| row.encode())),
     ]
 }
 
@@ -135,6 +142,7 @@ fn responses() -> Vec<Response> {
             attr: inode_row().attr(InodeId::from_raw(300)),
         }),
         Response::Refused(FsError::NotEmpty),
+        Response::Batch(vec![Response::Done, Response::Refused(FsError::NotEmpty)]),
     ]
 }
 
@@ -167,6 +175,8 @@ fn keys() -> Vec<(&'static str, Vec<u8>)> {
         ("base", key::BASE.to_vec()),
         ("digest", key::DIGEST.to_vec()),
         ("level", key::LEVEL.to_vec()),
+        ("indexed", key::INDEXED.to_vec()),
+        ("held", key::held(ServerId::from_raw(0x44), Part::new(chunk, 0x30).unwrap()).to_vec()),
     ]
 }
 
@@ -212,6 +222,23 @@ fn a_part_that_no_chunk_has_is_refused_and_none_is_ever_called_a_copy() {
 }
 
 #[test]
+fn a_stripe_that_cannot_be_is_refused() {
+    let good = rows().into_iter().find(|(name, _)| *name == "striped chunk").unwrap().1;
+    let at = good.windows(7).position(|bytes| bytes == [1, 2, 1, 3, 1, 200, 1]).unwrap();
+    let stripe = Err(CodecError::Value("stripe"));
+    for (field, new, error) in [
+        (0, 2, Err(CodecError::Value("layout"))),
+        (1, 0, stripe.clone()),
+        (1, 3, stripe.clone()),
+        (2, 2, stripe),
+    ] {
+        let mut bad = good.clone();
+        bad[at + field] = new;
+        assert_eq!(ChunkRow::decode(&bad), error, "{new} in field {field}");
+    }
+}
+
+#[test]
 fn members_out_of_order_or_twice_are_refused() {
     let group = membership();
     for wrong in [[1, 0], [0, 0]] {
@@ -248,6 +275,23 @@ fn decode_all(bytes: &[u8]) {
     row::<Membership>(bytes);
     row::<Base>(bytes);
     row::<Digest>(bytes);
+    row::<Indexed>(bytes);
+}
+
+#[test]
+fn the_key_of_what_a_server_has_is_read_back_and_no_other() {
+    let held = (ServerId::from_raw(0x0102_0304), Part::new(ChunkId::from_raw(u64::MAX - 1), 7).unwrap());
+    let key = key::held(held.0, held.1);
+    assert_eq!(key::held_at(&key), Some(held));
+    assert!(key.starts_with(&key::held_by(held.0)));
+    for other in [
+        &key[..13],
+        &[&key[..], &[0]].concat(),
+        &[&b"x"[..], &key[1..]].concat(),
+        &[&key[..13], &[49]].concat(),
+    ] {
+        assert_eq!(key::held_at(other), None);
+    }
 }
 
 proptest! {
@@ -267,6 +311,31 @@ proptest! {
     fn any_number_is_read_back(number in any::<u64>(), shift in 0u32..64) {
         let row = Number(number >> shift);
         prop_assert_eq!(Number::decode(&row.encode()), Ok(row));
+    }
+
+    #[test]
+    fn any_chunk_is_read_back(row in samples::chunk_rows(), level in samples::levels()) {
+        let bytes = row.encode(level);
+        let plain = level == Level::FIRST && matches!(row.layout, Layout::Copies(_));
+        prop_assert_eq!(bytes[0], if plain { 1 } else { 2 });
+        prop_assert_eq!(ChunkRow::decode(&bytes), Ok(row));
+    }
+
+    /// Of each of its two formats a row has one form.
+    #[test]
+    fn a_chunk_has_one_form(
+        row in samples::chunk_rows(),
+        level in samples::levels(),
+        at in any::<prop::sample::Index>(),
+        new: u8,
+    ) {
+        let mut bytes = row.encode(level);
+        let at = at.index(bytes.len());
+        bytes[at] = new;
+        let level = if bytes[0] == 1 { Level::FIRST } else { Level::IDENTITY };
+        if let Ok(row) = ChunkRow::decode(&bytes) {
+            prop_assert_eq!(row.encode(level), bytes);
+        }
     }
 
     #[test]

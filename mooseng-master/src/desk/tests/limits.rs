@@ -14,8 +14,8 @@ use mooseng_types::{
     FILE_SIZE_MAX, FsError, INLINE_MAX, NAME_MAX, SYMLINK_MAX, XATTR_NAMES_MAX, XATTR_VALUE_MAX,
 };
 
-use super::reply_frame;
 use crate::core::testing::Leader;
+use crate::desk::reply_frame;
 use crate::group::{ENTRY_MAX, Proposal, Ticket};
 
 /// How a request comes out.
@@ -278,6 +278,7 @@ fn texts_of_any_length_end_no_master() {
         // Of any length: it is cut.
         name: text(HUGE),
         replaces: true,
+        cell: 0,
     });
     t.check("master", &pb::AddMasterRequest { master: text(HUGE), ..Default::default() }, Comes::Rejected);
     t.check("master", &pb::RemoveMasterRequest { master: text(HUGE), ..Default::default() }, Comes::Rejected);
@@ -360,7 +361,7 @@ fn an_answer_that_does_not_fit_is_an_error_and_so_is_a_command() {
     let mut t = Table::new();
     let inodes = vec![mooseng_types::InodeId::from_raw(u64::MAX); ENTRY_MAX / 10];
     let command = mooseng_meta::RepairCommand::ReapOrphans { inodes }.into();
-    t.leader.core.group.gather(Proposal { request: None, command, ticket: Ticket(u64::MAX) });
+    t.leader.core.groups.root_mut().gather(Proposal { request: None, command, ticket: Ticket(u64::MAX) });
     let before = t.leader.core.state().applied_index();
     t.leader.pass(std::time::Duration::from_millis(200));
     assert_eq!(t.leader.core.state().applied_index(), before);
