@@ -34,7 +34,7 @@ macro_rules! by_kind {
 
 fn request_and_reply(kind: u16, bytes: &[u8]) -> bool {
     by_kind!(kind, bytes,
-        Hello OpenSessionRequest ResumeSessionRequest CloseSessionRequest LookupRequest GetAttrRequest SetAttrRequest
+        Hello Proof OpenSessionRequest ResumeSessionRequest CloseSessionRequest LookupRequest GetAttrRequest SetAttrRequest
         CreateRequest LinkRequest UnlinkRequest RmdirRequest RenameRequest ReaddirRequest ReadlinkRequest
         SetXattrRequest RemoveXattrRequest GetXattrRequest ListXattrRequest StatFsRequest OpenRequest ReleaseRequest
         LocateRequest GrantWriteRequest CommitWriteRequest WriteInlineRequest ReleaseLeaseRequest RecallLease

@@ -17,6 +17,7 @@ use mooseng_master::wire;
 use mooseng_meta::{Batch, ClusterCommand, Entry, Member, Membership, MemoryStore, MetaState, MetaStore};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::{Principal, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{CellId, ClusterId, MasterId, TimeNs};
@@ -241,7 +242,8 @@ impl World {
 
     fn ask<R: Rpc>(&mut self, request: &R) {
         let header = Header { kind: R::KIND, ..Header::default() };
-        self.core.request(self.now(), ADMIN, header, request.encode_to_vec().into());
+        let from = Principal { role: Role::Admin, name: "mooseng".into(), node: 0 };
+        self.core.request(self.now(), &from, ADMIN, header, request.encode_to_vec().into());
     }
 
     fn administer(&mut self, byte: u8) {

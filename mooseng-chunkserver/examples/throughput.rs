@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use mooseng_chunkserver::{ChunkServer, Config};
 use mooseng_protocol::frame::FLAG_REPLY;
+use mooseng_protocol::handshake::Caller;
+use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::transport::FrameStream;
 use mooseng_protocol::{PROTOCOL_VERSION, checksum, pb};
@@ -39,7 +41,7 @@ fn main() -> anyhow::Result<()> {
         .map(|(server, it)| pb::ServerAddress { server, address: it.address().to_string() })
         .collect();
     let first = servers.first().context("at least one server")?.address().to_string();
-    let mut client = FrameStream::connect(&first, &hello(), TIMEOUT)?.0;
+    let mut client = FrameStream::connect(&first, &caller(), TIMEOUT)?.0;
     for round in 0..2u64 {
         let base = 1000 * round;
         measure("write", total, || write_all(&mut client, base, total, &chain))?;
@@ -69,14 +71,15 @@ fn start(directory: &Path) -> anyhow::Result<ChunkServer> {
     Ok(ChunkServer::start(config)?)
 }
 
-fn hello() -> pb::Hello {
-    pb::Hello {
+fn caller() -> Caller {
+    let hello = pb::Hello {
         cluster_id: vec![1; 16].into(),
         protocol_version: PROTOCOL_VERSION,
         role: pb::Role::Client.into(),
         name: "throughput".into(),
         ..Default::default()
-    }
+    };
+    Caller::new(hello, Keyring::derive(&[0x42; 32]).of(Role::Client).clone(), mooseng_env::nonce)
 }
 
 fn token(chunk: u64) -> bytes::Bytes {

@@ -4,8 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use mooseng_env::config::{self, ConfigError};
-use mooseng_env::secret::Secret;
-use mooseng_protocol::token::TokenKey;
+use mooseng_env::secret::{self, Secret};
 use mooseng_types::{ClusterId, Levels};
 
 /// The configuration of a chunkserver; `examples/mooseng-chunkserver.toml` explains each key.
@@ -120,8 +119,8 @@ impl Config {
     }
 
     /// The cluster's secret.
-    pub(crate) fn read_key(&self) -> Result<TokenKey, ConfigError> {
-        Ok(TokenKey::new(Secret::load(&self.key_file)?.bytes()))
+    pub(crate) fn read_key(&self) -> Result<Secret, ConfigError> {
+        Secret::load(&self.key_file, secret::REMEDY)
     }
 }
 

@@ -5,17 +5,16 @@
 use std::io::IoSlice;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use mooseng_env::{Clock, Threads};
+use mooseng_env::{Clock, Threads, nonce};
 use mooseng_protocol::frame::{Frame, Header};
 use mooseng_protocol::pb;
-use mooseng_protocol::rpc::Rpc as _;
+use mooseng_protocol::principal::{Keyring, Principal};
+use mooseng_protocol::refused::Refused;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::token::TokenKey;
-use mooseng_protocol::transport::{FrameReader, FrameStream, greet};
+use mooseng_protocol::transport::{FrameReader, FrameStream, NotWelcome, greet};
 use mooseng_types::ChunkCause;
-use prost::Message as _;
 
 use crate::buffer::BufferPool;
 use crate::completion::{Completion, fault};
@@ -25,9 +24,6 @@ use crate::request::{Change, Read, Request, Tokens, Work};
 use crate::store::{Chunk, ReadAnswer, ReadBytes, Store};
 use crate::write_chain::WriteChain;
 
-/// A peer that has not said hello after this long is none of ours.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What every connection works with.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -36,8 +32,10 @@ pub(crate) struct Service {
     pub(crate) pools: Vec<IoPool>,
     pub(crate) chain: WriteChain,
     pub(crate) key: TokenKey,
+    pub(crate) keys: Keyring,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) greeting: pb::HelloReply,
+    pub(crate) refused: Refused,
 }
 
 impl Service {
@@ -51,12 +49,24 @@ impl Service {
     }
 }
 
-/// Serves one connection until it ends or its socket is shut down; then waits for what is at work.
-pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream) {
-    let stream = match FrameStream::new(socket) {
+/// Serves one connection until it ends or its socket is shut down; then waits for what is at work. `known` is called once
+/// the caller has proved who it is.
+pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream, known: impl FnOnce()) {
+    let mut stream = match FrameStream::new(socket) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "connection lost before its first frame"),
     };
+    let greet = |hello: &pb::Hello| greet(hello, &service.greeting).map(|()| service.greeting.clone());
+    let principal = match stream.welcome(&service.keys, nonce(), greet) {
+        Ok(principal) => principal,
+        Err(NotWelcome::Stranger(error)) => {
+            return service.refused.stranger(&stream.reader().peer(), &error);
+        }
+        Err(NotWelcome::Known(error)) => {
+            return tracing::warn!(peer = stream.reader().peer(), %error, "connection refused");
+        }
+    };
+    known();
     let (mut reader, writer) = stream.split();
     let outbox = Arc::new(Outbox::new(writer));
     let sender = Threads::default();
@@ -65,11 +75,9 @@ pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream) {
         return tracing::error!(%error, "no thread for a connection, it is closed");
     }
     let tokens = Tokens::new(service.key.clone());
-    let mut connection = Connection { service: Arc::clone(service), outbox: Arc::clone(&outbox), tokens };
-    let end = connection
-        .greet(&mut reader)
-        .and_then(|known| if known { connection.run(&mut reader) } else { Ok(()) });
-    match end {
+    let mut connection =
+        Connection { service: Arc::clone(service), outbox: Arc::clone(&outbox), principal, tokens };
+    match connection.run(&mut reader) {
         Err(TransportError::Closed { .. }) | Ok(()) => {}
         Err(error) => tracing::info!(%error, "connection ended"),
     }
@@ -81,35 +89,11 @@ pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream) {
 struct Connection {
     service: Arc<Service>,
     outbox: Arc<Outbox>,
+    principal: Principal,
     tokens: Tokens,
 }
 
 impl Connection {
-    fn greet(&self, reader: &mut FrameReader) -> Result<bool, TransportError> {
-        let frame = reader.receive_within(HELLO_TIMEOUT)?;
-        self.outbox.begin_request(frame.header);
-        match self.check_hello(&frame) {
-            Ok(()) => self.outbox.reply(frame.header, Reply::Hello(self.service.greeting.clone())),
-            Err(error) => {
-                tracing::warn!(peer = reader.peer(), %error, "connection refused");
-                self.outbox.refuse(frame.header, &error);
-                return Ok(false);
-            }
-        }
-        reader.set_timeout(None)?;
-        Ok(true)
-    }
-
-    fn check_hello(&self, frame: &Frame) -> Result<(), CallError> {
-        if frame.header.kind != pb::Hello::KIND {
-            let message = format!("expected a hello, not a request of kind {:#x}", frame.header.kind);
-            return Err(CallError::Rejected { message });
-        }
-        let hello = pb::Hello::decode(frame.body.clone());
-        let hello = hello.map_err(|error| CallError::Rejected { message: format!("Hello: {error}") })?;
-        greet(&hello, &self.service.greeting)
-    }
-
     fn run(&mut self, reader: &mut FrameReader) -> Result<(), TransportError> {
         loop {
             let frame = reader.receive()?;
@@ -132,6 +116,10 @@ impl Connection {
         frame: &Frame,
         reader: &mut FrameReader,
     ) -> Result<Result<(), CallError>, TransportError> {
+        if let Err(error) = self.principal.may_send(frame.header.kind) {
+            self.service.refused.forbidden(&self.principal.name, &error);
+            return Ok(Err(error));
+        }
         let now = self.service.unix_seconds();
         let (store, tokens) = (&self.service.store, &mut self.tokens);
         let admitted = Request::decode(frame.header.kind, &frame.body).and_then(|mut request| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_env::Threads;
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::Mux;
@@ -28,7 +29,7 @@ const FOREIGN_BACK_OFF: Duration = Duration::from_secs(15);
 pub(crate) struct LinkContext {
     pub(crate) teller: Teller,
     pub(crate) orders: Arc<Orders>,
-    pub(crate) hello: pb::Hello,
+    pub(crate) caller: Caller,
     pub(crate) heartbeat: Duration,
     /// Those of the configuration.
     pub(crate) configured: BTreeSet<String>,
@@ -86,7 +87,7 @@ fn run(context: &LinkContext, master: &str) {
         let foreign = matches!(error, CallError::Rejected { .. });
         if !std::mem::replace(&mut said, true) {
             if foreign {
-                tracing::error!(master, %error, "master refuses this server: correct masters or cluster_id");
+                tracing::error!(master, %error, "master refuses this server: correct masters, cluster_id or key_file");
             } else {
                 tracing::warn!(master, %error, "master not reached, trying on");
             }
@@ -99,9 +100,10 @@ fn run(context: &LinkContext, master: &str) {
 fn connect(context: &LinkContext, master: &str) -> Result<Arc<Mux>, CallError> {
     let orders = Arc::clone(&context.orders);
     let on_push = move |kind: u16, body: Bytes| orders.take(kind, &body);
-    let hello = pb::Hello { epoch: context.epoch.highest(), ..context.hello.clone() };
-    let (mux, reply) = Mux::connect(master, &hello, CONNECT_TIMEOUT, on_push)?;
-    if reply.cluster_id != context.hello.cluster_id {
+    let own = &context.caller.hello;
+    let caller = context.caller.saying(pb::Hello { epoch: context.epoch.highest(), ..own.clone() });
+    let (mux, reply) = Mux::connect(master, &caller, CONNECT_TIMEOUT, on_push)?;
+    if reply.cluster_id != own.cluster_id {
         let message = "the master belongs to another cluster".to_owned();
         return Err(CallError::Rejected { message });
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
@@ -100,14 +101,14 @@ enum Failed {
 }
 
 /// Fetches copies until [`Orders::stop`].
-pub(crate) fn fetch_all(service: &Service, changes: &Changes, hello: &pb::Hello, fetches: &Fetches) {
+pub(crate) fn fetch_all(service: &Service, changes: &Changes, caller: &Caller, fetches: &Fetches) {
     loop {
         // The lock is held while waiting: the other threads wait for it instead of for the queue.
         let next = fetches.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((part, order)) = next else { return };
         let source = order.source.clone();
         let fetched = Fetch::begin(&service.store, changes, part, order).map_err(Failed::from);
-        match fetched.and_then(|fetch| fetch.map(|fetch| fetch_whole(fetch, hello)).transpose()) {
+        match fetched.and_then(|fetch| fetch.map(|fetch| fetch_whole(fetch, caller)).transpose()) {
             Ok(None) => {}
             Ok(Some(length)) => tracing::info!(copy = %part, length, source, "copy fetched"),
             Err(error) => tracing::warn!(copy = %part, error = with_source(&error), "copy not fetched"),
@@ -116,10 +117,10 @@ pub(crate) fn fetch_all(service: &Service, changes: &Changes, hello: &pb::Hello,
 }
 
 /// Fetches one copy; returns its length.
-fn fetch_whole(mut fetch: Fetch, hello: &pb::Hello) -> Result<u64, Failed> {
+fn fetch_whole(mut fetch: Fetch, caller: &Caller) -> Result<u64, Failed> {
     let address = fetch.source().to_owned();
     let failed = |source| Failed::Source { address: address.clone(), source };
-    let (mut stream, _) = FrameStream::connect(&address, hello, CONNECT_TIMEOUT).map_err(failed)?;
+    let (mut stream, _) = FrameStream::connect(&address, caller, CONNECT_TIMEOUT).map_err(failed)?;
     let mut piece = Vec::new();
     let mut length = 0;
     loop {

@@ -75,8 +75,6 @@ struct Untaken {
 /// A reply.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// To the hello.
-    Hello(pb::HelloReply),
     /// To a write.
     Write,
     /// To a sync.
@@ -266,7 +264,6 @@ impl Outbox {
     fn send(&self, request: Header, reply: Reply) -> Result<(), TransportError> {
         let header = answer_to(request, 0);
         match reply {
-            Reply::Hello(reply) => self.lock_writer().send(header, &reply, &[]),
             Reply::Write => self.lock_writer().send(header, &pb::WriteChunkReply {}, &[]),
             Reply::Sync => self.lock_writer().send(header, &pb::SyncChunkReply {}, &[]),
             Reply::Truncate => self.lock_writer().send(header, &pb::TruncateChunkReply {}, &[]),

@@ -1,15 +1,19 @@
 //! The chunkserver put together: started in order, stopped in the reverse one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mooseng_env::daemon::DirLock;
-use mooseng_env::{Clock, Disk, FsDisk, SystemClock, SystemEntropy, Threads};
+use mooseng_env::{Clock, Disk, FsDisk, SystemClock, SystemEntropy, Threads, nonce};
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
+use mooseng_protocol::handshake::{Caller, STRANGERS_MAX};
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::{Keyring, Role};
+use mooseng_protocol::refused::Refused;
+use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::FrameStream;
 use mooseng_types::{ChunkCause, ClusterId};
 
@@ -59,17 +63,26 @@ pub struct ChunkServer {
 
 #[derive(Debug, Default)]
 struct Connections {
-    sockets: Mutex<HashMap<u64, TcpStream>>,
+    open: Mutex<Open>,
     next: AtomicU64,
     stopping: AtomicBool,
     threads: Threads,
+}
+
+/// The connections that are open.
+#[derive(Debug, Default)]
+struct Open {
+    sockets: HashMap<u64, TcpStream>,
+    /// Those on which nobody has proved yet who it is, from the oldest.
+    strangers: VecDeque<u64>,
 }
 
 impl ChunkServer {
     /// Starts a chunkserver. It serves when this returns; masters are looked for in the background.
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let key = config.read_key()?;
+        let secret = config.read_key()?;
+        let keys = Keyring::derive(secret.bytes());
         let disk: Arc<dyn Disk> = Arc::new(FsDisk);
         let identity =
             Identity::load(&*disk, &SystemEntropy, &config.data, ClusterId::parse(&config.cluster_id))?;
@@ -87,6 +100,7 @@ impl ChunkServer {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let levels = config.levels()?;
         let hello = pb::Hello::new(pb::Role::Chunkserver, &config.name, Some(identity.cluster), levels);
+        let caller = Caller::new(hello, keys.of(Role::Chunkserver).clone(), nonce);
         let pools = (0..config.disks.len())
             .map(|number| IoPool::start(&format!("disk{number}"), config.io_threads_per_disk))
             .collect::<Result<Vec<_>, _>>()
@@ -94,10 +108,12 @@ impl ChunkServer {
         let service = Arc::new(Service {
             store,
             pools,
-            chain: WriteChain::new(hello.clone(), Arc::clone(&clock)),
-            key,
+            chain: WriteChain::new(caller.clone(), Arc::clone(&clock)),
+            key: TokenKey::new(secret.bytes()),
+            keys,
             clock,
             greeting: pb::HelloReply::new(&config.name, identity.cluster, levels),
+            refused: Refused::default(),
         });
         let (orders, fetches) = Orders::new(Arc::clone(&service), Arc::clone(&changes));
         let advertised =
@@ -112,7 +128,7 @@ impl ChunkServer {
                 number: AtomicU32::new(0),
             },
             orders: Arc::clone(&orders),
-            hello,
+            caller,
             heartbeat: Duration::from_millis(config.heartbeat_ms),
             configured: config.masters.iter().cloned().collect(),
             told: Mutex::default(),
@@ -132,6 +148,12 @@ impl ChunkServer {
         server.spawn_all(&context, &fetches).map_err(StartError::io("start threads"))?;
         tracing::info!(name = config.name, %address, copies = server.service.store.list().len(), "serving");
         Ok(server)
+    }
+
+    /// What it has refused since it was started.
+    #[must_use]
+    pub fn refused(&self) -> &Refused {
+        &self.service.refused
     }
 
     /// Where it listens.
@@ -174,8 +196,8 @@ impl ChunkServer {
         })?;
         for _ in 0..FETCHERS {
             let (service, changes) = (Arc::clone(&self.service), Arc::clone(&self.changes));
-            let (fetches, hello) = (Arc::clone(fetches), context.hello.clone());
-            self.threads.spawn("fetch", move || fetch_all(&service, &changes, &hello, &fetches))?;
+            let (fetches, caller) = (Arc::clone(fetches), context.caller.clone());
+            self.threads.spawn("fetch", move || fetch_all(&service, &changes, &caller, &fetches))?;
         }
         let context = Arc::clone(context);
         self.threads.spawn("master-links", move || master_link::keep_links(&context))
@@ -231,22 +253,40 @@ impl Connections {
         let Ok(handle) = socket.try_clone() else { return };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         {
-            let mut sockets = self.lock();
-            if sockets.len() >= CONNECTIONS_MAX {
-                drop(sockets);
+            let mut open = self.lock();
+            if open.sockets.len() >= CONNECTIONS_MAX {
+                drop(open);
                 return refuse(socket);
             }
-            sockets.insert(id, handle);
+            open.sockets.insert(id, handle);
+            open.strangers.push_back(id);
+            if open.strangers.len() > STRANGERS_MAX
+                && let Some(oldest) = open.strangers.pop_front()
+                && let Some(socket) = open.sockets.get(&oldest)
+            {
+                // An error means that the connection has ended already.
+                drop(socket.shutdown(Shutdown::Both));
+            }
         }
         let (this, service) = (Arc::clone(self), Arc::clone(service));
         let spawned = self.threads.spawn("connection", move || {
-            serve(&service, socket);
-            this.lock().remove(&id);
+            serve(&service, socket, || this.is_known(id));
+            this.remove(id);
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread for a connection, it is closed");
-            self.lock().remove(&id);
+            self.remove(id);
         }
+    }
+
+    fn is_known(&self, id: u64) {
+        self.lock().strangers.retain(|stranger| *stranger != id);
+    }
+
+    fn remove(&self, id: u64) {
+        let mut open = self.lock();
+        open.sockets.remove(&id);
+        open.strangers.retain(|stranger| *stranger != id);
     }
 
     /// Takes no more connections and no more requests, and waits until those at work are done.
@@ -256,15 +296,15 @@ impl Connections {
         if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Both) {
             tracing::warn!(%error, "the listener does not close");
         }
-        for socket in self.lock().values() {
+        for socket in self.lock().sockets.values() {
             // An error means that the connection has ended already.
             drop(socket.shutdown(Shutdown::Read));
         }
         self.threads.join();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, TcpStream>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -322,6 +362,7 @@ fn keep_house(service: &Arc<Service>, changes: &Changes) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mooseng_protocol::principal::PrincipalKey;
     use mooseng_protocol::status::CallError;
 
     #[test]
@@ -329,8 +370,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = std::thread::spawn(move || refuse(listener.accept().unwrap().0));
-        let hello = pb::Hello { protocol_version: mooseng_protocol::PROTOCOL_VERSION, ..Default::default() };
-        let refused = FrameStream::connect(&address, &hello, Duration::from_secs(5)).unwrap_err();
+        let caller = Caller::new(pb::Hello::default(), PrincipalKey::new(&[7; 32]), nonce);
+        let refused = FrameStream::connect(&address, &caller, Duration::from_secs(5)).unwrap_err();
         assert!(
             matches!(refused, CallError::Chunk { server: None, cause: ChunkCause::Busy, .. }),
             "{refused}"

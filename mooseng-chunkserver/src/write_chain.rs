@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mooseng_env::{Clock, Threads};
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
@@ -72,7 +73,7 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct WriteChain {
     links: Mutex<HashMap<String, Arc<Link>>>,
-    hello: pb::Hello,
+    caller: Caller,
     clock: Arc<dyn Clock>,
     /// Those that ask whether a server lives.
     asking: Threads,
@@ -169,10 +170,10 @@ impl Waiting {
 
 impl Connected {
     /// Asks whether the server lives; cuts the connection if it does not.
-    fn ask(&self, address: &str, hello: &pb::Hello, clock: &dyn Clock) {
+    fn ask(&self, address: &str, caller: &Caller, clock: &dyn Clock) {
         let last_answer = &self.waiting.last_answer_ms;
         let before = last_answer.load(Ordering::Acquire);
-        let answer = FrameStream::connect(address, hello, ASK_TIMEOUT);
+        let answer = FrameStream::connect(address, caller, ASK_TIMEOUT);
         let dead = answer.err().and_then(|error| death(&error));
         match dead.filter(|_| last_answer.load(Ordering::Acquire) == before) {
             Some(death) => {
@@ -211,8 +212,8 @@ fn death(error: &CallError) -> Option<Death> {
 
 impl WriteChain {
     /// No connections yet.
-    pub(crate) fn new(hello: pb::Hello, clock: Arc<dyn Clock>) -> Self {
-        Self { links: Mutex::default(), hello, clock, asking: Threads::default() }
+    pub(crate) fn new(caller: Caller, clock: Arc<dyn Clock>) -> Self {
+        Self { links: Mutex::default(), caller, clock, asking: Threads::default() }
     }
 
     /// Forwards `request` to `next`; `done` is called once, with an error that names the server at fault. It must not
@@ -262,9 +263,10 @@ impl WriteChain {
             if !connected.waiting.is_quiet(now) || connected.waiting.asking.swap(true, Ordering::AcqRel) {
                 continue;
             }
-            let (hello, clock, asked) = (self.hello.clone(), Arc::clone(&self.clock), Arc::clone(&connected));
+            let (caller, clock, asked) =
+                (self.caller.clone(), Arc::clone(&self.clock), Arc::clone(&connected));
             let spawned = self.asking.spawn("ask", move || {
-                asked.ask(&address, &hello, &*clock);
+                asked.ask(&address, &caller, &*clock);
                 asked.waiting.asking.store(false, Ordering::Release);
             });
             if let Err(error) = spawned {
@@ -312,7 +314,7 @@ impl WriteChain {
         if failed != 0 && u128::from(self.now_ms().saturating_sub(failed)) < RETRY_AFTER.as_millis() {
             return Err(fault(ChunkCause::Unreachable, "not reached a moment ago"));
         }
-        match Mux::connect(address, &self.hello, CONNECT_TIMEOUT, |_, _| {}) {
+        match Mux::connect(address, &self.caller, CONNECT_TIMEOUT, |_, _| {}) {
             Ok((mux, _)) => {
                 link.failed_ms.store(0, Ordering::Release);
                 let waiting = Arc::new(Waiting::new(self.now_ms()));

@@ -33,6 +33,9 @@ pub(crate) struct Target {
     /// Addresses of masters, separated by commas.
     #[arg(long, global = true, env = "MOOSENG_MASTER", value_delimiter = ',', value_name = "ADDR")]
     master: Vec<String>,
+    /// File with the administrator's key [default: DIR/admin.key, or /etc/mooseng/admin.key].
+    #[arg(long, global = true, env = "MOOSENG_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +47,8 @@ enum Command {
     Cluster(command::cluster::ClusterCommand),
     /// Check the metadata against itself.
     Fsck(command::fsck::FsckArgs),
+    /// Make the key of a client or of an administrator from the cluster's.
+    Key(command::key::KeyArgs),
     /// Run one daemon in the foreground.
     #[command(subcommand)]
     Daemon(Daemon),
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&cli.target, &args),
         Command::Cluster(command) => command::cluster::run(&cli.target, &command),
         Command::Fsck(args) => command::fsck::run(&cli.target, &args),
+        Command::Key(args) => command::key::run(&args),
     };
     match done {
         Ok(code) => code,

@@ -14,11 +14,12 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use mooseng_env::daemon::DirLock;
 use mooseng_env::{Clock as _, SystemClock};
+use mooseng_protocol::principal::Role;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::Target;
-use crate::admin;
+use crate::admin::{self, Masters};
 use crate::output;
 use layout::{Layout, Wanted};
 use parts::Parts;
@@ -69,6 +70,7 @@ pub(crate) fn run(target: &Target, args: &UpArgs) -> anyhow::Result<ExitCode> {
         port_base: args.port_base,
     };
     let layout = Layout::load_or_make(&data, &wanted)?;
+    layout.write_keys(&data)?;
     layout.write_configs(&data, &mount)?;
     let mut parts = Parts::new(&data, &layout)?;
     system::clear_dead_mount(&mount)?;
@@ -109,7 +111,8 @@ fn lock(data: &Path) -> anyhow::Result<DirLock> {
 /// Starts everything and waits until it serves; `false` if told to stop meanwhile.
 fn start(parts: &mut Parts, layout: &Layout, mount: &Path, signals: &mut Signals) -> anyhow::Result<bool> {
     let clock = SystemClock::default();
-    let masters: Vec<String> = layout.masters.iter().map(|master| master.address.clone()).collect();
+    let masters = layout.masters.iter().map(|master| master.address.clone()).collect();
+    let masters = Masters::new(masters, layout.keys(parts.data())?.of(Role::Admin).clone());
     parts.start_servers()?;
     let mut state = String::new();
     while !serves(&masters, layout.chunkservers.len(), &mut state) {
@@ -138,7 +141,7 @@ fn start(parts: &mut Parts, layout: &Layout, mount: &Path, signals: &mut Signals
 }
 
 /// Whether there is a leader to which all chunkservers speak.
-fn serves(masters: &[String], chunkservers: usize, state: &mut String) -> bool {
+fn serves(masters: &Masters, chunkservers: usize, state: &mut String) -> bool {
     match admin::cluster_status(masters) {
         Ok(status) => {
             let up = status.servers.iter().filter(|server| server.state == "up").count();

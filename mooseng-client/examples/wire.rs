@@ -1,8 +1,8 @@
 //! Durable creates without a mount: many blocking callers, each with a session and a connection of its own.
-//! `cargo run --release -p mooseng-client --example wire -- MASTERS CALLERS own|shared|cells:N SECONDS OPERATIONS [TIMES]`
+//! `cargo run --release -p mooseng-client --example wire -- KEY MASTERS CALLERS own|shared|cells:N SECONDS OPERATIONS [TIMES]`
 //!
-//! MASTERS are addresses with commas between them. Each caller works in a directory of its own, or all in
-//! one; with `cells:N` each in a directory of its own, in turn of the first N cells. Ends after
+//! KEY is the file with the key of clients, MASTERS are addresses with commas between them. Each caller works in a directory
+//! of its own, or all in one; with `cells:N` each in a directory of its own, in turn of the first N cells. Ends after
 //! SECONDS, or when all have made OPERATIONS files together. Prints one line: operations, seconds, and the middle and
 //! the hundredth worst time of a create in microseconds, and where the first caller's first file is. `cargo xtask bench
 //! --suite wire` runs it beside the masters' processor time and syncs. Into the file TIMES goes a line for each create:
@@ -15,10 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use mooseng_env::{Clock as _, Entropy as _, SystemClock, SystemEntropy};
+use mooseng_env::secret::Secret;
+use mooseng_env::{Clock as _, Entropy as _, SystemClock, SystemEntropy, nonce};
+use mooseng_protocol::principal::PrincipalKey;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{convert, pb};
+use mooseng_protocol::{convert, handshake, pb};
 use mooseng_types::level::SUPPORTED;
 use mooseng_types::{CellId, FileKind, InodeId};
 
@@ -30,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const ELECTION_MAX: Duration = Duration::from_secs(5);
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 const CALLERS_MAX: usize = 1024;
-const USAGE: &str = "usage: wire MASTERS CALLERS own|shared|cells:N SECONDS OPERATIONS [TIMES]";
+const USAGE: &str = "usage: wire KEY MASTERS CALLERS own|shared|cells:N SECONDS OPERATIONS [TIMES]";
 
 /// One session and its connection to the leader.
 struct Caller {
@@ -42,7 +44,7 @@ struct Caller {
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [masters, callers, layout, seconds, operations, record @ ..] = arguments.as_slice() else {
+    let [key, masters, callers, layout, seconds, operations, record @ ..] = arguments.as_slice() else {
         anyhow::bail!(USAGE)
     };
     let count = callers.parse::<usize>().context(USAGE)?.clamp(1, CALLERS_MAX);
@@ -51,8 +53,10 @@ fn main() -> anyhow::Result<()> {
     let cells: u16 = layout.strip_prefix("cells:").map_or(Ok(1), str::parse).context(USAGE)?;
     let cell =
         |number: usize| CellId::from_raw(u16::try_from(number % usize::from(cells.max(1))).unwrap_or(0));
-    let mut callers: Vec<Caller> =
-        (0..count).map(|number| Caller::connect(masters, cell(number))).collect::<anyhow::Result<_>>()?;
+    let key = Secret::load(Path::new(key), USAGE)?;
+    let mut callers: Vec<Caller> = (0..count)
+        .map(|number| Caller::connect(masters, key.bytes(), cell(number)))
+        .collect::<anyhow::Result<_>>()?;
     make_directories(&mut callers, layout == "shared")?;
     let first =
         callers.first().map(|caller| (caller.directory.raw(), caller.next_name())).unwrap_or_default();
@@ -121,12 +125,12 @@ fn make_directories(callers: &mut [Caller], shared: bool) -> anyhow::Result<()> 
 
 impl Caller {
     /// A session at whichever master leads; there may be none for a moment.
-    fn connect(masters: &str, cell: CellId) -> anyhow::Result<Self> {
+    fn connect(masters: &str, key: &[u8; 32], cell: CellId) -> anyhow::Result<Self> {
         let begun = Instant::now();
         loop {
             let mut why = Vec::new();
             for master in masters.split(',') {
-                match Self::open(master, cell) {
+                match Self::open(master, key, cell) {
                     Ok(caller) => return Ok(caller),
                     Err(error) => why.push(format!("{master}: {error}")),
                 }
@@ -136,9 +140,10 @@ impl Caller {
         }
     }
 
-    fn open(master: &str, cell: CellId) -> Result<Self, CallError> {
+    fn open(master: &str, key: &[u8; 32], cell: CellId) -> Result<Self, CallError> {
         let hello = pb::Hello::new(pb::Role::Client, "wire", None, SUPPORTED);
-        let (mut stream, _) = FrameStream::connect(master, &hello, TIMEOUT)?;
+        let caller = handshake::Caller::new(hello, PrincipalKey::new(key), nonce);
+        let (mut stream, _) = FrameStream::connect(master, &caller, TIMEOUT)?;
         let mut client_id = [0; 16];
         SystemEntropy.fill(&mut client_id);
         let request = pb::OpenSessionRequest {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooseng_env::{Clock, Entropy, SystemClock, SystemEntropy, Threads};
+use mooseng_protocol::principal::PrincipalKey;
 use mooseng_types::{Attr, InodeId};
 
 use crate::config::{ClientConfig, FsyncMode};
@@ -79,28 +80,31 @@ pub struct Client {
 }
 
 impl Client {
-    /// Finds the leader, within 10 s, and opens a session.
-    pub fn connect(config: ClientConfig) -> Result<Arc<Self>> {
-        Self::connect_with(config, Arc::new(SystemClock::default()), Arc::new(SystemEntropy))
+    /// Finds the leader, within 10 s, and opens a session. `key` proves that this is a client of the cluster.
+    pub fn connect(config: ClientConfig, key: PrincipalKey) -> Result<Arc<Self>> {
+        Self::connect_with(config, key, Arc::new(SystemClock::default()), Arc::new(SystemEntropy))
     }
 
     /// The same with a clock and a source of randomness of the caller's.
     pub fn connect_with(
         config: ClientConfig,
+        key: PrincipalKey,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Arc<Self>> {
         config
             .check()
             .map_err(|error| ClientError::Rejected { what: "configuration", message: error.to_string() })?;
-        let masters = MasterClient::connect(&config, START_PATIENCE, Arc::clone(&clock), entropy)?;
+        let own = Own::of(&config, key);
+        let masters =
+            MasterClient::connect(&config, own.clone(), START_PATIENCE, Arc::clone(&clock), entropy)?;
         let no_thread = |error: std::io::Error| ClientError::Rejected {
             what: "start a thread",
             message: error.to_string(),
         };
         let (events, receiver) = Events::new();
         let client = Arc::new(Self {
-            chunks: ChunkClient::new(Own::of(&config), Arc::clone(&clock)),
+            chunks: ChunkClient::new(own, Arc::clone(&clock)),
             write_budget: Budget::new(config.write_buffer_bytes),
             cache: DataCache::new(config.read_ahead_bytes),
             flushers: Workers::start("flush", FLUSHERS, FLUSHES_QUEUED).map_err(no_thread)?,

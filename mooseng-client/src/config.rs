@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use mooseng_env::config::{self, ConfigError};
+use mooseng_env::secret::Secret;
+use mooseng_protocol::principal::PrincipalKey;
 use mooseng_types::level::SUPPORTED;
 use mooseng_types::{ClusterId, Levels};
 use serde::Deserialize;
@@ -46,6 +48,8 @@ pub struct ClientConfig {
     pub mount_point: PathBuf,
     /// The cluster to insist on, 32 hexadecimal digits; empty to accept the masters' own.
     pub cluster_id: String,
+    /// The file with the key of the cluster's clients, 64 hexadecimal digits.
+    pub client_key_file: PathBuf,
     /// What `fsync` promises.
     pub fsync: FsyncMode,
     /// Threads that serve the kernel.
@@ -83,6 +87,7 @@ impl Default for ClientConfig {
             masters: vec!["127.0.0.1:9421".into()],
             mount_point: "/mnt/mooseng".into(),
             cluster_id: String::new(),
+            client_key_file: "/etc/mooseng/client.key".into(),
             fsync: FsyncMode::Disk,
             threads: 8,
             write_buffer_bytes: 64 << 20,
@@ -138,6 +143,13 @@ impl ClientConfig {
             return bad("write_buffer_bytes", format!("at least {WRITE_BUFFER_MIN}"));
         }
         config::levels(self.level_max).map(|_| ())
+    }
+
+    /// Reads the key that proves that this is a client of the cluster.
+    pub fn read_key(&self) -> Result<PrincipalKey, ConfigError> {
+        const REMEDY: &str =
+            "make it from the cluster's key with `mooseng key client`, or correct client_key_file";
+        Ok(PrincipalKey::new(Secret::load(&self.client_key_file, REMEDY)?.bytes()))
     }
 
     /// The levels that it takes part in. Those of a configuration that was not [checked](ClientConfig::check) may be more than

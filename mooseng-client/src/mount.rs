@@ -14,6 +14,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Parser;
 use fuser::{MountOption, Session, SessionACL, SessionUnmounter};
 use mooseng_env::{Threads, daemon};
+use mooseng_protocol::principal::PrincipalKey;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub use self::point::is_dead_mount;
@@ -57,15 +58,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let config = match configure(&args) {
-        Ok(config) => config,
+    let (config, key) = match configure(&args) {
+        Ok(configured) => configured,
         Err(error) => return complain(&error, 2),
     };
     if args.check_config {
         return ExitCode::SUCCESS;
     }
     daemon::start_logging(config.json_logs);
-    match serve(config) {
+    match serve(config, key) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error, 1),
     }
@@ -77,7 +78,7 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn configure(args: &Args) -> anyhow::Result<ClientConfig> {
+fn configure(args: &Args) -> anyhow::Result<(ClientConfig, PrincipalKey)> {
     let mut config = match &args.config {
         Some(path) => ClientConfig::read(path)?,
         None => ClientConfig::default(),
@@ -89,14 +90,15 @@ fn configure(args: &Args) -> anyhow::Result<ClientConfig> {
         config.mount_point.clone_from(mount_point);
     }
     config.check()?;
-    Ok(config)
+    let key = config.read_key()?;
+    Ok((config, key))
 }
 
-fn serve(mut config: ClientConfig) -> anyhow::Result<()> {
+fn serve(mut config: ClientConfig, key: PrincipalKey) -> anyhow::Result<()> {
     point::check(&config.mount_point)?;
     config.instance = instance(&config.mount_point);
     let masters = config.masters.join(", ");
-    let client = Client::connect(config)
+    let client = Client::connect(config, key)
         .map_err(|error| anyhow!("{error}; start the masters, or correct `masters` (now {masters})"))?;
     let outcome = mount_and_wait(&client);
     let saved = client.close().context("not everything that was written could be saved");
@@ -238,8 +240,13 @@ mod tests {
 
     #[test]
     fn settings_are_checked_without_mounting() {
-        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/mooseng-mount.toml");
-        assert_eq!(code(&["mooseng-mount", "--config", example, "--check-config"]), ExitCode::SUCCESS);
+        let dir = tempfile::tempdir().unwrap();
+        let (path, key) = (dir.path().join("mount.toml"), dir.path().join("client.key"));
+        std::fs::write(&path, format!("client_key_file = {key:?}")).unwrap();
+        let check = ["mooseng-mount", "--config", path.to_str().unwrap(), "--check-config"];
+        assert_eq!(code(&check), ExitCode::from(2), "there is no key");
+        std::fs::write(&key, "5a".repeat(32)).unwrap();
+        assert_eq!(code(&check), ExitCode::SUCCESS);
         assert_eq!(code(&["mooseng-mount", "--masters", "nowhere", "--check-config"]), ExitCode::from(2));
         assert_eq!(code(&["mooseng-mount", "--config", "/does/not/exist"]), ExitCode::from(2));
         assert_eq!(code(&["mooseng-mount", "--unknown"]), ExitCode::from(2));

@@ -28,3 +28,14 @@ impl Entropy for SystemEntropy {
         }
     }
 }
+
+/// Random bytes for one use, good enough for keys.
+///
+/// # Panics
+/// As [`SystemEntropy`] does.
+#[must_use]
+pub fn nonce() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    SystemEntropy.fill(&mut bytes);
+    bytes
+}

@@ -13,5 +13,5 @@ pub mod threads;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, FsDisk, MemoryDisk};
-pub use entropy::{Entropy, SystemEntropy};
+pub use entropy::{Entropy, SystemEntropy, nonce};
 pub use threads::Threads;

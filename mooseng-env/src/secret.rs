@@ -1,6 +1,10 @@
-//! The secret that masters and chunkservers of a cluster share.
+//! Secrets in files: the key that masters and chunkservers of a cluster share, and those that are made from it for clients
+//! and administrators.
 
 use std::fmt;
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use zeroize::{Zeroize as _, Zeroizing};
@@ -8,6 +12,9 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::config::ConfigError;
 
 const SIZE: usize = 32;
+
+/// What to do about a `key_file` that cannot be used.
+pub const REMEDY: &str = "copy the cluster's key from a master, or correct key_file";
 
 /// 32 bytes that are nobody else's business: not shown, and overwritten when they are dropped.
 #[derive(Clone)]
@@ -38,14 +45,23 @@ impl Secret {
         Some(Self(bytes))
     }
 
-    /// Reads the file that `key_file` of a configuration names.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        const REMEDY: &str = "copy the cluster's key from a master, or correct key_file";
+    /// Reads the file that a configuration names; `remedy` says what to do if it cannot be used.
+    pub fn load(path: &Path, remedy: &str) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map(Zeroizing::new);
-        let secret = text.map_err(|error| ConfigError::new(error.to_string(), REMEDY)).and_then(|text| {
-            Self::parse(&text).ok_or_else(|| ConfigError::new("not 64 hexadecimal digits", REMEDY))
+        let secret = text.map_err(|error| ConfigError::new(error.to_string(), remedy)).and_then(|text| {
+            Self::parse(&text).ok_or_else(|| ConfigError::new("not 64 hexadecimal digits", remedy))
         });
         secret.map_err(|error| error.in_file(path))
+    }
+
+    /// Writes 64 hexadecimal digits into a file that nobody else may read; one that is there is replaced.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let digits: Zeroizing<String> =
+            Zeroizing::new(self.0.iter().map(|byte| format!("{byte:02x}")).collect());
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        // One that was there keeps its mode otherwise.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(digits.as_bytes())
     }
 
     /// What it is.
@@ -91,17 +107,25 @@ mod tests {
     fn a_key_file_that_cannot_be_used_is_named_and_not_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cluster.key");
-        let said = || Secret::load(&path).unwrap_err().to_string();
+        let said = || Secret::load(&path, REMEDY).unwrap_err().to_string();
         assert!(said().starts_with(&format!("{}: No such file", path.display())), "{}", said());
         for wrong in ["", "abcd", &"5x".repeat(32)] {
             std::fs::write(&path, wrong).unwrap();
-            let expected = format!(
-                "{}: not 64 hexadecimal digits: copy the cluster's key from a master, or correct key_file",
-                path.display()
-            );
+            let expected = format!("{}: not 64 hexadecimal digits: {REMEDY}", path.display());
             assert_eq!(said(), expected);
         }
         std::fs::write(&path, format!("{}\n", "5a".repeat(32))).unwrap();
-        assert_eq!(Secret::load(&path).unwrap().bytes(), &[0x5a; SIZE]);
+        assert_eq!(Secret::load(&path, REMEDY).unwrap().bytes(), &[0x5a; SIZE]);
+    }
+
+    #[test]
+    fn a_saved_secret_is_its_owners_alone_and_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("client.key");
+        std::fs::write(&path, "everybody's").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        Secret::take(&mut [0x5a; SIZE]).save(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(Secret::load(&path, REMEDY).unwrap().bytes(), &[0x5a; SIZE]);
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mooseng_env::config::{self, ConfigError};
-use mooseng_env::secret::Secret;
+use mooseng_env::secret::{self, Secret};
 use mooseng_protocol::limits::TEXT_MAX;
 use mooseng_types::{ClusterId, Levels, MasterId};
 use serde::Deserialize;
@@ -170,6 +170,10 @@ impl ConfigFile {
                 )
             })?;
         }
+        ensure(grpc.is_none_or(|address| is_loopback(address)), "grpc_listen", || {
+            "give an address of this machine alone, such as \"127.0.0.1:9431\": callers of gRPC prove nothing"
+                .into()
+        })?;
         let names = self.peers.iter().map(|peer| &peer.name).chain([&self.name]);
         ensure(names.map(String::len).max() <= Some(TEXT_MAX), "name", || {
             format!("give names of {TEXT_MAX} bytes at most")
@@ -187,7 +191,7 @@ impl ConfigFile {
             )
         })?;
         Ok(Config {
-            secret: Secret::load(&self.key_file)?,
+            secret: Secret::load(&self.key_file, secret::REMEDY)?,
             name: self.name,
             number,
             data: self.data,
@@ -216,6 +220,10 @@ impl ConfigFile {
         })?;
         ensure(self.peers.len() <= 16, "peers", || "list 16 masters at most".into())
     }
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
 }
 
 fn ensure(holds: bool, key: &str, problem: impl FnOnce() -> String) -> Result<(), ConfigError> {

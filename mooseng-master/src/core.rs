@@ -18,6 +18,8 @@ use mooseng_env::Entropy;
 use mooseng_meta::{Checked, MetaState, MetaStore};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::Principal;
+use mooseng_protocol::refused::Refused;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{CellId, MasterId};
@@ -212,7 +214,13 @@ impl MasterCore {
         }
     }
 
-    /// A part that has opened a connection says Hello. It is told what this master is, or why the two cannot work together,
+    /// What was refused, to be counted.
+    #[must_use]
+    pub fn refused(&self) -> &Refused {
+        self.desk.refused()
+    }
+
+    /// A part that has proved who it is says Hello. It is told what this master is, or why the two cannot work together,
     /// and then the connection is of no use.
     pub fn welcome(&mut self, conn: ConnId, hello: &pb::Hello) -> Result<pb::HelloReply, CallError> {
         self.desk.welcome(&mut self.groups, conn, hello)
@@ -223,9 +231,9 @@ impl MasterCore {
         self.desk.closed(now.mono, conn);
     }
 
-    /// A request off the wire. The answer comes as an effect, now or when a majority has it.
-    pub fn request(&mut self, now: Now, conn: ConnId, header: Header, body: Bytes) {
-        if let Some(cell) = self.desk.request(&mut self.groups, now, conn, header, body) {
+    /// A request off the wire, of one that has proved who it is. The answer comes as an effect, now or when a majority has it.
+    pub fn request(&mut self, now: Now, from: &Principal, conn: ConnId, header: Header, body: Bytes) {
+        if let Some(cell) = self.desk.request(&mut self.groups, now, from, conn, header, body) {
             self.touched.insert(cell);
         }
     }

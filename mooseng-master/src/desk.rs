@@ -30,6 +30,8 @@ use mooseng_env::Entropy;
 use mooseng_meta::{Checked, ClusterCommand, Command, MetaState, Request, Response};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::Principal;
+use mooseng_protocol::refused::Refused;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::greet;
@@ -77,6 +79,7 @@ pub struct Desk {
     checks: Checks,
     cells: BTreeMap<CellId, CellDesk>,
     out: Outbox,
+    refused: Refused,
     started: Duration,
 }
 
@@ -117,6 +120,7 @@ impl Desk {
             checks: Checks::default(),
             cells: BTreeMap::new(),
             out: Outbox::default(),
+            refused: Refused::default(),
             started: now,
         }
     }
@@ -143,7 +147,12 @@ impl Desk {
         self.look_after_parked(group, now.mono);
     }
 
-    /// A part that has opened a connection says Hello. It is told what this master is, or why the two cannot work together,
+    /// What was refused, to be counted.
+    pub(crate) fn refused(&self) -> &Refused {
+        &self.refused
+    }
+
+    /// A part that has proved who it is says Hello. It is told what this master is, or why the two cannot work together,
     /// and then the connection is of no use.
     pub(crate) fn welcome(
         &mut self,
@@ -189,17 +198,19 @@ impl Desk {
         self.callers.hung_up(conn);
     }
 
-    /// A request off the wire. The answer comes as an effect, now or when a majority has it. Returns the cell to whose
-    /// group it leads.
+    /// A request off the wire, of one that has proved who it is. The answer comes as an effect, now or when a majority has it.
+    /// Returns the cell to whose group it leads.
     pub(crate) fn request(
         &mut self,
         groups: &mut Groups,
         now: Now,
+        from: &Principal,
         conn: ConnId,
         header: Header,
         body: Bytes,
     ) -> Option<CellId> {
-        let answer = requests::dispatch(self, groups, now, conn, header, body);
+        let may = from.may_send(header.kind).inspect_err(|error| self.refused.forbidden(&from.name, error));
+        let answer = may.and_then(|()| requests::dispatch(self, groups, now, conn, header, body));
         match answer {
             Ok(Answer::Now(body)) => {
                 self.out.reply(conn, header, Ok(&body));

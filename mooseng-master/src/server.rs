@@ -22,10 +22,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mio::{Events, Poll, Token};
-use mooseng_env::{Clock, Entropy, SystemEntropy, Threads};
+use mooseng_env::{Clock, Entropy, SystemEntropy, Threads, nonce};
 use mooseng_meta::{Batch, MetaStore, applied_index_of};
 use mooseng_protocol::frame::{Frame, Header};
+use mooseng_protocol::handshake::{Heard, Opening, STRANGERS_MAX};
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::{Keyring, Principal, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{CellId, MasterId};
@@ -51,8 +53,6 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Connections that may be open at once; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 4096;
-/// Who has not said hello within this time is none of ours, and does not keep others from connecting.
-const HELLO_MAX: Duration = Duration::from_secs(5);
 /// Bytes asked of a socket at once.
 const SCRATCH: usize = 64 << 10;
 /// Full segments of the log that are kept beside those with what lagging masters need.
@@ -70,8 +70,11 @@ pub struct Server {
     poll: Poll,
     listener: Listener,
     connections: HashMap<Token, Connection>,
-    /// Connections by age, from the first that may have yet to say hello.
-    strangers: VecDeque<(Duration, Token)>,
+    /// The latest connections by age, from the first that may have yet to prove whose it is.
+    strangers: VecDeque<Token>,
+    keys: Keyring,
+    /// Who the gRPC facade speaks for.
+    grpc: Principal,
     /// Connections that have something to read.
     readable: BTreeSet<Token>,
     next_token: usize,
@@ -140,7 +143,8 @@ impl Server {
                 done.flushed(cell);
             }
         })?;
-        let to_peer = peers::hello(config, id);
+        let keys = Keyring::derive(config.secret.bytes());
+        let to_peer = peers::caller(config, id, &keys);
         let incoming =
             Incoming { place: place.clone(), cache_bytes: config.cache_bytes, levels: config.levels };
         let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
@@ -155,6 +159,8 @@ impl Server {
             listener,
             connections: HashMap::new(),
             strangers: VecDeque::new(),
+            keys,
+            grpc: Principal { role: Role::Client, name: "gRPC".into(), node: 0 },
             readable: BTreeSet::new(),
             next_token: 2,
             peers: Peers::new(to_peer),
@@ -272,23 +278,35 @@ impl Server {
             }
             let token = Token(self.next_token);
             self.next_token += 1;
-            match Connection::new(socket, peer, self.poll.registry(), token) {
+            let opening = Opening::new(self.clock.monotonic(), nonce());
+            match Connection::new(socket, peer, self.poll.registry(), token, opening) {
                 Ok(connection) => {
-                    self.strangers.push_back((self.clock.monotonic(), token));
                     self.connections.insert(token, connection);
+                    self.strangers.push_back(token);
+                    if self.strangers.len() > STRANGERS_MAX
+                        && let Some(oldest) = self.strangers.pop_front()
+                    {
+                        self.close_stranger(oldest);
+                    }
                 }
                 Err(error) => tracing::warn!(%error, %peer, "a connection was not accepted"),
             }
         }
     }
 
+    /// Closes connections that have had their time to prove whose they are.
     fn close_strangers(&mut self, now: Duration) {
-        let old = |(since, _): &mut (Duration, Token)| now.saturating_sub(*since) >= HELLO_MAX;
-        while let Some((_, token)) = self.strangers.pop_front_if(old) {
-            if let Some(stranger) = self.connections.get(&token).filter(|it| !it.greeted()) {
-                tracing::info!(peer = %stranger.peer(), "a connection is closed that does not say hello");
-                self.close(token);
-            }
+        let connections = &self.connections;
+        let is_done = |token: &mut Token| {
+            connections.get(token).is_none_or(|it| it.principal().is_some() || it.is_overdue(now))
+        };
+        let done: Vec<Token> = std::iter::from_fn(|| self.strangers.pop_front_if(is_done)).collect();
+        done.into_iter().for_each(|token| self.close_stranger(token));
+    }
+
+    fn close_stranger(&mut self, token: Token) {
+        if self.connections.get(&token).is_some_and(|it| it.principal().is_none()) {
+            self.close(token);
         }
     }
 
@@ -307,23 +325,19 @@ impl Server {
 
     fn frame(&mut self, now: Now, token: Token, frame: Frame) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        if !connection.greeted() {
+        let Some(principal) = connection.principal().map(Arc::clone) else {
             return self.greet(token, &frame);
-        }
+        };
         let header = frame.header;
-        let conn = conn_of(token);
-        if Snapshots::takes(header.kind) && connection.role() == pb::Role::Master {
+        let is_peer = connection.is_masters();
+        if is_peer && Snapshots::takes(header.kind) {
             if let Err(error) = self.snapshots.take(token, header, frame.body) {
                 self.inbox.answer(token, header, Err(error));
             }
             return;
         }
-        if header.kind != pb::RaftMessages::KIND {
-            return self.core.request(now, conn, header, frame.body);
-        }
-        if connection.role() != pb::Role::Master {
-            connection.fail("a client must not speak for a master");
-            return;
+        if !is_peer || header.kind != pb::RaftMessages::KIND {
+            return self.core.request(now, &principal, conn_of(token), header, frame.body);
         }
         let said = pb::RaftMessages::decode(frame.body).map_err(|error| error.to_string());
         match said.and_then(|frame| wire::read(frame).map_err(|error| error.to_string())) {
@@ -332,24 +346,26 @@ impl Server {
         }
     }
 
+    /// A frame of one that has yet to prove who it is.
     fn greet(&mut self, token: Token, frame: &Frame) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        let hello = match pb::Hello::decode(frame.body.clone()) {
-            Ok(hello) if frame.header.kind == pb::Hello::KIND => hello,
-            _ => return connection.fail("the first frame is no hello"),
+        let peer = connection.peer();
+        let answer = match connection.hear(&self.keys, frame) {
+            Ok(Heard::Challenge(challenge)) => Ok(challenge.encode_to_vec()),
+            Ok(Heard::Proven(proven)) => {
+                connection.welcome(proven.principal().clone());
+                let reply = self.core.welcome(conn_of(token), proven.hello());
+                reply.map(|reply| proven.welcome(&reply).encode_to_vec()).inspect_err(|error| {
+                    tracing::warn!(%error, %peer, "a connection was rejected");
+                })
+            }
+            Err(error) => Err(error),
         };
-        match self.core.welcome(conn_of(token), &hello) {
-            Ok(reply) => {
-                connection.greet(&hello);
-                self.send(token, &reply_frame(frame.header, Ok(&reply.encode_to_vec())));
-            }
-            Err(error) => {
-                tracing::warn!(%error, peer = %connection.peer(), "a connection was rejected");
-                self.send(token, &reply_frame(frame.header, Err(&error)));
-                if let Some(connection) = self.connections.get_mut(&token) {
-                    connection.close_when_sent();
-                }
-            }
+        self.send(token, &reply_frame(frame.header, answer.as_deref()));
+        if answer.is_err()
+            && let Some(connection) = self.connections.get_mut(&token)
+        {
+            connection.close_when_sent();
         }
     }
 
@@ -385,7 +401,7 @@ impl Server {
             self.next_facade += 1;
             self.facade.insert(number, reply);
             let header = Header { kind, request: number, ..Header::default() };
-            self.core.request(now, ConnId::Facade(number), header, body);
+            self.core.request(now, &self.grpc, ConnId::Facade(number), header, body);
         }
     }
 
@@ -497,8 +513,11 @@ impl Server {
     fn close(&mut self, token: Token) {
         if let Some(mut connection) = self.connections.remove(&token) {
             connection.deregister(self.poll.registry());
-            if connection.role() == pb::Role::Master {
+            if connection.is_masters() {
                 self.snapshots.closed(token);
+            }
+            if connection.principal().is_none() {
+                self.core.refused().stranger(&connection.peer(), &"it has not proved that it belongs here");
             }
             let now = self.now();
             self.core.closed(now, conn_of(token));

@@ -125,6 +125,11 @@ pub fn encode_into(
 /// Takes one frame's header and body off the front of `input`; `None` if more bytes are needed. The payload, if any,
 /// follows and is the caller's to take.
 pub fn decode(input: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+    decode_up_to(input, BODY_MAX)
+}
+
+/// The same for a body that must not be longer than this, because nobody knows yet who sends it.
+pub fn decode_up_to(input: &mut BytesMut, body_max: usize) -> Result<Option<Frame>, FrameError> {
     let Some(head) = input.first_chunk::<HEADER_SIZE>() else {
         return Ok(None);
     };
@@ -134,7 +139,7 @@ pub fn decode(input: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     if word(0) != MAGIC {
         return Err(FrameError::Magic(word(0)));
     }
-    if body_length as usize > BODY_MAX {
+    if body_length as usize > body_max.min(BODY_MAX) {
         return Err(FrameError::TooLong { kind, part: "body", length: body_length });
     }
     if payload_length as usize > PAYLOAD_MAX {

@@ -22,6 +22,7 @@ impl pb::Hello {
             node_id: 0,
             level_lowest: levels.lowest().raw().into(),
             level_highest: levels.highest().raw().into(),
+            nonce: Bytes::new(),
         }
     }
 }

@@ -10,14 +10,19 @@
 //! - [`checksum`]: block checksums with identity in the seed.
 //! - [`limits`]: how much one request may carry.
 //! - [`group_entry`]: what the log's entries that change the masters' group carry.
+//! - [`principal`]: who sends a request; [`handshake`]: how the two sides of a connection prove it. No I/O.
+//! - [`refused`]: what was refused at the doors, counted.
 //! - [`convert`]: messages from and to the vocabulary of `mooseng-types`.
 
 pub mod checksum;
 pub mod convert;
 pub mod frame;
 pub mod group_entry;
+pub mod handshake;
 mod hello;
 pub mod limits;
+pub mod principal;
+pub mod refused;
 pub mod rpc;
 pub mod status;
 pub mod token;
@@ -40,4 +45,4 @@ pub mod pb {
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The version of the wire this release speaks; both sides of a connection must speak the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;

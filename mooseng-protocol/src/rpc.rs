@@ -1,6 +1,7 @@
-//! Every request with its number on the wire and its reply. Numbers are never reused.
+//! Every request with its number on the wire, the roles that may send it, and its reply. Numbers are never reused.
 
 use crate::pb;
+use crate::principal::Role;
 
 /// A request that travels as one frame.
 pub trait Rpc: prost::Message + Default {
@@ -8,15 +9,18 @@ pub trait Rpc: prost::Message + Default {
     const KIND: u16;
     /// The name in logs and metrics.
     const NAME: &'static str;
+    /// Who may send it.
+    const SENDERS: &'static [Role];
     /// What answers it; `Empty` for one-way requests and pushes.
     type Reply: prost::Message + Default;
 }
 
 macro_rules! rpcs {
-    ($($kind:literal $request:ident => $reply:ident,)*) => {
+    ($($kind:literal $request:ident [$($role:ident)*] => $reply:ident,)*) => {
         $(impl Rpc for pb::$request {
             const KIND: u16 = $kind;
             const NAME: &'static str = stringify!($request);
+            const SENDERS: &'static [Role] = &[$(Role::$role,)*];
             type Reply = pb::$reply;
         })*
 
@@ -29,65 +33,76 @@ macro_rules! rpcs {
             }
         }
 
+        /// The roles that may send the request with this number: none, if there is no such request.
+        #[must_use]
+        pub fn senders(kind: u16) -> &'static [Role] {
+            match kind {
+                $($kind => <pb::$request as Rpc>::SENDERS,)*
+                _ => &[],
+            }
+        }
+
         #[cfg(test)]
         const KINDS: &[u16] = &[$($kind,)*];
     };
 }
 
 rpcs! {
-    0x0001 Hello => HelloReply,
+    // The handshake comes before the roles: nobody sends these afterwards.
+    0x0001 Hello [] => Challenge,
+    0x0002 Proof [] => Welcome,
 
-    0x0101 OpenSessionRequest => OpenSessionReply,
-    0x0102 ResumeSessionRequest => ResumeSessionReply,
-    0x0103 CloseSessionRequest => Empty,
-    0x0104 LookupRequest => AttrReply,
-    0x0105 GetAttrRequest => AttrReply,
-    0x0106 SetAttrRequest => AttrReply,
-    0x0107 CreateRequest => AttrReply,
-    0x0108 LinkRequest => AttrReply,
-    0x0109 UnlinkRequest => Empty,
-    0x010a RmdirRequest => Empty,
-    0x010b RenameRequest => Empty,
-    0x010c ReaddirRequest => ReaddirReply,
-    0x010d ReadlinkRequest => ReadlinkReply,
-    0x010e SetXattrRequest => Empty,
-    0x010f RemoveXattrRequest => Empty,
-    0x0110 GetXattrRequest => GetXattrReply,
-    0x0111 ListXattrRequest => ListXattrReply,
-    0x0112 StatFsRequest => StatFsReply,
-    0x0113 OpenRequest => OpenReply,
-    0x0114 ReleaseRequest => Empty,
-    0x0115 LocateRequest => LocateReply,
-    0x0116 GrantWriteRequest => GrantWriteReply,
-    0x0117 CommitWriteRequest => AttrReply,
-    0x0118 WriteInlineRequest => AttrReply,
-    0x0119 ReleaseLeaseRequest => Empty,
-    0x011a BatchRequest => BatchReply,
-    0x0180 RecallLease => Empty,
-    0x0181 LeaderChanged => Empty,
+    0x0101 OpenSessionRequest [Client] => OpenSessionReply,
+    0x0102 ResumeSessionRequest [Client] => ResumeSessionReply,
+    0x0103 CloseSessionRequest [Client] => Empty,
+    0x0104 LookupRequest [Client] => AttrReply,
+    0x0105 GetAttrRequest [Client] => AttrReply,
+    0x0106 SetAttrRequest [Client] => AttrReply,
+    0x0107 CreateRequest [Client] => AttrReply,
+    0x0108 LinkRequest [Client] => AttrReply,
+    0x0109 UnlinkRequest [Client] => Empty,
+    0x010a RmdirRequest [Client] => Empty,
+    0x010b RenameRequest [Client] => Empty,
+    0x010c ReaddirRequest [Client] => ReaddirReply,
+    0x010d ReadlinkRequest [Client] => ReadlinkReply,
+    0x010e SetXattrRequest [Client] => Empty,
+    0x010f RemoveXattrRequest [Client] => Empty,
+    0x0110 GetXattrRequest [Client] => GetXattrReply,
+    0x0111 ListXattrRequest [Client] => ListXattrReply,
+    0x0112 StatFsRequest [Client] => StatFsReply,
+    0x0113 OpenRequest [Client] => OpenReply,
+    0x0114 ReleaseRequest [Client] => Empty,
+    0x0115 LocateRequest [Client] => LocateReply,
+    0x0116 GrantWriteRequest [Client] => GrantWriteReply,
+    0x0117 CommitWriteRequest [Client] => AttrReply,
+    0x0118 WriteInlineRequest [Client] => AttrReply,
+    0x0119 ReleaseLeaseRequest [Client] => Empty,
+    0x011a BatchRequest [Client] => BatchReply,
+    0x0180 RecallLease [Master] => Empty,
+    0x0181 LeaderChanged [Master] => Empty,
 
-    0x0201 RaftMessages => Empty,
-    0x0202 SnapshotBegin => Empty,
-    0x0203 SnapshotRows => Empty,
-    0x0204 SnapshotEnd => Empty,
+    0x0201 RaftMessages [Master] => Empty,
+    0x0202 SnapshotBegin [Master] => Empty,
+    0x0203 SnapshotRows [Master] => Empty,
+    0x0204 SnapshotEnd [Master] => Empty,
 
-    0x0301 RegisterServerRequest => RegisterServerReply,
-    0x0302 HeartbeatRequest => HeartbeatReply,
-    0x0303 ChunkReportRequest => ChunkReportReply,
-    0x0380 DeleteChunks => Empty,
-    0x0381 CopyChunk => Empty,
+    0x0301 RegisterServerRequest [Chunkserver] => RegisterServerReply,
+    0x0302 HeartbeatRequest [Chunkserver] => HeartbeatReply,
+    0x0303 ChunkReportRequest [Chunkserver] => ChunkReportReply,
+    0x0380 DeleteChunks [Master] => Empty,
+    0x0381 CopyChunk [Master] => Empty,
 
-    0x0401 WriteChunkRequest => WriteChunkReply,
-    0x0402 SyncChunkRequest => SyncChunkReply,
-    0x0403 TruncateChunkRequest => TruncateChunkReply,
-    0x0404 ReadChunkRequest => ReadChunkReply,
+    0x0401 WriteChunkRequest [Client Chunkserver] => WriteChunkReply,
+    0x0402 SyncChunkRequest [Client Chunkserver] => SyncChunkReply,
+    0x0403 TruncateChunkRequest [Client Chunkserver] => TruncateChunkReply,
+    0x0404 ReadChunkRequest [Client Chunkserver] => ReadChunkReply,
 
-    0x0501 ClusterStatusRequest => ClusterStatusReply,
-    0x0502 CheckRequest => CheckReply,
-    0x0503 AddMasterRequest => MembershipReply,
-    0x0504 RemoveMasterRequest => MembershipReply,
-    0x0505 TransferLeaderRequest => TransferLeaderReply,
-    0x0506 UpgradeRequest => UpgradeReply,
+    0x0501 ClusterStatusRequest [Client Admin] => ClusterStatusReply,
+    0x0502 CheckRequest [Client Admin] => CheckReply,
+    0x0503 AddMasterRequest [Admin] => MembershipReply,
+    0x0504 RemoveMasterRequest [Admin] => MembershipReply,
+    0x0505 TransferLeaderRequest [Admin] => TransferLeaderReply,
+    0x0506 UpgradeRequest [Admin] => UpgradeReply,
 }
 
 #[cfg(test)]

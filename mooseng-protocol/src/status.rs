@@ -5,6 +5,8 @@ use mooseng_types::{ChunkCause, FsError, ServerId};
 use crate::frame::FrameError;
 use crate::limits::MESSAGE_MAX;
 use crate::pb;
+use crate::principal::Role;
+use crate::rpc;
 
 /// A call without a result.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,14 @@ pub enum CallError {
     Rejected {
         /// Why, for people.
         message: String,
+    },
+    /// The one that sent it has a role that must not. Final.
+    #[error("a {role} must not send {} ({kind:#x})", rpc::name(*kind))]
+    Forbidden {
+        /// The role that it proved.
+        role: Role,
+        /// The request's number.
+        kind: u16,
     },
     /// A chunkserver could not do its part.
     #[error("{}{cause}: {message}", server.map(|server| format!("{server}: ")).unwrap_or_default())]
@@ -105,7 +115,7 @@ impl CallError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Rejected { .. } | Self::Chunk { .. } => false,
+            Self::Refused(_) | Self::Rejected { .. } | Self::Forbidden { .. } | Self::Chunk { .. } => false,
             Self::Transport(TransportError::TooLong { .. }) => false,
             Self::NotLeader { .. } | Self::Unavailable { .. } | Self::Transport(_) => true,
         }
@@ -136,6 +146,11 @@ impl CallError {
                 reply.chunk = Some(pb::ChunkFault { server, cause: cause.code() });
                 reply.message.clone_from(message);
             }
+            Self::Forbidden { role, kind } => {
+                reply.set_failure(pb::Failure::Forbidden);
+                let role = pb::Role::from(*role).into();
+                reply.forbidden = Some(pb::Forbidden { role, kind: (*kind).into() });
+            }
             Self::Rejected { message } => {
                 reply.set_failure(pb::Failure::Rejected);
                 reply.message.clone_from(message);
@@ -156,6 +171,13 @@ impl CallError {
                 Self::NotLeader { leader: Some(reply.leader_address).filter(|address| !address.is_empty()) }
             }
             pb::Failure::Rejected => Self::Rejected { message: reply.message },
+            pb::Failure::Forbidden => {
+                let said = reply.forbidden.unwrap_or_default();
+                match (Role::said(said.role()), u16::try_from(said.kind)) {
+                    (Some(role), Ok(kind)) => Self::Forbidden { role, kind },
+                    _ => Self::Rejected { message: reply.message },
+                }
+            }
             pb::Failure::Chunk => {
                 let fault = reply.chunk.unwrap_or_default();
                 let server = Some(fault.server).filter(|server| *server != 0).map(ServerId::from_raw);
@@ -172,7 +194,9 @@ impl CallError {
         let code = match self {
             Self::Refused(FsError::NotFound) => Code::NotFound,
             Self::Refused(FsError::Exists) => Code::AlreadyExists,
-            Self::Refused(FsError::NotPermitted | FsError::AccessDenied) => Code::PermissionDenied,
+            Self::Refused(FsError::NotPermitted | FsError::AccessDenied) | Self::Forbidden { .. } => {
+                Code::PermissionDenied
+            }
             Self::Refused(FsError::NoSpace | FsError::QuotaExceeded) => Code::ResourceExhausted,
             Self::Refused(FsError::Invalid) | Self::Rejected { .. } => Code::InvalidArgument,
             Self::Refused(_) => Code::FailedPrecondition,
@@ -211,6 +235,7 @@ mod tests {
             CallError::NotLeader { leader: None },
             CallError::Unavailable { message: "busy".into() },
             CallError::Rejected { message: "another cluster".into() },
+            CallError::Forbidden { role: Role::Client, kind: 0x0504 },
             CallError::Chunk { server: None, cause: ChunkCause::Full, message: "c5".into() },
             CallError::Chunk {
                 server: Some(ServerId::from_raw(7)),

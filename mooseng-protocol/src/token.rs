@@ -17,9 +17,11 @@
 //! All little-endian. What keeps a late writer out is the version (a copy refuses a version below its own), not the
 //! expiry: that only bounds how long a stolen token is worth anything, and may lie hours ahead.
 
-use hmac::{Hmac, Mac};
+use hmac::Mac as _;
 use mooseng_types::{ChunkId, ChunkVersion, Part, SessionId};
-use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::principal::hmac;
 
 /// Bytes of an encoded token.
 pub const TOKEN_SIZE: usize = 56;
@@ -65,9 +67,10 @@ pub enum TokenError {
     Expired,
 }
 
-/// The secret that masters and chunkservers of a cluster share.
+/// The secret that masters and chunkservers of a cluster share; overwritten when it is dropped. (What HMAC makes of it while
+/// it signs is not: the hash has no way to.)
 #[derive(Clone)]
-pub struct TokenKey(Hmac<Sha256>);
+pub struct TokenKey(Zeroizing<[u8; 32]>);
 
 impl std::fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,11 +82,7 @@ impl TokenKey {
     /// The key with these bytes.
     #[must_use]
     pub fn new(secret: &[u8; 32]) -> Self {
-        // A key of any length is valid for HMAC (RFC 2104), so the other arm is never taken.
-        match Hmac::new_from_slice(secret) {
-            Ok(mac) => Self(mac),
-            Err(error) => unreachable!("{error}"),
-        }
+        Self(Zeroizing::new(*secret))
     }
 
     /// The signed bytes of `token`.
@@ -99,7 +98,7 @@ impl TokenKey {
         out[16..20].copy_from_slice(&token.version.raw().to_le_bytes());
         out[24..32].copy_from_slice(&token.session.raw().to_le_bytes());
         out[32..40].copy_from_slice(&token.expiry_unix_s.to_le_bytes());
-        let mac = self.0.clone().chain_update(&out[..SIGNED]).finalize().into_bytes();
+        let mac = hmac(&self.0[..]).chain_update(&out[..SIGNED]).finalize().into_bytes();
         out[SIGNED..].copy_from_slice(&mac[..TOKEN_SIZE - SIGNED]);
         out
     }
@@ -107,7 +106,7 @@ impl TokenKey {
     /// Checks signature and expiry and reads the token.
     pub fn verify(&self, bytes: &[u8], now_unix_s: u64) -> Result<Token, TokenError> {
         let bytes: &[u8; TOKEN_SIZE] = bytes.try_into().map_err(|_| TokenError::Malformed)?;
-        let mac = self.0.clone().chain_update(&bytes[..SIGNED]);
+        let mac = hmac(&self.0[..]).chain_update(&bytes[..SIGNED]);
         mac.verify_truncated_left(&bytes[SIGNED..]).map_err(|_| TokenError::Forged)?;
         let index = match bytes[..4] {
             [FORMAT_WHOLE, _, 0, 0] => 0,
@@ -186,7 +185,7 @@ mod tests {
     fn resigned(key: &TokenKey, token: &Token, start: [u8; 4]) -> [u8; TOKEN_SIZE] {
         let mut bytes = key.sign(token);
         bytes[..4].copy_from_slice(&start);
-        let mac = key.0.clone().chain_update(&bytes[..SIGNED]).finalize().into_bytes();
+        let mac = hmac(&key.0[..]).chain_update(&bytes[..SIGNED]).finalize().into_bytes();
         bytes[SIGNED..].copy_from_slice(&mac[..TOKEN_SIZE - SIGNED]);
         bytes
     }

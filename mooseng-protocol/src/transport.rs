@@ -14,4 +14,4 @@ mod tests;
 
 pub use keep_alive::keep_alive;
 pub use mux::{CALLS_MAX, Mux};
-pub use stream::{FrameReader, FrameStream, FrameWriter, greet};
+pub use stream::{FrameReader, FrameStream, FrameWriter, NotWelcome, greet};

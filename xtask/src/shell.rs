@@ -59,6 +59,16 @@ pub(crate) fn clean_up(command: &mut Command, limit: Duration) -> Option<String>
     status.success().then(|| all_of(&mut out).ok()).flatten()
 }
 
+/// Makes `client.key` and `admin.key` beside the `cluster.key` of a cluster that `mooseng up` has not made.
+pub(crate) fn make_keys(mooseng: &Path, directory: &Path) -> Result<()> {
+    for role in ["client", "admin"] {
+        let mut command = Command::new(mooseng);
+        command.args(["key", role, "--from"]).arg(directory.join("cluster.key"));
+        stdout(command.arg("--to").arg(directory.join(role).with_extension("key")))?;
+    }
+    Ok(())
+}
+
 /// Runs a program that must succeed and answers its standard output.
 pub(crate) fn stdout(command: &mut Command) -> Result<String> {
     stdout_within(command, DEFAULT_LIMIT)

@@ -3,13 +3,15 @@
 use mooseng_chunkserver::ChunkServer;
 use mooseng_protocol::frame::FLAG_REPLY;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::Role;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
 use mooseng_types::ChunkCause;
 use std::io::IoSlice;
 
 use crate::support::{
-    SOON, Server, config, fault, hello, pattern, read, read_request, start, token, write, write_request,
+    SOON, Server, config, fault, hello, pattern, read, read_request, saying, start, token, write,
+    write_request,
 };
 
 fn chain_of(servers: &[Server]) -> Vec<pb::ServerAddress> {
@@ -137,7 +139,7 @@ fn what_is_not_allowed_is_refused_and_the_connection_goes_on() {
     assert!(matches!(read(&mut client, 1, 1, 0, 2 << 20), Err(CallError::Rejected { .. })));
     assert_eq!(read(&mut client, 1, 1, 0, 1000).unwrap().1, bytes);
 
-    let foreign = pb::Hello { cluster_id: vec![9; 16].into(), ..hello() };
+    let foreign = saying(pb::Hello { cluster_id: vec![9; 16].into(), ..hello(Role::Client) });
     let error = FrameStream::connect(&server.address(), &foreign, SOON).unwrap_err();
     assert!(error.to_string().contains("another cluster"), "{error}");
 }

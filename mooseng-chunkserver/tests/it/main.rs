@@ -7,4 +7,5 @@ mod master;
 mod parts;
 mod program;
 mod silence;
+mod strangers;
 mod support;

@@ -3,13 +3,14 @@
 use std::net::TcpListener;
 
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_PUSH, FLAG_REPLY, Frame, Header};
+use mooseng_protocol::pb;
+use mooseng_protocol::principal::Role;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use prost::Message;
 
-use crate::support::{CLUSTER, SOON, cluster, pattern, read, start, token, write, write_request};
+use crate::support::{CLUSTER, SOON, cluster, keys, pattern, read, start, token, write, write_request};
 
 /// A master that is asked one thing at a time.
 pub(crate) struct Master {
@@ -30,17 +31,13 @@ impl Master {
     /// Accepts a connection and answers its hello.
     pub(crate) fn accept(&mut self) {
         let mut stream = FrameStream::new(self.listener.accept().unwrap().0).unwrap();
-        stream.reader().set_timeout(Some(SOON)).unwrap();
-        let frame = stream.reader().receive().unwrap();
-        let hello = pb::Hello::decode(frame.body).unwrap();
-        assert_eq!(hello.role(), pb::Role::Chunkserver);
-        assert_eq!(hello.cluster_id, cluster());
-        let reply = pb::HelloReply {
-            cluster_id: cluster().into(),
-            protocol_version: PROTOCOL_VERSION,
-            ..Default::default()
+        let greet = |hello: &pb::Hello| {
+            assert_eq!(hello.cluster_id, cluster());
+            Ok(pb::HelloReply { cluster_id: cluster().into(), ..Default::default() })
         };
-        reply_to(&mut stream, frame.header, 0, &reply);
+        let principal = stream.welcome(&keys(), mooseng_env::nonce(), greet).unwrap();
+        assert_eq!(principal.role, Role::Chunkserver);
+        stream.reader().set_timeout(Some(SOON)).unwrap();
         self.stream = Some(stream);
     }
 

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mooseng_protocol::frame::{FLAG_REPLY, Header};
-use mooseng_protocol::rpc::Rpc as _;
+use mooseng_protocol::pb;
 use mooseng_protocol::transport::FrameStream;
-use mooseng_protocol::{PROTOCOL_VERSION, pb};
 use mooseng_types::ChunkCause;
 
-use crate::support::{cluster, fault, pattern, start, token, write, write_request};
+use crate::support::{cluster, fault, keys, pattern, start, token, write, write_request};
 
 /// A next server of a chain that hangs when it is told to; else it answers everything `delay_ms` late.
 struct Next {
@@ -47,26 +46,20 @@ impl Next {
 }
 
 fn answer(mut stream: FrameStream, hangs: &AtomicBool, delay_ms: &AtomicU64) {
+    let hello = pb::HelloReply { cluster_id: cluster().into(), ..Default::default() };
+    if stream.welcome(&keys(), mooseng_env::nonce(), |_| Ok(hello)).is_err() {
+        return;
+    }
     while let Ok(frame) = stream.reader().receive() {
         while hangs.load(Ordering::Relaxed) {
             std::thread::park_timeout(Duration::from_millis(10));
         }
         let header = Header { flags: FLAG_REPLY, deadline_ms: 0, ..frame.header };
-        let sent = if frame.header.kind == pb::Hello::KIND {
-            let hello = pb::HelloReply {
-                cluster_id: cluster().into(),
-                protocol_version: PROTOCOL_VERSION,
-                ..Default::default()
-            };
-            stream.writer().send(header, &hello, &[])
-        } else {
-            let until = Instant::now() + Duration::from_millis(delay_ms.load(Ordering::Relaxed));
-            while Instant::now() < until {
-                std::thread::park_timeout(Duration::from_millis(10));
-            }
-            stream.writer().send(header, &pb::SyncChunkReply {}, &[])
-        };
-        if sent.is_err() {
+        let until = Instant::now() + Duration::from_millis(delay_ms.load(Ordering::Relaxed));
+        while Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        if stream.writer().send(header, &pb::SyncChunkReply {}, &[]).is_err() {
             return;
         }
     }

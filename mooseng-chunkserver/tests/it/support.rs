@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use mooseng_chunkserver::{ChunkServer, Config};
+use mooseng_protocol::handshake::Caller;
+use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::transport::FrameStream;
@@ -50,7 +52,7 @@ impl Server {
     }
 
     pub(crate) fn connect(&self) -> FrameStream {
-        FrameStream::connect(&self.address(), &hello(), SOON).unwrap().0
+        FrameStream::connect(&self.address(), &caller(Role::Client), SOON).unwrap().0
     }
 }
 
@@ -58,14 +60,28 @@ pub(crate) fn cluster() -> Vec<u8> {
     (0..16).collect()
 }
 
-pub(crate) fn hello() -> pb::Hello {
+pub(crate) fn hello(role: Role) -> pb::Hello {
     pb::Hello {
         cluster_id: cluster().into(),
         protocol_version: PROTOCOL_VERSION,
-        role: pb::Role::Client.into(),
+        role: pb::Role::from(role).into(),
         name: "test".into(),
         ..Default::default()
     }
+}
+
+pub(crate) fn keys() -> Keyring {
+    Keyring::derive(&[0x42; 32])
+}
+
+/// One that says this, and has the key of its role.
+pub(crate) fn saying(hello: pb::Hello) -> Caller {
+    let role = Role::said(hello.role()).unwrap();
+    Caller::new(hello, keys().of(role).clone(), mooseng_env::nonce)
+}
+
+pub(crate) fn caller(role: Role) -> Caller {
+    saying(hello(role))
 }
 
 pub(crate) fn token(chunk: u64, base: u32, version: u32, create: bool) -> bytes::Bytes {

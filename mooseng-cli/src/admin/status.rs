@@ -10,7 +10,7 @@ use mooseng_protocol::pb;
 use mooseng_types::ClusterId;
 use serde::Serialize;
 
-use super::{ask, learn};
+use super::{Masters, learn};
 
 /// A master that does not answer at once is shown as unreachable: it is what one wants to know.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -74,6 +74,9 @@ pub(crate) struct Master {
     pub(crate) applied_index: u64,
     /// Chunkservers that it hears; `None` if it does not answer.
     pub(crate) servers_up: Option<u64>,
+    /// What it has refused since it was started: connections without a proof, requests of a wrong role.
+    pub(crate) strangers_refused: Option<u64>,
+    pub(crate) requests_refused: Option<u64>,
 }
 
 /// A master that asks to be let in.
@@ -161,14 +164,14 @@ impl Answer {
 }
 
 /// The cluster as the leader sees it, or else as any master does. Masters that do not answer are shown as such.
-pub(crate) fn cluster_status(masters: &[String]) -> anyhow::Result<ClusterStatus> {
-    let mut addresses = masters.to_vec();
+pub(crate) fn cluster_status(masters: &Masters) -> anyhow::Result<ClusterStatus> {
+    let mut addresses = masters.addresses.clone();
     let mut answers = Vec::new();
     let mut last = None;
     let mut next = 0;
     while let Some(address) = addresses.get(next).cloned() {
         next += 1;
-        match ask(&address, &pb::ClusterStatusRequest {}, ANSWER) {
+        match masters.ask(&address, &pb::ClusterStatusRequest {}, ANSWER) {
             Ok(reply) => {
                 reply.masters.iter().for_each(|told| learn(&mut addresses, &told.address));
                 answers.push(Answer::new(reply, &address));
@@ -180,7 +183,7 @@ pub(crate) fn cluster_status(masters: &[String]) -> anyhow::Result<ClusterStatus
         Some(status) => Ok(status),
         None => {
             let why = last.map_or_else(String::new, |error| format!(" ({:#})", anyhow::Error::from(error)));
-            bail!("no master answers at {}{why}: is the cluster running?", masters.join(", "))
+            bail!("no master answers at {}{why}: is the cluster running?", masters.addresses.join(", "))
         }
     }
 }
@@ -252,7 +255,8 @@ fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
     })
 }
 
-fn master(status: &pb::MasterStatus, servers_up: Option<u64>) -> Master {
+/// A master as told of in `status`; `own` is its own answer, if it has given one.
+fn master(status: &pb::MasterStatus, own: Option<&Answer>) -> Master {
     Master {
         id: status.id,
         name: status.name.clone(),
@@ -262,7 +266,9 @@ fn master(status: &pb::MasterStatus, servers_up: Option<u64>) -> Master {
         term: status.term,
         commit_index: status.commit_index,
         applied_index: status.applied_index,
-        servers_up,
+        servers_up: own.map(Answer::servers_up),
+        strangers_refused: own.map(|own| own.reply.strangers_refused),
+        requests_refused: own.map(|own| own.reply.requests_refused),
     }
 }
 
@@ -277,7 +283,7 @@ fn shown(told: &pb::MasterStatus, answers: &[Answer], best: &pb::ClusterStatusRe
     let answer = answers.iter().filter(|answer| answer.reply.epoch == best.epoch).find(named);
     match answer.and_then(|answer| Some((answer, answer.own.as_ref()?))) {
         _ if twice => master(told, None),
-        Some((answer, own)) => Master { voter: told.voter, ..master(own, Some(answer.servers_up())) },
+        Some((answer, own)) => Master { voter: told.voter, ..master(own, Some(answer)) },
         None => Master { role: "unreachable".into(), ..master(told, None) },
     }
 }

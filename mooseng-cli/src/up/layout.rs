@@ -1,11 +1,12 @@
 //! What a cluster on one machine consists of, kept in `DATA/cluster.toml`, and the configurations made from it.
 
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use mooseng_env::{Entropy as _, SystemEntropy};
+use mooseng_env::secret::{self, Secret};
+use mooseng_env::{Entropy as _, SystemEntropy, nonce};
+use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_types::ClusterId;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,13 @@ pub(crate) struct Wanted {
 }
 
 const PORT_BASE: u16 = 9421;
+
+/// The cluster's key, in its directory; masters and chunkservers have it.
+const CLUSTER_KEY: &str = "cluster.key";
+/// The key of mounts.
+const CLIENT_KEY: &str = "client.key";
+/// The key of the command line.
+pub(crate) const ADMIN_KEY: &str = "admin.key";
 
 impl Layout {
     /// The cluster kept in `data`; `None` if there is none.
@@ -96,13 +104,24 @@ impl Layout {
             masters: (1..=masters).map(|n| part("master", n, n - 1, Some(n + 9))).collect(),
             chunkservers: (1..=chunkservers).map(|n| part("chunkserver", n, n + 19, None)).collect(),
         };
-        let mut secret = [0; 32];
-        SystemEntropy.fill(&mut secret);
-        let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        write_secret(&data.join("cluster.key"), &digits)?;
+        save(&Secret::take(&mut nonce()), &data.join(CLUSTER_KEY))?;
         // Last, because it is what says that the cluster exists.
         write(&data.join("cluster.toml"), &toml::to_string(&layout)?)?;
         Ok(layout)
+    }
+
+    /// The keys that follow from the cluster's.
+    pub(crate) fn keys(&self, data: &Path) -> anyhow::Result<Keyring> {
+        Ok(Keyring::derive(Secret::load(&data.join(CLUSTER_KEY), secret::REMEDY)?.bytes()))
+    }
+
+    /// Writes the keys of clients and of the administrator, which are made from the cluster's.
+    pub(crate) fn write_keys(&self, data: &Path) -> anyhow::Result<()> {
+        let keys = self.keys(data)?;
+        for (role, name) in [(Role::Client, CLIENT_KEY), (Role::Admin, ADMIN_KEY)] {
+            save(&Secret::take(&mut keys.of(role).bytes().clone()), &data.join(name))?;
+        }
+        Ok(())
     }
 
     /// Writes the configuration of each part that has none yet, and the mount's where the mount point has moved.
@@ -125,7 +144,7 @@ impl Layout {
         if moved && path.exists() {
             fs::remove_file(&path).with_context(|| format!("replace {}", path.display()))?;
         }
-        self.write_config(data, "mount", &self.mount_config(mount)?)
+        self.write_config(data, "mount", &self.mount_config(data, mount)?)
     }
 
     fn write_config(&self, data: &Path, name: &str, text: &str) -> anyhow::Result<()> {
@@ -152,7 +171,7 @@ impl Layout {
             listen: part.address.clone(),
             grpc_listen: part.grpc_address.clone(),
             cluster_id: self.cluster_id.clone(),
-            key_file: data.join("cluster.key"),
+            key_file: data.join(CLUSTER_KEY),
             copies: self.copies,
             peers: peers.collect(),
         })?)
@@ -166,16 +185,17 @@ impl Layout {
             listen: part.address.clone(),
             masters: self.addresses(),
             cluster_id: self.cluster_id.clone(),
-            key_file: data.join("cluster.key"),
+            key_file: data.join(CLUSTER_KEY),
         })?)
     }
 
-    fn mount_config(&self, mount: &Path) -> anyhow::Result<String> {
+    fn mount_config(&self, data: &Path, mount: &Path) -> anyhow::Result<String> {
         Ok(toml::to_string(&MountConfig {
             name: "mount".into(),
             masters: self.addresses(),
             mount_point: mount.to_owned(),
             cluster_id: self.cluster_id.clone(),
+            client_key_file: data.join(CLIENT_KEY),
             allow_other: rustix::process::geteuid().is_root(),
         })?)
     }
@@ -190,12 +210,8 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
-fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    let opened = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("write {}", path.display()))
+fn save(secret: &Secret, path: &Path) -> anyhow::Result<()> {
+    secret.save(path).with_context(|| format!("write {}", path.display()))
 }
 
 #[derive(Deserialize)]
@@ -240,6 +256,7 @@ struct MountConfig {
     masters: Vec<String>,
     mount_point: PathBuf,
     cluster_id: String,
+    client_key_file: PathBuf,
     allow_other: bool,
 }
 
@@ -280,5 +297,23 @@ mod tests {
         assert_eq!(fs::read_to_string(master).unwrap(), "edited");
         let mount = fs::read_to_string(config_path(dir.path(), "mount")).unwrap();
         assert!(mount.contains("\"/b\""), "{mount}");
+    }
+
+    #[test]
+    fn mount_and_command_line_get_keys_that_are_not_the_clusters_and_nobody_else_reads() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::load_or_make(dir.path(), &wanted()).unwrap();
+        layout.write_keys(dir.path()).unwrap();
+        layout.write_configs(dir.path(), Path::new("/a")).unwrap();
+        let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        let keys = [CLUSTER_KEY, CLIENT_KEY, ADMIN_KEY].map(text);
+        assert!(keys.iter().all(|key| key.len() == 64));
+        assert!(keys[0] != keys[1] && keys[1] != keys[2] && keys[0] != keys[2]);
+        for name in [CLUSTER_KEY, CLIENT_KEY, ADMIN_KEY] {
+            assert_eq!(fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let mount = text("mount/config.toml");
+        assert!(mount.contains("client.key") && !mount.contains("cluster.key"), "{mount}");
     }
 }

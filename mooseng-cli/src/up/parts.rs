@@ -73,6 +73,11 @@ impl Parts {
         self.data.join("log").join(format!("{name}.log"))
     }
 
+    /// The cluster's directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Where the logs are, for messages.
     pub(crate) fn logs(&self) -> String {
         self.data.join("log").display().to_string()

@@ -191,7 +191,7 @@ impl ChunkClient {
     }
 
     fn dial(&self, address: &str) -> Result<FrameStream, CallError> {
-        let hello = self.own.hello(0, 0);
-        Ok(FrameStream::connect(address, &hello, CONNECT_TIMEOUT)?.0)
+        let caller = self.own.caller(0, 0);
+        Ok(FrameStream::connect(address, &caller, CONNECT_TIMEOUT)?.0)
     }
 }

@@ -262,7 +262,7 @@ fn connect(address: &str, masters: &Arc<MasterClient>, events: &Events) -> Optio
         }
         _ => {}
     };
-    match Mux::connect(address, &masters.control_hello(), CONNECT_TIMEOUT, on_push) {
+    match Mux::connect(address, &masters.control_caller(), CONNECT_TIMEOUT, on_push) {
         Ok((_, reply)) if !masters.watch().is_current(reply.epoch) => {
             tracing::debug!(address, "a master of a group that was made anew without it");
             None

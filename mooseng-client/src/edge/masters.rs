@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use mooseng_env::{Clock, Entropy};
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
@@ -74,12 +75,13 @@ impl MasterClient {
     /// Opens a session at the first leader found. Tries for at most `patience`.
     pub(crate) fn connect(
         config: &ClientConfig,
+        own: Own,
         patience: Duration,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
         let mut client = Self {
-            own: Own::of(config),
+            own,
             instance: config.instance.clone(),
             retry: patience,
             watch: Watch::new(&config.masters),
@@ -109,9 +111,9 @@ impl MasterClient {
         self.sessions_lost.load(Ordering::Acquire)
     }
 
-    /// The hello of a connection that receives the session's pushes.
-    pub(crate) fn control_hello(&self) -> pb::Hello {
-        self.own.hello(self.session().id.raw(), self.watch.epoch())
+    /// The caller of a connection that receives the session's pushes.
+    pub(crate) fn control_caller(&self) -> Caller {
+        self.own.caller(self.session().id.raw(), self.watch.epoch())
     }
 
     /// The believed leader, with a number that rises with each change.
@@ -286,9 +288,9 @@ impl MasterClient {
         believed: &Believed,
         begun: (Duration, u64),
     ) -> std::result::Result<Connection, CallError> {
-        let hello = self.own.hello(0, self.watch.epoch());
+        let caller = self.own.caller(0, self.watch.epoch());
         let keep_waiting = || self.may_wait(believed.term, begun, CONNECT_TIMEOUT);
-        let (stream, reply) = dial::dial(&believed.leader, &hello, SLICE, keep_waiting)?;
+        let (stream, reply) = dial::dial(&believed.leader, &caller, SLICE, keep_waiting)?;
         if !self.watch.is_current(reply.epoch) {
             return Err(CallError::NotLeader { leader: None });
         }

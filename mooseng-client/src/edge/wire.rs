@@ -3,8 +3,11 @@
 use std::io::IoSlice;
 use std::time::Duration;
 
+use mooseng_env::nonce;
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY};
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::PrincipalKey;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::FrameStream;
@@ -20,19 +23,21 @@ pub(crate) struct Own {
     /// All zero if it takes the masters' own.
     pub(crate) cluster: ClusterId,
     pub(crate) levels: Levels,
+    /// The key of clients.
+    pub(crate) key: PrincipalKey,
 }
 
 impl Own {
     /// As the configuration has it.
-    pub(crate) fn of(config: &ClientConfig) -> Self {
-        Self { name: config.name.clone(), cluster: config.cluster(), levels: config.levels() }
+    pub(crate) fn of(config: &ClientConfig, key: PrincipalKey) -> Self {
+        Self { name: config.name.clone(), cluster: config.cluster(), levels: config.levels(), key }
     }
 
-    /// The hello of this client. `session` is 0 on connections that want no push; `epoch` is the highest of the masters'
+    /// How this client calls others. `session` is 0 on connections that want no push; `epoch` is the highest of the masters'
     /// group that was heard of, 0 where nobody asks for it.
-    pub(crate) fn hello(&self, session: u64, epoch: u64) -> pb::Hello {
+    pub(crate) fn caller(&self, session: u64, epoch: u64) -> Caller {
         let hello = pb::Hello::new(pb::Role::Client, &self.name, Some(self.cluster), self.levels);
-        pb::Hello { epoch, node_id: session, ..hello }
+        Caller::new(pb::Hello { epoch, node_id: session, ..hello }, self.key.clone(), nonce)
     }
 }
 

@@ -7,7 +7,7 @@ use mooseng_client::Client;
 use mooseng_protocol::pb;
 use mooseng_types::{FsError, InodeId};
 
-use crate::fake::{Fault, World};
+use crate::fake::{Fault, World, key};
 use crate::{client, config, create, file_node, name};
 
 #[test]
@@ -27,7 +27,7 @@ fn a_request_whose_answer_is_lost_is_sent_again_under_its_number_and_done_once()
 fn a_client_follows_the_leader_and_keeps_the_number() {
     let world = World::new(0);
     let (old, new) = (world.master(), world.master());
-    let client = Client::connect(config(vec![old, new.clone()])).unwrap();
+    let client = Client::connect(config(vec![old, new.clone()]), key()).unwrap();
     world.fault("CreateRequest", Fault::NotLeader(new));
     world.fault("CreateRequest", Fault::Unavailable);
     create(&client, "followed");
@@ -40,7 +40,7 @@ fn a_client_follows_the_leader_and_keeps_the_number() {
 fn a_frozen_leader_costs_no_time_out_once_another_has_announced_itself() {
     let world = World::new(0);
     let (old, new) = (world.master(), world.master());
-    let client = Client::connect(config(vec![old, new.clone()])).unwrap();
+    let client = Client::connect(config(vec![old, new.clone()]), key()).unwrap();
     world.fault("CreateRequest", Fault::Hang);
     let done = Arc::new(AtomicBool::new(false));
     let announcing = std::thread::spawn({
@@ -64,7 +64,7 @@ fn a_frozen_leader_costs_no_time_out_once_another_has_announced_itself() {
 fn any_master_that_answers_is_enough_to_begin() {
     let world = World::new(0);
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    Client::connect(config(vec![nobody, world.master()])).unwrap();
+    Client::connect(config(vec![nobody, world.master()]), key()).unwrap();
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn an_expired_session_is_replaced_and_the_request_done_under_the_new_one() {
 fn masters_that_never_answer_make_an_input_output_error_at_the_limit() {
     let world = World::new(0);
     let client =
-        Client::connect(mooseng_client::ClientConfig { retry_ms: 50, ..config(vec![world.master()]) })
+        Client::connect(mooseng_client::ClientConfig { retry_ms: 50, ..config(vec![world.master()]) }, key())
             .unwrap();
     for _ in 0..1000 {
         world.fault("GetAttrRequest", Fault::Unavailable);

@@ -7,12 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_ONE_WAY, FLAG_PUSH, FLAG_REPLY, Frame, Header};
+use mooseng_protocol::principal::{Keyring, Principal, PrincipalKey, Role};
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::{FrameStream, FrameWriter};
 use mooseng_protocol::{checksum, pb};
 use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkCause, ChunkId, FsError, INLINE_MAX, Part, ServerId};
 use prost::Message;
+
+const CLUSTER_KEY: [u8; 32] = [7; 32];
+
+/// What proves a client to these.
+pub(crate) fn key() -> PrincipalKey {
+    Keyring::derive(&CLUSTER_KEY).of(Role::Client).clone()
+}
 
 type Answer = Result<Bytes, CallError>;
 
@@ -127,10 +135,10 @@ impl World {
         }
     }
 
-    fn serve_names(&self, (stream, hello): (FrameStream, pb::Hello)) {
+    fn serve_names(&self, (stream, principal): (FrameStream, Principal)) {
         let (mut reader, writer) = stream.split();
         let writer = Arc::new(Mutex::new(writer));
-        if hello.node_id != 0 {
+        if principal.node != 0 {
             self.state().controls.push(Arc::clone(&writer));
         }
         while let Ok(frame) = reader.receive() {
@@ -157,7 +165,7 @@ impl World {
         }
     }
 
-    fn serve_chunks(&self, id: u32, (mut stream, _): (FrameStream, pb::Hello)) {
+    fn serve_chunks(&self, id: u32, (mut stream, _): (FrameStream, Principal)) {
         while let Ok(frame) = stream.reader().receive() {
             let mut payload = vec![0; frame.payload_length];
             if stream.reader().read_payload(&mut payload).is_err() {
@@ -173,7 +181,7 @@ impl World {
     }
 }
 
-fn listen(serve: impl Fn((FrameStream, pb::Hello)) + Send + Sync + 'static) -> String {
+fn listen(serve: impl Fn((FrameStream, Principal)) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let serve = Arc::new(serve);
@@ -182,10 +190,10 @@ fn listen(serve: impl Fn((FrameStream, pb::Hello)) + Send + Sync + 'static) -> S
             let serve = Arc::clone(&serve);
             std::thread::spawn(move || {
                 let mut stream = FrameStream::new(socket).unwrap();
-                let Ok(frame) = stream.reader().receive() else { return };
-                let hello = pb::Hello::decode(frame.body.clone()).unwrap();
-                answer_with(stream.writer(), &frame, reply(&pb::HelloReply::default()), &[]);
-                serve((stream, hello));
+                let keys = Keyring::derive(&CLUSTER_KEY);
+                let greet = |_: &pb::Hello| Ok(pb::HelloReply::default());
+                let Ok(principal) = stream.welcome(&keys, mooseng_env::nonce(), greet) else { return };
+                serve((stream, principal));
             });
         }
     });

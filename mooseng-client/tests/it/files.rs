@@ -279,7 +279,7 @@ fn writers_wait_for_room_and_all_is_written() {
     let world = World::new(1);
     let masters = vec![world.master()];
     let config = mooseng_client::ClientConfig { write_buffer_bytes: 4 << 20, ..crate::config(masters) };
-    let writer = mooseng_client::Client::connect(config).unwrap();
+    let writer = mooseng_client::Client::connect(config, crate::fake::key()).unwrap();
     let data = pattern(20 * MIB, 12);
     let (attr, file) = create(&writer, "pressure");
     for (i, part) in data.chunks(300_000).enumerate() {

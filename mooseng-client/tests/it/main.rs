@@ -21,7 +21,7 @@ fn config(masters: Vec<String>) -> ClientConfig {
 }
 
 fn client(world: &Arc<World>) -> Arc<Client> {
-    let client = Client::connect(config(vec![world.master()])).unwrap();
+    let client = Client::connect(config(vec![world.master()]), fake::key()).unwrap();
     world.take_log();
     client
 }

@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::fake::World;
+use mooseng_env::secret::Secret;
+
+use crate::fake::{World, key};
 use crate::pattern;
 
 #[test]
@@ -21,7 +23,12 @@ fn programs_see_a_file_system() {
     ready.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     let point = dir.path().join("mnt");
     fs::create_dir(&point).unwrap();
+    let (config, key_file) = (dir.path().join("mount.toml"), dir.path().join("client.key"));
+    Secret::take(&mut key().bytes().clone()).save(&key_file).unwrap();
+    fs::write(&config, format!("client_key_file = {key_file:?}")).unwrap();
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_mooseng-mount"))
+        .arg("--config")
+        .arg(&config)
         .args(["--masters", &world.master()])
         .arg(&point)
         .env("NOTIFY_SOCKET", &socket)

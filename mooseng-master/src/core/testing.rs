@@ -8,6 +8,7 @@ use mooseng_env::{Entropy, SystemEntropy};
 use mooseng_meta::{MemoryStore, MetaState};
 use mooseng_protocol::frame::{self, FLAG_ERROR, Header};
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::{Principal, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
@@ -32,6 +33,11 @@ pub(crate) fn core(group: GroupConfig, recovered: Recovered) -> MasterCore {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let config = CoreConfig { group, desk: desk_config() };
     MasterCore::new(&config, key, (state, recovered), Vec::new(), NOW.mono, &entropy)
+}
+
+/// A part with this role.
+pub(crate) fn principal(role: Role) -> Principal {
+    Principal { role, name: role.name().into(), node: 0 }
 }
 
 /// The connection with this number.
@@ -149,7 +155,18 @@ impl Leader {
         header: Header,
         request: &R,
     ) -> Vec<(ConnId, frame::Frame)> {
-        self.core.request(self.now, framed(conn), header, request.encode_to_vec().into());
+        self.send_as(&principal(R::SENDERS[0]), conn, header, request)
+    }
+
+    /// The same of this sender; the others' requests come from a role that may send them.
+    pub(crate) fn send_as<R: Rpc>(
+        &mut self,
+        from: &Principal,
+        conn: u64,
+        header: Header,
+        request: &R,
+    ) -> Vec<(ConnId, frame::Frame)> {
+        self.core.request(self.now, from, framed(conn), header, request.encode_to_vec().into());
         self.perform()
     }
 

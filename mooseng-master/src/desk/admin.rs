@@ -52,6 +52,8 @@ pub(super) fn cluster_status(desk: &Desk, groups: &Groups, now: Duration) -> Res
         level: state.level().raw().into(),
         workers: cell.iter().flat_map(|cell| cell.workers.status()).map(worker).collect(),
         cells: groups.iter().map(cell_status).collect(),
+        strangers_refused: desk.refused.strangers(),
+        requests_refused: desk.refused.requests(),
     })
 }
 

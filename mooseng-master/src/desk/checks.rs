@@ -100,7 +100,7 @@ mod tests {
     use mooseng_types::CellId;
 
     use super::*;
-    use crate::core::testing::{core, framed};
+    use crate::core::testing::{core, framed, principal};
     use crate::core::{Effect, MasterCore, Now};
     use crate::group::testing::{NOW, config};
     use crate::raft::Recovered;
@@ -146,7 +146,7 @@ mod tests {
 
     fn ask<R: Rpc>(core: &mut MasterCore, now: Now, conn: u64, request: &R) -> Vec<Effect> {
         let header = Header { kind: R::KIND, request: 1, ..Header::default() };
-        core.request(now, framed(conn), header, request.encode_to_vec().into());
+        core.request(now, &principal(R::SENDERS[0]), framed(conn), header, request.encode_to_vec().into());
         settle(core, now)
     }
 

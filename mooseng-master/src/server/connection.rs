@@ -2,12 +2,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use mooseng_protocol::frame::{self, Frame};
-use mooseng_protocol::pb;
+use mooseng_protocol::frame::{self, BODY_MAX, Frame};
+use mooseng_protocol::handshake::{Heard, OPENING_MAX, Opening};
+use mooseng_protocol::principal::{Keyring, Principal, Role};
+use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::keep_alive;
 
 /// Bytes taken from one connection in one turn, so that none starves the others.
@@ -32,9 +36,9 @@ pub(super) struct Connection {
     peer: SocketAddr,
     input: BytesMut,
     output: BytesMut,
-    role: Option<pb::Role>,
-    name: String,
-    node: u64,
+    opening: Opening,
+    /// Who speaks, once it has proved that.
+    principal: Option<Arc<Principal>>,
     may_write: bool,
     waits_to_write: bool,
     ending: bool,
@@ -48,6 +52,7 @@ impl Connection {
         peer: SocketAddr,
         registry: &Registry,
         token: Token,
+        opening: Opening,
     ) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         keep_alive(&socket)?;
@@ -57,9 +62,8 @@ impl Connection {
             peer,
             input: BytesMut::new(),
             output: BytesMut::new(),
-            role: None,
-            name: String::new(),
-            node: 0,
+            opening,
+            principal: None,
             may_write: true,
             waits_to_write: false,
             ending: false,
@@ -76,24 +80,33 @@ impl Connection {
         self.peer
     }
 
-    pub(super) fn greeted(&self) -> bool {
-        self.role.is_some()
+    /// Who speaks; `None` before that is proved.
+    pub(super) fn principal(&self) -> Option<&Arc<Principal>> {
+        self.principal.as_ref()
     }
 
-    pub(super) fn role(&self) -> pb::Role {
-        self.role.unwrap_or(pb::Role::Unknown)
+    pub(super) fn is_masters(&self) -> bool {
+        self.principal.as_ref().is_some_and(|principal| principal.role == Role::Master)
     }
 
-    pub(super) fn greet(&mut self, hello: &pb::Hello) {
-        self.role = Some(hello.role());
-        self.name.clone_from(&hello.name);
-        self.node = hello.node_id;
-        tracing::debug!(peer = %self.peer, name = self.name, "connected");
+    /// A frame has come of one that is not known yet.
+    pub(super) fn hear(&mut self, keys: &Keyring, frame: &Frame) -> Result<Heard, CallError> {
+        self.opening.hear(keys, frame.header.kind, &frame.body)
+    }
+
+    /// Whether it has taken too long to prove who it is.
+    pub(super) fn is_overdue(&self, now: Duration) -> bool {
+        self.principal.is_none() && self.opening.is_overdue(now)
+    }
+
+    pub(super) fn welcome(&mut self, principal: Principal) {
+        tracing::debug!(peer = %self.peer, ?principal, "connected");
+        self.principal = Some(Arc::new(principal));
     }
 
     /// Whether this is the connection on which a client's session listens. Its others wait for answers only.
     pub(super) fn takes_pushes(&self) -> bool {
-        self.role() == pb::Role::Client && self.node != 0
+        self.principal.as_ref().is_some_and(|it| it.role == Role::Client && it.node != 0)
     }
 
     /// Reads what there is, `limit` bytes or a little more, by way of `scratch`.
@@ -124,7 +137,8 @@ impl Connection {
         if self.broken || self.ending {
             return None;
         }
-        match frame::decode(&mut self.input) {
+        let body_max = if self.principal.is_some() { BODY_MAX } else { OPENING_MAX };
+        match frame::decode_up_to(&mut self.input, body_max) {
             Ok(Some(frame)) if frame.payload_length == 0 => Some(frame),
             Ok(Some(_)) => {
                 self.fail("a frame with a payload");
@@ -140,7 +154,10 @@ impl Connection {
 
     /// The peer does what it must not.
     pub(super) fn fail(&mut self, why: &str) {
-        tracing::warn!(peer = %self.peer, name = self.name, why, "a connection is cut");
+        // Of strangers only their number is told.
+        if let Some(principal) = &self.principal {
+            tracing::warn!(peer = %self.peer, name = principal.name, why, "a connection is cut");
+        }
         self.broken = true;
     }
 
@@ -208,7 +225,8 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let poll = mio::Poll::new().unwrap();
         let socket = TcpStream::from_std(socket);
-        let mut connection = Connection::new(socket, address, poll.registry(), Token(0)).unwrap();
+        let opening = Opening::new(Duration::ZERO, [0; 32]);
+        let mut connection = Connection::new(socket, address, poll.registry(), Token(0), opening).unwrap();
         let mut fill = || connection.fill(&mut [0; 16], 48);
         assert_eq!([fill(), fill(), fill()], [Rest::More, Rest::More, Rest::Nothing]);
         drop(peer);

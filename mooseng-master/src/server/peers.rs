@@ -12,8 +12,11 @@ use bytes::{Buf, BytesMut};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, Header};
+use mooseng_env::nonce;
+use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, Frame, Header};
+use mooseng_protocol::handshake::{Asking, Caller, Proving};
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_types::{CellId, MasterId};
@@ -36,10 +39,23 @@ const DIAL_MAX: Duration = Duration::from_secs(1);
 /// What is not acknowledged by the peer's kernel for so long ends the connection, for the same reason.
 const UNACKNOWLEDGED_MAX_MS: u32 = 2000;
 
-/// What a master says to another first, in the life `id`.
-pub(super) fn hello(config: &Config, id: MasterId) -> pb::Hello {
+/// How a master calls another, in the life `id`.
+pub(super) fn caller(config: &Config, id: MasterId, keys: &Keyring) -> Caller {
     let hello = pb::Hello::new(pb::Role::Master, &config.name, Some(config.cluster), config.levels);
-    pb::Hello { node_id: id.raw(), ..hello }
+    Caller::new(pb::Hello { node_id: id.raw(), ..hello }, keys.of(Role::Master).clone(), nonce)
+}
+
+/// How far a link has come.
+#[derive(Debug)]
+enum Stage {
+    /// The network has yet to connect it, or there is none.
+    Dialled,
+    /// The Hello is on its way.
+    Asking(Asking),
+    /// The Proof is on its way.
+    Proving(Proving),
+    /// Both have proved that they are masters of this cluster.
+    Welcome,
 }
 
 #[derive(Debug)]
@@ -48,14 +64,14 @@ struct Link {
     address: String,
     token: Token,
     socket: Option<TcpStream>,
-    connected: bool,
+    stage: Stage,
     input: BytesMut,
     output: BytesMut,
     /// When to dial, or to dial again, unless it is connected.
     try_again: Duration,
     lost: bool,
     complained: bool,
-    /// The last entry of this master's log when it said hello.
+    /// The last entry of this master's log when it sent its proof.
     had: BTreeMap<CellId, u64>,
     /// What the peer has said to that.
     greeting: Option<Greeting>,
@@ -65,7 +81,7 @@ struct Link {
 pub(super) struct Peers {
     /// By configured number: a new life of a master has the address of the old one.
     links: BTreeMap<u64, Link>,
-    hello: pb::Hello,
+    caller: Caller,
     next_token: usize,
 }
 
@@ -79,8 +95,8 @@ pub(super) struct Own {
 }
 
 impl Peers {
-    pub(super) fn new(hello: pb::Hello) -> Self {
-        Self { links: BTreeMap::new(), hello, next_token: FIRST_TOKEN }
+    pub(super) fn new(caller: Caller) -> Self {
+        Self { links: BTreeMap::new(), caller, next_token: FIRST_TOKEN }
     }
 
     /// These masters are to be reached from now on, and no others.
@@ -110,10 +126,10 @@ impl Peers {
     pub(super) fn event(&mut self, event: &Event, registry: &Registry, own: Own) {
         let Some(link) = self.links.values_mut().find(|link| link.token == event.token()) else { return };
         if event.is_writable() {
-            link.writable(&self.hello, own);
+            link.writable(&self.caller, own.epoch);
         }
         if event.is_readable() {
-            link.readable();
+            link.readable(own);
         }
         link.settle(registry);
     }
@@ -122,7 +138,7 @@ impl Peers {
     pub(super) fn turn(&mut self, now: Duration, registry: &Registry) -> Vec<MasterId> {
         let mut lost = Vec::new();
         for link in self.links.values_mut() {
-            if link.socket.is_some() && !link.connected && now >= link.try_again {
+            if link.socket.is_some() && !link.is_welcome() && now >= link.try_again {
                 link.complain("it does not answer");
                 link.lost = true;
                 link.settle(registry);
@@ -146,7 +162,7 @@ impl Peers {
 
     /// Queues messages for a peer.
     pub(super) fn send(&mut self, to: MasterId, messages: &pb::RaftMessages) {
-        let link = self.links.get_mut(&to.number()).filter(|link| link.connected);
+        let link = self.links.get_mut(&to.number()).filter(|link| link.is_welcome());
         let Some(link) = link else { return };
         if link.output.len() > OUTPUT_MAX {
             return;
@@ -161,7 +177,7 @@ impl Peers {
 
     /// Sends what is queued, as far as the sockets take it.
     pub(super) fn flush(&mut self, registry: &Registry) {
-        for link in self.links.values_mut().filter(|link| link.connected && !link.output.is_empty()) {
+        for link in self.links.values_mut().filter(|link| link.is_connected() && !link.output.is_empty()) {
             link.write();
             link.settle(registry);
         }
@@ -175,7 +191,7 @@ impl Link {
             address,
             token,
             socket: None,
-            connected: false,
+            stage: Stage::Dialled,
             input: BytesMut::new(),
             output: BytesMut::new(),
             try_again: Duration::ZERO,
@@ -198,7 +214,7 @@ impl Link {
             Ok(socket) => self.socket = Some(socket),
             Err(error) => self.complain(&error.to_string()),
         }
-        self.connected = false;
+        self.stage = Stage::Dialled;
         self.input.clear();
         self.output.clear();
     }
@@ -210,24 +226,28 @@ impl Link {
         }
     }
 
-    fn writable(&mut self, hello: &pb::Hello, own: Own) {
+    fn is_connected(&self) -> bool {
+        !matches!(self.stage, Stage::Dialled)
+    }
+
+    fn is_welcome(&self) -> bool {
+        matches!(self.stage, Stage::Welcome)
+    }
+
+    fn writable(&mut self, caller: &Caller, epoch: u64) {
         let Some(socket) = &self.socket else { return };
-        if !self.connected {
+        if !self.is_connected() {
             let ready = socket
                 .take_error()
                 .and_then(|error| error.map_or(Ok(()), Err))
                 .and_then(|()| socket.peer_addr());
             match ready {
                 Ok(_) => {
-                    self.connected = true;
-                    self.had = own.last;
                     // A missed option costs latency only.
                     drop(socket.set_nodelay(true));
-                    let header = Header { kind: pb::Hello::KIND, request: 1, ..Header::default() };
-                    // A greeting is a few hundred bytes.
-                    let hello = pb::Hello { epoch: own.epoch, ..hello.clone() };
-                    self.output
-                        .extend(frame::encode(header, &hello.encode_to_vec(), 0).into_iter().flatten());
+                    let asking = caller.saying(pb::Hello { epoch, ..caller.hello.clone() }).begin();
+                    self.say(asking.hello());
+                    self.stage = Stage::Asking(asking);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
                 Err(error) => {
@@ -238,6 +258,13 @@ impl Link {
             }
         }
         self.write();
+    }
+
+    /// Queues a step of the handshake.
+    fn say<R: Rpc>(&mut self, said: &R) {
+        let header = Header { kind: R::KIND, request: 1, ..Header::default() };
+        // It is a few hundred bytes.
+        self.output.extend(frame::encode(header, &said.encode_to_vec(), 0).into_iter().flatten());
     }
 
     fn write(&mut self) {
@@ -255,8 +282,8 @@ impl Link {
         }
     }
 
-    /// A peer sends nothing here but the answer to the hello.
-    fn readable(&mut self) {
+    /// A peer sends nothing here but its part of the handshake.
+    fn readable(&mut self, own: Own) {
         let Some(socket) = &mut self.socket else { return };
         let mut bytes = [0; 4096];
         loop {
@@ -268,11 +295,31 @@ impl Link {
                 Err(_) => break self.lost = true,
             }
         }
-        match frame::decode(&mut self.input) {
-            Ok(None) => {}
-            Ok(Some(reply)) if reply.header.flags & FLAG_ERROR == 0 => {
+        let heard = match frame::decode(&mut self.input) {
+            Ok(None) => return,
+            Ok(Some(frame)) => self.hear(&frame, own).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = heard {
+            self.complain(&why);
+            self.lost = true;
+        }
+    }
+
+    fn hear(&mut self, frame: &Frame, own: Own) -> Result<(), CallError> {
+        match std::mem::replace(&mut self.stage, Stage::Dialled) {
+            Stage::Asking(asking) => {
+                let proving = asking.challenged(&read_reply::<pb::Hello>(frame)?)?;
+                self.say(&proving.proof());
+                self.stage = Stage::Proving(proving);
+                self.had = own.last;
+                self.write();
+            }
+            Stage::Proving(proving) => {
+                let reply = proving.welcomed(&read_reply::<pb::Proof>(frame)?)?;
+                self.stage = Stage::Welcome;
                 self.complained = false;
-                self.greeting = pb::HelloReply::decode(reply.body).ok().map(|reply| Greeting {
+                self.greeting = Some(Greeting {
                     number: self.id.number(),
                     address: self.address.clone(),
                     epoch: reply.epoch,
@@ -281,17 +328,11 @@ impl Link {
                 });
                 tracing::info!(peer = %self.id, "connected to a master");
             }
-            Ok(Some(reply)) => {
-                let why = pb::ErrorReply::decode(reply.body)
-                    .map_or_else(|e| e.to_string(), |r| CallError::from_reply(r).to_string());
-                self.complain(&why);
-                self.lost = true;
-            }
-            Err(error) => {
-                self.complain(&error.to_string());
-                self.lost = true;
+            Stage::Dialled | Stage::Welcome => {
+                return Err(CallError::Rejected { message: "it speaks without being asked".into() });
             }
         }
+        Ok(())
     }
 
     fn settle(&mut self, registry: &Registry) {
@@ -300,9 +341,18 @@ impl Link {
         {
             // The socket is closed next, which takes it off the list in any case.
             drop(registry.deregister(&mut socket));
-            self.connected = false;
+            self.stage = Stage::Dialled;
         }
     }
+}
+
+/// The reply to a step of the handshake.
+fn read_reply<R: Rpc>(frame: &Frame) -> Result<R::Reply, CallError> {
+    let bad = |_| CallError::Rejected { message: format!("malformed answer to {}", R::NAME) };
+    if frame.header.flags & FLAG_ERROR != 0 {
+        return Err(CallError::from_reply(pb::ErrorReply::decode(frame.body.clone()).map_err(bad)?));
+    }
+    R::Reply::decode(frame.body.clone()).map_err(bad)
 }
 
 /// What the leader of each cell's group says that this master has acknowledged to it.
@@ -320,6 +370,7 @@ mod tests {
     use std::net;
 
     use mio::{Events, Poll};
+    use mooseng_protocol::principal::PrincipalKey;
     use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 
     use super::*;
@@ -342,7 +393,7 @@ mod tests {
         let (listener, waiting) = busy_listener();
         let mut poll = Poll::new().unwrap();
         let id = MasterId::from_raw(2);
-        let mut peers = Peers::new(pb::Hello::default());
+        let mut peers = Peers::new(Caller::new(pb::Hello::default(), PrincipalKey::new(&[7; 32]), nonce));
         let address = listener.local_addr().unwrap().to_string();
         peers.relink(&BTreeMap::from([(id, address)]), poll.registry());
         assert_eq!(peers.turn(Duration::ZERO, poll.registry()), []);

@@ -11,6 +11,7 @@ use mio::Token;
 use mooseng_env::{Clock, Threads};
 use mooseng_meta::{MetaStore, StoreView};
 use mooseng_protocol::frame::Header;
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
@@ -55,7 +56,7 @@ pub(super) struct Snapshots {
     threads: Arc<Threads>,
     inbox: Arc<Inbox>,
     clock: Arc<dyn Clock>,
-    hello: pb::Hello,
+    caller: Caller,
     pieces: SyncSender<News>,
 }
 
@@ -65,14 +66,14 @@ impl Snapshots {
         threads: &Arc<Threads>,
         inbox: &Arc<Inbox>,
         clock: &Arc<dyn Clock>,
-        hello: pb::Hello,
+        caller: Caller,
         incoming: Incoming,
     ) -> io::Result<Self> {
         let (pieces, taken) = sync_channel(QUEUE_MAX);
         let answers = Arc::clone(inbox);
         threads.spawn("snapshot-receiver", move || incoming.receive(&taken, &answers))?;
         let (threads, inbox, clock) = (Arc::clone(threads), Arc::clone(inbox), Arc::clone(clock));
-        Ok(Self { threads, inbox, clock, hello, pieces })
+        Ok(Self { threads, inbox, clock, caller, pieces })
     }
 
     /// Whether frames of this kind belong here.
@@ -101,12 +102,12 @@ impl Snapshots {
         view: Box<dyn StoreView>,
         message: Message,
     ) {
-        let (inbox, clock, hello) = (Arc::clone(&self.inbox), Arc::clone(&self.clock), self.hello.clone());
+        let (inbox, clock, caller) = (Arc::clone(&self.inbox), Arc::clone(&self.clock), self.caller.clone());
         let started = self.threads.spawn("snapshot-sender", move || {
             let index = message.snapshot_index();
             tracing::info!(%to, index, "sending a snapshot");
             let begun = clock.monotonic();
-            let sent = FrameStream::connect(&address, &hello, CONNECT_TIMEOUT)
+            let sent = FrameStream::connect(&address, &caller, CONNECT_TIMEOUT)
                 .map_err(|source| SnapshotError::Call { rows: 0, source })
                 .and_then(|(mut stream, _)| {
                     wire::snapshot::send(&mut stream, cell, &*view, message, &|bytes| {

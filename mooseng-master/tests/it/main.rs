@@ -6,4 +6,5 @@ mod facade;
 mod failover;
 mod group;
 mod recover;
+mod strangers;
 mod world;

@@ -6,15 +6,16 @@ use std::time::Duration;
 use mooseng_env::{Clock as _, SystemClock};
 use mooseng_master::recover;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::Role;
 use mooseng_protocol::transport::FrameStream;
 
 use crate::failover::{mkdir, names, open_session};
-use crate::world::{World, hello};
+use crate::world::{World, caller, hello, saying};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) fn status(world: &World, id: u64) -> pb::ClusterStatusReply {
-    let (mut stream, _) = FrameStream::connect(&world.address(id), &hello(), SECOND).unwrap();
+    let (mut stream, _) = FrameStream::connect(&world.address(id), &caller(Role::Client), SECOND).unwrap();
     stream.call(&pb::ClusterStatusRequest {}, &[], SECOND).unwrap()
 }
 
@@ -176,14 +177,14 @@ fn what_a_stranger_says_puts_no_master_out_of_service() {
     let mut client = world.client();
     let session = open_session(&mut client, 1);
     for id in 1..=3 {
-        let claim = |role: pb::Role| pb::Hello { role: role.into(), epoch: 99, node_id: 9, ..hello() };
-        for role in [pb::Role::Chunkserver, pb::Role::Client, pb::Role::Admin] {
+        let claim = |role| saying(pb::Hello { epoch: 99, node_id: 9, ..hello(role) });
+        for role in [Role::Chunkserver, Role::Client, Role::Admin] {
             let refused =
                 FrameStream::connect(&world.address(id), &claim(role), SECOND).map(drop).unwrap_err();
             assert!(refused.to_string().contains("epoch"), "{refused}");
         }
         let (mut stranger, _) =
-            FrameStream::connect(&world.address(id), &claim(pb::Role::Master), SECOND).unwrap();
+            FrameStream::connect(&world.address(id), &claim(Role::Master), SECOND).unwrap();
         for from in 1..=4 {
             // A heartbeat of a leader that has committed what nobody has.
             let beat = pb::RaftMessage {

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use mooseng_env::{Clock, SystemClock, Threads};
 use mooseng_master::config::{Config, Peer};
 use mooseng_master::server::{Ended, Inbox, Server};
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
@@ -18,6 +20,7 @@ use mooseng_types::ClusterId;
 use mooseng_types::level::SUPPORTED;
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
+const CLUSTER_KEY: [u8; 32] = [7; 32];
 const LIMIT: Duration = Duration::from_secs(20);
 
 struct Running {
@@ -81,7 +84,7 @@ impl World {
             listen: self.peers.iter().find(|peer| peer.id == id).unwrap().address.clone(),
             grpc_listen: None,
             cluster: CLUSTER,
-            secret: mooseng_env::secret::Secret::take(&mut [7; 32]),
+            secret: mooseng_env::secret::Secret::take(&mut CLUSTER_KEY.clone()),
             peers: self.peers.clone(),
             copies: 2,
             heartbeat: Duration::from_millis(50),
@@ -145,14 +148,13 @@ impl World {
 
     /// A client that asks this master only.
     pub(crate) fn client_of(&self, id: u64) -> Client {
-        Client { addresses: vec![self.address(id)], next: 0, stream: None }
+        Client { addresses: vec![self.address(id)], links: BTreeMap::new() }
     }
 
     pub(crate) fn client(&self) -> Client {
         Client {
             addresses: self.peers.iter().map(|peer| peer.address.clone()).collect(),
-            next: 0,
-            stream: None,
+            links: BTreeMap::new(),
         }
     }
 }
@@ -164,12 +166,30 @@ impl Drop for World {
     }
 }
 
-pub(crate) fn hello() -> pb::Hello {
-    pb::Hello::new(pb::Role::Client, "test", Some(CLUSTER), SUPPORTED)
+/// Of a test that speaks in this role.
+pub(crate) fn hello(role: Role) -> pb::Hello {
+    pb::Hello::new(role.into(), "test", Some(CLUSTER), SUPPORTED)
 }
 
+/// One that says this, and has the key of its role.
+pub(crate) fn saying(hello: pb::Hello) -> Caller {
+    let role = Role::said(hello.role()).unwrap();
+    Caller::new(hello, Keyring::derive(&CLUSTER_KEY).of(role).clone(), mooseng_env::nonce)
+}
+
+pub(crate) fn caller(role: Role) -> Caller {
+    saying(hello(role))
+}
+
+/// Sends each request in a role that may.
 pub(crate) struct Client {
     addresses: Vec<String>,
+    links: BTreeMap<Role, Link>,
+}
+
+/// The connection of one role, to the master that answered last.
+#[derive(Default)]
+struct Link {
     next: usize,
     stream: Option<FrameStream>,
 }
@@ -185,8 +205,9 @@ impl Client {
             };
             assert!(start.elapsed() < LIMIT, "no master answers: {error}");
             if !matches!(error, CallError::Unavailable { .. }) {
-                self.stream = None;
-                self.next += 1;
+                let link = self.links.entry(R::SENDERS[0]).or_default();
+                link.stream = None;
+                link.next += 1;
             }
             // Between two tries there is nothing to wait for but time.
             SystemClock::default().sleep(Duration::from_millis(5));
@@ -195,11 +216,12 @@ impl Client {
 
     fn try_call<R: Rpc>(&mut self, request: &R) -> Result<R::Reply, CallError> {
         let second = Duration::from_secs(1);
-        if self.stream.is_none() {
-            let address = &self.addresses[self.next % self.addresses.len()];
-            self.stream = Some(FrameStream::connect(address, &hello(), second)?.0);
+        let link = self.links.entry(R::SENDERS[0]).or_default();
+        if link.stream.is_none() {
+            let address = &self.addresses[link.next % self.addresses.len()];
+            link.stream = Some(FrameStream::connect(address, &caller(R::SENDERS[0]), second)?.0);
         }
-        self.stream.as_mut().unwrap().call(request, &[], second)
+        link.stream.as_mut().unwrap().call(request, &[], second)
     }
 
     /// Asks the leader until `enough`.

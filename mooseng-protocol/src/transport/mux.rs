@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::stream::{FrameReader, FrameStream, FrameWriter, decode_reply};
 use crate::frame::{FLAG_ONE_WAY, FLAG_REPLY, Frame, Header};
+use crate::handshake::Caller;
 use crate::pb;
 use crate::rpc::Rpc;
 use crate::status::{CallError, TransportError};
@@ -52,16 +53,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Mux {
-    /// Connects to `address`, exchanges hellos within `timeout` each, and starts the reader thread. `on_push` is called
+    /// Connects to `address` as [`FrameStream::connect`] does, and starts the reader thread. `on_push` is called
     /// there with the kind and body of every frame that is not a reply, and once with kind 0 when the connection ends;
     /// it must not wait for an answer on this connection.
     pub fn connect(
         address: &str,
-        hello: &pb::Hello,
+        caller: &Caller,
         timeout: Duration,
         on_push: impl FnMut(u16, Bytes) + Send + 'static,
     ) -> Result<(Arc<Self>, pb::HelloReply), CallError> {
-        let (stream, reply) = FrameStream::connect(address, hello, timeout)?;
+        let (stream, reply) = FrameStream::connect(address, caller, timeout)?;
         let (mut reader, writer) = stream.split();
         reader.set_timeout(None)?;
         let socket = writer.socket().try_clone().map_err(|source| TransportError::Io {

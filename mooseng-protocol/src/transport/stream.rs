@@ -11,11 +11,13 @@ use prost::Message;
 use mooseng_types::level::SUPPORTED;
 use mooseng_types::{Level, Levels};
 
-use crate::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, FLAG_REPLY, Frame, FrameError, Header};
+use crate::frame::{self, BODY_MAX, FLAG_ERROR, FLAG_ONE_WAY, FLAG_REPLY, Frame, FrameError, Header};
+use crate::handshake::{Caller, HANDSHAKE_MAX, Heard, Nonce, OPENING_MAX, Opening};
+use crate::pb;
+use crate::principal::{Keyring, Principal};
 use crate::rpc::Rpc;
 use crate::status::{CallError, TransportError};
 use crate::transport::keep_alive;
-use crate::{PROTOCOL_VERSION, pb};
 
 /// How much is asked of the socket at once while looking for a header.
 const READ_AHEAD: usize = 16 << 10;
@@ -30,6 +32,7 @@ pub struct FrameReader {
     input: BytesMut,
     payload_left: usize,
     timeout: Option<Duration>,
+    body_max: usize,
 }
 
 impl FrameReader {
@@ -54,7 +57,8 @@ impl FrameReader {
     }
 
     fn decode(&mut self) -> Result<Option<Frame>, TransportError> {
-        let decoded = frame::decode(&mut self.input).map_err(|source| self.bad_frame(source))?;
+        let decoded =
+            frame::decode_up_to(&mut self.input, self.body_max).map_err(|source| self.bad_frame(source))?;
         if let Some(frame) = &decoded {
             self.payload_left = frame.payload_length;
         }
@@ -261,16 +265,17 @@ impl FrameStream {
                 input: BytesMut::new(),
                 payload_left: 0,
                 timeout: None,
+                body_max: BODY_MAX,
             },
             writer: FrameWriter { socket, peer, scratch: Vec::new() },
             next_request: 1,
         })
     }
 
-    /// Connects to `address` ("host:port") and exchanges hellos, within `timeout` each.
+    /// Connects to `address` ("host:port"), and both sides prove that they belong together, within `timeout` for each step.
     pub fn connect(
         address: &str,
-        hello: &pb::Hello,
+        caller: &Caller,
         timeout: Duration,
     ) -> Result<(Self, pb::HelloReply), CallError> {
         let failed = |source| TransportError::Io { action: "connect to", peer: address.to_owned(), source };
@@ -279,13 +284,56 @@ impl FrameStream {
             match TcpStream::connect_timeout(&candidate, timeout) {
                 Ok(socket) => {
                     let mut stream = Self::new(socket).map_err(failed)?;
-                    let reply = stream.call(hello, &[], timeout)?;
-                    return Ok((stream, reply));
+                    let asking = caller.begin();
+                    let challenge = stream.call(asking.hello(), &[], timeout)?;
+                    let proving = asking.challenged(&challenge)?;
+                    let welcome = stream.call(&proving.proof(), &[], timeout)?;
+                    return Ok((stream, proving.welcomed(&welcome)?));
                 }
                 Err(error) => last = error,
             }
         }
         Err(failed(last).into())
+    }
+
+    /// Hears out whoever has opened this connection, for [`HANDSHAKE_MAX`] at most, and welcomes it with what `greet` says.
+    /// After an error, of which the caller has been told, the connection is of no use.
+    pub fn welcome(
+        &mut self,
+        keys: &Keyring,
+        nonce: Nonce,
+        greet: impl FnOnce(&pb::Hello) -> Result<pb::HelloReply, CallError>,
+    ) -> Result<Principal, NotWelcome> {
+        let begun = Instant::now();
+        let mut opening = Opening::new(Duration::ZERO, nonce);
+        self.reader.body_max = OPENING_MAX;
+        loop {
+            let left = HANDSHAKE_MAX.saturating_sub(begun.elapsed());
+            let frame =
+                self.reader.receive_within(left).map_err(|error| NotWelcome::Stranger(error.into()))?;
+            let reply = Header { flags: FLAG_REPLY, deadline_ms: 0, ..frame.header };
+            match opening.hear(keys, frame.header.kind, &frame.body) {
+                Ok(Heard::Challenge(challenge)) => {
+                    self.writer.send(reply, &challenge, &[]).map_err(|e| NotWelcome::Stranger(e.into()))?;
+                }
+                Ok(Heard::Proven(proven)) => {
+                    let welcome = greet(proven.hello()).map(|reply| proven.welcome(&reply));
+                    let welcome = welcome.map_err(|error| NotWelcome::Known(self.refuse(reply, error)))?;
+                    self.writer.send(reply, &welcome, &[]).map_err(|e| NotWelcome::Known(e.into()))?;
+                    self.reader.body_max = BODY_MAX;
+                    self.reader.set_timeout(None).map_err(|error| NotWelcome::Known(error.into()))?;
+                    return Ok(proven.principal().clone());
+                }
+                Err(error) => return Err(NotWelcome::Stranger(self.refuse(reply, error))),
+            }
+        }
+    }
+
+    fn refuse(&mut self, reply: Header, error: CallError) -> CallError {
+        let header = Header { flags: reply.flags | FLAG_ERROR, ..reply };
+        // The other side may have gone; nothing is lost by it.
+        drop(self.writer.send(header, &error.to_reply(), &[]));
+        error
     }
 
     /// Sends `request` and waits for its reply, at most `timeout` for each piece of it. A payload of the reply is to be
@@ -361,16 +409,21 @@ pub(super) fn decode_reply<R: Rpc>(frame: &Frame, peer: &str) -> Result<R::Reply
     Ok(R::Reply::decode(frame.body.clone()).map_err(bad)?)
 }
 
-/// What the accepting side answers to a hello: a reply, or the rejection that closes the connection. A hello with an
-/// all-zero cluster id comes from a part that has yet to learn it, and passes.
+/// Why a connection does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NotWelcome {
+    /// Nobody has proved a role on it.
+    #[error(transparent)]
+    Stranger(CallError),
+    /// The caller has proved its role, and does not fit, or is gone.
+    #[error(transparent)]
+    Known(CallError),
+}
+
+/// What the accepting side finds in the hello of a caller that has proved its role: that the two fit together, or the
+/// rejection that closes the connection. A hello with an all-zero cluster id comes from a part that has yet to learn it, and
+/// passes.
 pub fn greet(hello: &pb::Hello, mine: &pb::HelloReply) -> Result<(), CallError> {
-    if hello.protocol_version != PROTOCOL_VERSION {
-        let message = format!(
-            "{} speaks protocol version {}, this is version {PROTOCOL_VERSION}: run the same release everywhere",
-            hello.name, hello.protocol_version
-        );
-        return Err(CallError::Rejected { message });
-    }
     let unknown = hello.cluster_id.iter().all(|byte| *byte == 0);
     if !unknown && hello.cluster_id != mine.cluster_id {
         let message = format!(

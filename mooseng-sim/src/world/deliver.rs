@@ -14,6 +14,7 @@ use mooseng_types::{CellId, ServerId};
 use prost::Message as _;
 
 use super::group::ADMIN;
+use super::hello::principal;
 use super::{Conn, Event, SETTLE, TICK, World};
 use crate::master::{Done, Performed};
 use crate::net::Place;
@@ -185,7 +186,7 @@ impl World {
 
     pub(super) fn request(&mut self, conn: u64, header: Header, body: Bytes) {
         let Some(known) = self.conns.get_mut(&conn) else { return };
-        let (task, id) = (known.task, known.master);
+        let (task, id, place) = (known.task, known.master, known.place);
         let Some(master) = self.masters.get(&id) else { return };
         let here = *known.incarnation.get_or_insert(master.incarnation);
         if master.running.is_none() || here != master.incarnation {
@@ -201,7 +202,8 @@ impl World {
             return self.refuse(conn, header.request, why);
         }
         self.observe_served(conn);
-        self.with_core(id, |core, now| core.request(now, framed(conn), header, body));
+        let from = principal(place);
+        self.with_core(id, |core, now| core.request(now, &from, framed(conn), header, body));
     }
 
     pub(super) fn frame(&mut self, conn: u64, bytes: &[u8]) {

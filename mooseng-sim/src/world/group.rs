@@ -11,6 +11,7 @@ use mooseng_master::snapshot::{Flaw, MemorySink, Piece, Receiving, SnapshotError
 use mooseng_meta::{MemoryStore, MetaStore, applied_index_of};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::{Principal, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_types::{CellId, MasterId};
 
@@ -228,6 +229,7 @@ impl World {
         let Some(leader) = self.leader() else { return };
         let body: Bytes = request.encode_to_vec().into();
         let header = Header { kind: R::KIND, ..Header::default() };
-        self.with_core(leader, |core, now| core.request(now, ADMIN, header, body));
+        let from = Principal { role: Role::Admin, name: "mooseng".into(), node: 0 };
+        self.with_core(leader, |core, now| core.request(now, &from, ADMIN, header, body));
     }
 }

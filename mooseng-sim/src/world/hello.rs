@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::{Principal, Role};
 use mooseng_protocol::status::CallError;
 use mooseng_types::Levels;
 use mooseng_types::level::SUPPORTED;
@@ -141,12 +142,8 @@ impl World {
         let Some(known) = self.conns.get(&conn).copied().filter(|known| !known.greeted) else {
             return Ok(());
         };
-        let (role, name) = match known.place {
-            Place::Master(number) => (pb::Role::Master, address(number)),
-            Place::Server(index) => (pb::Role::Chunkserver, crate::server::address(index)),
-            Place::Client(number) => (pb::Role::Client, format!("client {number}")),
-        };
-        let hello = pb::Hello::new(role, &name, Some(CLUSTER), known.levels);
+        let Principal { role, name, .. } = principal(known.place);
+        let hello = pb::Hello::new(role.into(), &name, Some(CLUSTER), known.levels);
         let mut welcome = Ok(());
         self.with_core(known.master, |core, _| welcome = core.welcome(framed(conn), &hello).map(drop));
         welcome?;
@@ -184,4 +181,14 @@ impl World {
         let Some(incarnation) = self.masters.get(&master).map(|master| master.incarnation) else { return };
         self.after(Duration::ZERO, Event::Closed { conn, master, incarnation });
     }
+}
+
+/// Who speaks from a machine. What is proved in a handshake is a matter of keys, which the world does not have.
+pub(super) fn principal(place: Place) -> Principal {
+    let (role, name) = match place {
+        Place::Master(number) => (Role::Master, address(number)),
+        Place::Server(index) => (Role::Chunkserver, crate::server::address(index)),
+        Place::Client(number) => (Role::Client, format!("client {number}")),
+    };
+    Principal { role, name, node: 0 }
 }

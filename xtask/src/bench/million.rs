@@ -70,7 +70,7 @@ pub(super) fn run(root: &Path, args: &BenchArgs, scratch: &Path) -> Result<()> {
 
 fn fill(masters: &Masters, load: &Path, files: u64) -> Result<FirstFile> {
     let mut command = Command::new(load);
-    command.arg(masters.addresses()).arg(FILL_CALLERS.to_string()).arg("own");
+    command.arg(masters.client_key()).arg(masters.addresses()).arg(FILL_CALLERS.to_string()).arg("own");
     command.arg(FILL_LIMIT.as_secs().to_string()).arg(files.to_string());
     let said = shell::stdout_within(&mut command, FILL_LIMIT).with_context(|| masters.last_words())?;
     let (made, seconds) = (wire::value(&said, "operations=")?, wire::value(&said, "seconds=")?);
@@ -90,7 +90,12 @@ fn cold_start(
     rustix::fs::sync();
     super::drop_caches();
     let mut command = Command::new(probe);
-    command.arg(masters.addresses()).arg(directory).arg(file).arg(PROBE_SECONDS.to_string());
+    command
+        .arg(masters.client_key())
+        .arg(masters.addresses())
+        .arg(directory)
+        .arg(file)
+        .arg(PROBE_SECONDS.to_string());
     let said = tempfile::NamedTempFile::new()?;
     let mut probing = command.stdout(said.reopen()?).spawn().context("start the probe")?;
     let answered = probed(masters, said.path(), &mut probing);
@@ -147,9 +152,9 @@ fn snapshot(masters: &mut Masters, load: &Path, place: &Path, what: &str) -> Res
     masters.wipe(number, &place.join("wiped"))?;
     rustix::fs::sync();
     let before: usize = arrivals(masters).len();
-    let addresses = masters.addresses();
+    let (key, addresses) = (masters.client_key(), masters.addresses());
     let (creates, begun, timeline) =
-        beside_writers(&addresses, load, WRITING, || rejoin(masters, number, before))?;
+        beside_writers((&key, &addresses), load, WRITING, || rejoin(masters, number, before))?;
     let end = creates.iter().map(|it| it.start_us + it.took_us).max().context("no creates")?;
     let Timeline { started, arrived, voter, said } = timeline;
     let [rows, bytes, ms] = ["rows=", "bytes=", "ms="].map(|key| wire::value(&said, key));
@@ -178,7 +183,7 @@ fn snapshot(masters: &mut Masters, load: &Path, place: &Path, what: &str) -> Res
 fn check(masters: &Masters, load: &Path) -> Result<()> {
     let leader = masters.in_sync(SYNC_LIMIT)?.leader;
     let (creates, begun, (asked, said, answered)) =
-        beside_writers(&masters.addresses(), load, CHECKED, || {
+        beside_writers((&masters.client_key(), &masters.addresses()), load, CHECKED, || {
             wait::let_run(BEFORE_CHECK)?;
             let asked = now()?;
             let said = shell::stdout_within(masters.mooseng().arg("fsck"), CHECKED)?;
@@ -196,14 +201,14 @@ fn check(masters: &Masters, load: &Path) -> Result<()> {
 
 /// Does something while writers write; answers their creates, when they began, and what was done.
 fn beside_writers<T>(
-    addresses: &str,
+    (key, addresses): (&Path, &str),
     load: &Path,
     writing: Duration,
     meanwhile: impl FnOnce() -> Result<T>,
 ) -> Result<(Vec<Create>, u64, T)> {
     let times = tempfile::NamedTempFile::new()?;
     let mut command = Command::new(load);
-    command.arg(addresses).arg(WRITERS.to_string()).arg("own");
+    command.arg(key).arg(addresses).arg(WRITERS.to_string()).arg("own");
     command.arg(writing.as_secs().to_string()).arg(u32::MAX.to_string()).arg(times.path());
     let (begun, done) = std::thread::scope(|scope| {
         let load = scope.spawn(|| shell::stdout_within(&mut command, writing * 2));

@@ -122,7 +122,11 @@ pub(super) fn load(
         }
         Counts::Diskstats => Command::new(caller),
     };
-    command.arg(addresses.join(",")).arg(callers.to_string()).arg(layout);
+    command
+        .arg(cluster.data().join("client.key"))
+        .arg(addresses.join(","))
+        .arg(callers.to_string())
+        .arg(layout);
     command.arg(SECONDS.to_string()).arg(OPERATIONS_MAX.to_string());
     let pids = Pids { servers: masters, clients: Vec::new() };
     let (flushes, before, start) = (disk_flushes(), Snapshot::take(&pids), Instant::now());

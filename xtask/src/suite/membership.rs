@@ -277,6 +277,7 @@ impl Masters {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.options.binary);
+        command.arg("--key-file").arg(self.options.data.join("admin.key"));
         command.arg("--master").arg(self.addresses().join(",")).args(words);
         command
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use signal_hook::consts::SIGINT;
 
 use crate::Target;
-use crate::admin::{self, ClusterStatus, Master};
+use crate::admin::{self, ClusterStatus, Master, Masters};
 use crate::output;
 
 /// How often the cluster is looked at while something is waited for.
@@ -138,7 +138,7 @@ pub(super) fn add(target: &Target, args: &AddArgs) -> anyhow::Result<ExitCode> {
         output::note("interrupted before anything was done");
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    let masters = with_told(masters, &status);
+    let masters = masters.with_told(&status);
     let request =
         pb::AddMasterRequest { master: args.name.clone(), learner: args.learner, dry_run: args.dry_run };
     let done = admin::ask_leader(&masters, &request)?.done;
@@ -164,15 +164,8 @@ pub(super) fn add(target: &Target, args: &AddArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn with_told(mut masters: Vec<String>, status: &ClusterStatus) -> Vec<String> {
-    masters.extend(status.addresses());
-    masters.sort();
-    masters.dedup();
-    masters
-}
-
 /// Whoever was started a moment ago has not asked yet. If nobody asks in time, the leader says what to do.
-fn wait_for_knock(masters: &[String], name: &str, stop: &AtomicBool) -> anyhow::Result<ClusterStatus> {
+fn wait_for_knock(masters: &Masters, name: &str, stop: &AtomicBool) -> anyhow::Result<ClusterStatus> {
     let clock = SystemClock::default();
     let mut told = false;
     loop {
@@ -190,7 +183,7 @@ fn wait_for_knock(masters: &[String], name: &str, stop: &AtomicBool) -> anyhow::
 
 /// A master on its way into the group.
 struct Joining<'a> {
-    masters: &'a [String],
+    masters: &'a Masters,
     args: &'a AddArgs,
     interrupted: &'a AtomicBool,
 }
@@ -239,7 +232,7 @@ fn takes_part(master: &Master, commit: u64, learner: bool) -> bool {
 pub(super) fn remove(target: &Target, args: &RemoveArgs) -> anyhow::Result<ExitCode> {
     let masters = admin::masters(target)?;
     let status = admin::cluster_status(&masters)?;
-    let masters = with_told(masters, &status);
+    let masters = masters.with_told(&status);
     let leads = status.leader().zip(status.find(&args.name)).filter(|(leader, it)| leader.id == it.id);
     if let Some((leader, _)) = leads.filter(|_| args.transfer) {
         let name = leader.name.clone();
@@ -268,7 +261,8 @@ pub(super) fn remove(target: &Target, args: &RemoveArgs) -> anyhow::Result<ExitC
 
 pub(super) fn transfer(target: &Target, args: &TransferArgs) -> anyhow::Result<ExitCode> {
     let masters = admin::masters(target)?;
-    let masters = with_told(masters.clone(), &admin::cluster_status(&masters)?);
+    let status = admin::cluster_status(&masters)?;
+    let masters = masters.with_told(&status);
     let (to, took) = hand_over(&masters, &args.name, args.dry_run)?;
     if args.dry_run {
         let done = format!("{to} leads");
@@ -280,7 +274,7 @@ pub(super) fn transfer(target: &Target, args: &TransferArgs) -> anyhow::Result<E
 }
 
 /// Lets `to` lead, or whoever is best prepared; returns who leads then and how long it took.
-fn hand_over(masters: &[String], to: &str, dry_run: bool) -> anyhow::Result<(String, Duration)> {
+fn hand_over(masters: &Masters, to: &str, dry_run: bool) -> anyhow::Result<(String, Duration)> {
     let request = pb::TransferLeaderRequest { master: to.to_owned(), dry_run };
     let clock = SystemClock::default();
     let to = admin::ask_leader(masters, &request)?.to;
@@ -328,6 +322,8 @@ mod tests {
             commit_index: 0,
             applied_index,
             servers_up: Some(0),
+            strangers_refused: None,
+            requests_refused: None,
         };
         assert!(takes_part(&master("follower", true, 1000), 1010, false));
         assert!(takes_part(&master("learner", false, 1000), 1010, true));

@@ -11,9 +11,10 @@ use anyhow::bail;
 use clap::Args;
 use mooseng_master::config::Config;
 use mooseng_master::recover::{self, Plan};
+use mooseng_protocol::principal::{Keyring, Role};
 use serde::Serialize;
 
-use crate::admin;
+use crate::admin::{self, Masters};
 use crate::output;
 
 /// The exit code of a mistake in the configuration or on the command line.
@@ -172,7 +173,8 @@ fn refuse_if_others_live(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     let mut addresses: Vec<String> = configured.chain(members).collect();
     addresses.sort();
     addresses.dedup();
-    let Ok(status) = admin::cluster_status(&addresses) else { return Ok(()) };
+    let key = Keyring::derive(config.secret.bytes()).of(Role::Admin).clone();
+    let Ok(status) = admin::cluster_status(&Masters::new(addresses, key)) else { return Ok(()) };
     if status.cluster_id != plan.cluster.to_string() {
         return Ok(());
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::FrameStream;
@@ -13,11 +14,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, 
 
 use super::super::wire;
 
-/// Connects to `address` ("host:port") and exchanges hellos. Every `slice` without progress `keep_waiting` is asked
+/// Connects to `address` ("host:port"), and both sides prove that they belong together. Every `slice` without progress `keep_waiting` is asked
 /// whether to go on.
 pub(super) fn dial(
     address: &str,
-    hello: &pb::Hello,
+    caller: &Caller,
     slice: Duration,
     keep_waiting: impl Fn() -> bool,
 ) -> Result<(FrameStream, pb::HelloReply), CallError> {
@@ -27,8 +28,11 @@ pub(super) fn dial(
         match connected(candidate, slice, &keep_waiting) {
             Ok(socket) => {
                 let mut stream = FrameStream::new(socket).map_err(failed)?;
-                let reply = wire::call(&mut stream, hello, &[], slice, &keep_waiting)?;
-                return Ok((stream, reply));
+                let asking = caller.begin();
+                let challenge = wire::call(&mut stream, asking.hello(), &[], slice, &keep_waiting)?;
+                let proving = asking.challenged(&challenge)?;
+                let welcome = wire::call(&mut stream, &proving.proof(), &[], slice, &keep_waiting)?;
+                return Ok((stream, proving.welcomed(&welcome)?));
             }
             Err(error) => last = error,
         }
@@ -67,12 +71,14 @@ mod tests {
     use std::cell::Cell;
     use std::net::TcpListener;
 
+    use mooseng_protocol::principal::PrincipalKey;
+
     use super::*;
 
     const SLICE: Duration = Duration::from_millis(5);
 
-    fn hello() -> pb::Hello {
-        wire::Own::of(&crate::config::ClientConfig::default()).hello(0, 0)
+    fn caller() -> Caller {
+        wire::Own::of(&crate::config::ClientConfig::default(), PrincipalKey::new(&[7; 32])).caller(0, 0)
     }
 
     #[test]
@@ -80,7 +86,7 @@ mod tests {
         let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
         let asked = Cell::new(0);
         let keep_waiting = || asked.replace(asked.get() + 1) < 3;
-        let outcome = dial(&frozen.local_addr().unwrap().to_string(), &hello(), SLICE, keep_waiting);
+        let outcome = dial(&frozen.local_addr().unwrap().to_string(), &caller(), SLICE, keep_waiting);
         assert!(matches!(outcome, Err(CallError::Transport(TransportError::TimedOut { .. }))), "{outcome:?}");
         assert_eq!(asked.get(), 4);
     }
@@ -88,7 +94,7 @@ mod tests {
     #[test]
     fn one_that_is_gone_is_noticed_at_once() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let outcome = dial(&address.to_string(), &hello(), Duration::from_secs(60), || true);
+        let outcome = dial(&address.to_string(), &caller(), Duration::from_secs(60), || true);
         assert!(matches!(outcome, Err(CallError::Transport(TransportError::Io { .. }))), "{outcome:?}");
     }
 }

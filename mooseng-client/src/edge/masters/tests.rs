@@ -5,13 +5,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use mooseng_env::{SystemClock, SystemEntropy};
+use mooseng_env::{SystemClock, SystemEntropy, nonce};
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
+use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::transport::{FrameStream, Mux};
 
 use super::*;
 
 /// Far above what any of it takes, far below the time-outs that a caller must not wait for.
+const CLUSTER_KEY: [u8; 32] = [7; 32];
 const SOON: Duration = Duration::from_millis(1500);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,14 +82,24 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn serve(socket: TcpStream, shared: &Shared) {
-    let (mut reader, mut writer) = FrameStream::new(socket).unwrap().split();
+    let mut stream = FrameStream::new(socket).unwrap();
+    shared.asked.try_send(pb::Hello::KIND).ok();
+    if *lock(&shared.rule) == Rule::Frozen {
+        // Until the other side has had enough.
+        drop(stream.reader().receive().and_then(|_| stream.reader().receive()));
+        return;
+    }
+    let keys = Keyring::derive(&CLUSTER_KEY);
+    if stream.welcome(&keys, nonce(), |_| Ok(pb::HelloReply::default())).is_err() {
+        return;
+    }
+    let (mut reader, mut writer) = stream.split();
     while let Ok(frame) = reader.receive() {
         shared.asked.try_send(frame.header.kind).ok();
         let rule = *lock(&shared.rule);
         let header = Header { flags: FLAG_REPLY, ..frame.header };
         let sent = match (rule, frame.header.kind) {
             (Rule::Frozen, _) => continue,
-            (_, pb::Hello::KIND) => writer.send(header, &pb::HelloReply::default(), &[]),
             (Rule::Leads, pb::OpenSessionRequest::KIND) => {
                 let reply = pb::OpenSessionReply { session: 7, timeout_ms: 10_000, copies: 2 };
                 writer.send(header, &reply, &[])
@@ -113,7 +125,8 @@ fn client(masters: &[&Straw]) -> Arc<MasterClient> {
         ..ClientConfig::default()
     };
     let clock = Arc::new(SystemClock::default());
-    Arc::new(MasterClient::connect(&config, SOON, clock, Arc::new(SystemEntropy)).unwrap())
+    let own = Own::of(&config, Keyring::derive(&CLUSTER_KEY).of(Role::Client).clone());
+    Arc::new(MasterClient::connect(&config, own, SOON, clock, Arc::new(SystemEntropy)).unwrap())
 }
 
 fn ask(client: &MasterClient) -> Duration {
@@ -180,7 +193,7 @@ fn a_caller_of_a_frozen_leader_goes_on_as_soon_as_another_one_announces_itself()
 fn a_caller_that_missed_the_announcement_finds_the_new_leader_by_asking_around() {
     let ((a, heard), (b, _b)) = (Straw::start(Rule::Leads), Straw::start(Rule::Follows));
     let client = client(&[&a, &b]);
-    let (mux, _) = Mux::connect(&b.address, &client.control_hello(), SOON, |_, _| {}).unwrap();
+    let (mux, _) = Mux::connect(&b.address, &client.control_caller(), SOON, |_, _| {}).unwrap();
     client.watch().listen(&b.address, &mux);
     a.set(Rule::Frozen);
     let caller = ask_in_vain(&client, &heard);

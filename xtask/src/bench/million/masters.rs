@@ -35,6 +35,7 @@ impl Masters {
         let running = [const { None }; COUNT];
         let masters = Masters { binary, scratch: scratch.to_owned(), port_base, data, running };
         fs::write(scratch.join("cluster.key"), KEY)?;
+        shell::make_keys(&masters.binary, scratch)?;
         for number in 0..COUNT {
             fs::create_dir_all(masters.place(number))?;
             masters.configure(number)?;
@@ -78,6 +79,11 @@ impl Masters {
         (0..COUNT).map(|number| self.address(number)).collect::<Vec<_>>().join(",")
     }
 
+    /// The file with the key of clients.
+    pub(super) fn client_key(&self) -> PathBuf {
+        self.scratch.join("client.key")
+    }
+
     /// The master that listens there.
     pub(super) fn at(&self, address: &str) -> Option<usize> {
         (0..COUNT).find(|number| self.address(*number) == address)
@@ -118,7 +124,7 @@ impl Masters {
     /// `mooseng --master …`
     pub(super) fn mooseng(&self) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("--master").arg(self.addresses());
+        command.arg("--key-file").arg(self.scratch.join("admin.key")).arg("--master").arg(self.addresses());
         command
     }
 

@@ -43,6 +43,7 @@ impl Spread {
         let key = spread.data().join("cluster.key");
         fs::write(&key, secret)?;
         fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        shell::make_keys(&spread.options.binary, spread.data())?;
         for host in spread.hosts() {
             spread.write_master(host)?;
             spread.launch(&master(host))?;
@@ -71,6 +72,7 @@ impl Spread {
     /// `mooseng --master …`
     pub(super) fn mooseng(&self) -> Command {
         let mut command = Command::new(&self.options.binary);
+        command.arg("--key-file").arg(self.data().join("admin.key"));
         command.arg("--master").arg(self.addresses().join(","));
         command
     }
@@ -126,9 +128,9 @@ impl Spread {
     pub(super) fn mount(&mut self, name: &str) -> Result<PathBuf> {
         let point = self.options.mount.join(name);
         fs::create_dir_all(&point)?;
-        let (masters, cluster_id) = (self.addresses(), &self.cluster_id);
+        let (masters, cluster_id, key) = (self.addresses(), &self.cluster_id, self.data().join("client.key"));
         let text = format!(
-            "name = {name:?}\nmasters = {masters:?}\nmount_point = {point:?}\ncluster_id = {cluster_id:?}\n"
+            "name = {name:?}\nmasters = {masters:?}\nmount_point = {point:?}\ncluster_id = {cluster_id:?}\nclient_key_file = {key:?}\n"
         );
         self.write_config(name, text)?;
         self.launch(name)?;
