@@ -7,10 +7,10 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mooseng_env::{Clock, Threads, nonce};
-use mooseng_protocol::frame::{Frame, Header};
+use mooseng_protocol::door::Door;
+use mooseng_protocol::frame::Frame;
 use mooseng_protocol::pb;
 use mooseng_protocol::principal::{Keyring, Principal};
-use mooseng_protocol::refused::Refused;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::{FrameReader, FrameStream, NotWelcome, greet};
@@ -19,7 +19,7 @@ use mooseng_types::ChunkCause;
 use crate::buffer::BufferPool;
 use crate::completion::{Completion, fault};
 use crate::io_pool::IoPool;
-use crate::outbox::{Outbox, Reply};
+use crate::outbox::{Asked, Outbox, Reply};
 use crate::request::{Change, Read, Request, Tokens, Work};
 use crate::store::{Chunk, ReadAnswer, ReadBytes, Store};
 use crate::write_chain::WriteChain;
@@ -35,7 +35,8 @@ pub(crate) struct Service {
     pub(crate) keys: Keyring,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) greeting: pb::HelloReply,
-    pub(crate) refused: Refused,
+    /// Where requests are counted.
+    pub(crate) door: Arc<Door>,
 }
 
 impl Service {
@@ -60,7 +61,7 @@ pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream, known: impl FnOnc
     let principal = match stream.welcome(&service.keys, nonce(), greet) {
         Ok(principal) => principal,
         Err(NotWelcome::Stranger(error)) => {
-            return service.refused.stranger(&stream.reader().peer(), &error);
+            return service.door.refused().stranger(&stream.reader().peer(), &error);
         }
         Err(NotWelcome::Known(error)) => {
             return tracing::warn!(peer = stream.reader().peer(), %error, "connection refused");
@@ -68,7 +69,8 @@ pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream, known: impl FnOnc
     };
     known();
     let (mut reader, writer) = stream.split();
-    let outbox = Arc::new(Outbox::new(writer));
+    let (door, clock) = (Arc::clone(&service.door), Arc::clone(&service.clock));
+    let outbox = Arc::new(Outbox::new(writer, door, clock));
     let sender = Threads::default();
     let sending = Arc::clone(&outbox);
     if let Err(error) = sender.spawn("send", move || sending.send_until_closed()) {
@@ -97,13 +99,13 @@ impl Connection {
     fn run(&mut self, reader: &mut FrameReader) -> Result<(), TransportError> {
         loop {
             let frame = reader.receive()?;
-            self.outbox.begin_request(frame.header);
-            match self.handle(&frame, reader) {
+            let request = self.outbox.begin_request(frame.header);
+            match self.handle(request, &frame, reader) {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => self.outbox.refuse(frame.header, &error),
+                Ok(Err(error)) => self.outbox.refuse(request, &error),
                 Err(error) => {
                     // Half a payload came. The answer will hardly arrive; it ends the request here.
-                    self.outbox.refuse(frame.header, &stopping());
+                    self.outbox.refuse(request, &stopping());
                     return Err(error);
                 }
             }
@@ -113,11 +115,12 @@ impl Connection {
     /// The outer result is the connection's, the inner one the request's.
     fn handle(
         &mut self,
+        asked: Asked,
         frame: &Frame,
         reader: &mut FrameReader,
     ) -> Result<Result<(), CallError>, TransportError> {
         if let Err(error) = self.principal.may_send(frame.header.kind) {
-            self.service.refused.forbidden(&self.principal.name, &error);
+            self.service.door.refused().forbidden(&self.principal.name, &error);
             return Ok(Err(error));
         }
         let now = self.service.unix_seconds();
@@ -128,7 +131,7 @@ impl Connection {
             Ok((request, work, next))
         });
         let (request, change, next) = match admitted {
-            Ok((_, Work::Read(read), _)) => return Ok(self.read(frame.header, read)),
+            Ok((_, Work::Read(read), _)) => return Ok(self.read(asked, read)),
             Ok((request, Work::Change(change), next)) => (request, change, next),
             Err(error) => return Ok(Err(error)),
         };
@@ -140,7 +143,7 @@ impl Connection {
         } else {
             None
         };
-        let completion = Answering::new(Arc::clone(&self.outbox), frame.header, &request, next.is_some());
+        let completion = Answering::new(Arc::clone(&self.outbox), asked, &request, next.is_some());
         let (service, here) = (Arc::clone(&self.service), Arc::clone(&completion));
         let (id, bytes) = (change.chunk.id(), payload.clone());
         let job = move || here.done_here(perform(&service, &change, bytes.as_deref()));
@@ -156,7 +159,7 @@ impl Connection {
         Ok(Ok(()))
     }
 
-    fn read(&self, request: Header, read: Read) -> Result<(), CallError> {
+    fn read(&self, request: Asked, read: Read) -> Result<(), CallError> {
         let (service, outbox) = (Arc::clone(&self.service), Arc::clone(&self.outbox));
         let pool = self.service.pool(&read.chunk).ok_or_else(stopping)?;
         let buffers = Arc::clone(&pool.read_buffers);
@@ -183,7 +186,7 @@ fn perform(
 
 fn reply_to_read(
     outbox: &Outbox,
-    request: Header,
+    request: Asked,
     answer: ReadAnswer,
     buffers: &Arc<BufferPool>,
 ) -> Result<(), CallError> {
@@ -206,19 +209,19 @@ fn reply_to_read(
 /// The answer to a change, when it is done here and behind this server.
 struct Answering {
     outbox: Arc<Outbox>,
-    request: Header,
+    request: Asked,
     state: Mutex<(Completion, Option<Reply>)>,
 }
 
 impl Answering {
-    fn new(outbox: Arc<Outbox>, header: Header, request: &Request, forwarded: bool) -> Arc<Self> {
+    fn new(outbox: Arc<Outbox>, asked: Asked, request: &Request, forwarded: bool) -> Arc<Self> {
         let reply = match request {
             Request::Write(_) | Request::Read(_) => Reply::Write,
             Request::Sync(_) => Reply::Sync,
             Request::Truncate(_) => Reply::Truncate,
         };
         let state = Mutex::new((Completion::new(forwarded), Some(reply)));
-        Arc::new(Self { outbox, request: header, state })
+        Arc::new(Self { outbox, request: asked, state })
     }
 
     fn done_here(&self, result: Result<(), CallError>) {

@@ -68,8 +68,15 @@ impl ChunkEngine {
         }
         let changes = Arc::<Changes>::default();
         let store = Arc::new(Store::open(disks, cluster, 0, Arc::clone(&changes))?);
-        let teller =
-            Teller { store, changes, uuid, name: address.clone(), address, number: AtomicU32::new(0) };
+        let teller = Teller {
+            store,
+            changes,
+            uuid,
+            name: address.clone(),
+            address,
+            number: AtomicU32::new(0),
+            door: Arc::default(),
+        };
         Ok(Self { teller, buffers: BufferPool::new(PAYLOAD_MAX) })
     }
 

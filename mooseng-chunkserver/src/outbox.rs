@@ -1,6 +1,7 @@
 //! What goes out on a connection. A short reply is sent by the thread that has it, as long as the socket has room for
 //! it; everything else is left to the connection's own sending thread. So a receiver that takes nothing holds up no
-//! thread that has others to serve.
+//! thread that has others to serve. Requests begin here too, so here is the server's door: it counts each when it comes in
+//! and when its reply has gone.
 //!
 //! A reply of `sendfile(2)` leaves the socket referring to the file's own pages: a later write would change what is still
 //! on its way. So the permit of such a read is kept until the receiver has taken the bytes: it sends its next request, or
@@ -13,6 +14,8 @@ use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use mooseng_env::Clock;
+use mooseng_protocol::door::{Door, Entered, Outcome};
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc as _;
@@ -46,11 +49,20 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     changed: Condvar,
     writer: Mutex<FrameWriter>,
+    door: Arc<Door>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A request at work. It is to be answered once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    header: Header,
+    entered: Entered,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    pending: VecDeque<(Header, Reply)>,
+    pending: VecDeque<(Asked, Reply)>,
     /// Somebody is sending, and will look at `pending` before ending.
     busy: bool,
     broken: bool,
@@ -91,12 +103,13 @@ pub(crate) enum Reply {
 
 impl Outbox {
     /// The sending side of a connection that has just begun.
-    pub(crate) fn new(writer: FrameWriter) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), writer: Mutex::new(writer) }
+    pub(crate) fn new(writer: FrameWriter, door: Arc<Door>, clock: Arc<dyn Clock>) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), writer: Mutex::new(writer), door, clock }
     }
 
     /// Notes that a request is at work; waits while too many are. Each is ended by one of the replies below.
-    pub(crate) fn begin_request(&self, request: Header) {
+    pub(crate) fn begin_request(&self, header: Header) -> Asked {
+        let request = Asked { header, entered: self.door.enter(header.kind, self.clock.monotonic()) };
         self.let_go_of_taken(true);
         let read = usize::from(is_read(request));
         let full = |state: &mut State| {
@@ -106,6 +119,7 @@ impl Outbox {
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         state.in_flight += 1;
         state.reads_in_flight += read;
+        request
     }
 
     /// Waits until every request has had its reply.
@@ -115,10 +129,10 @@ impl Outbox {
     }
 
     /// Sends the reply to `request`: at once if it is short and the socket has room, else by the sending thread.
-    pub(crate) fn reply(&self, request: Header, reply: Reply) {
+    pub(crate) fn reply(&self, request: Asked, reply: Reply) {
         let mut state = self.lock();
         if state.broken {
-            self.end_request(state, request);
+            self.end_request(state, request, Outcome::Lost);
             return;
         }
         state.pending.push_back((request, reply));
@@ -136,7 +150,7 @@ impl Outbox {
     }
 
     /// Sends an error in place of a reply.
-    pub(crate) fn refuse(&self, request: Header, error: &CallError) {
+    pub(crate) fn refuse(&self, request: Asked, error: &CallError) {
         self.reply(request, Reply::Error(error.to_reply()));
     }
 
@@ -145,12 +159,12 @@ impl Outbox {
     /// was sent.
     pub(crate) fn reply_with_file(
         &self,
-        request: Header,
+        request: Asked,
         reply: pb::ReadChunkReply,
         bytes: FileBytes,
         buffers: &Arc<BufferPool>,
     ) -> Result<(), StoreError> {
-        let is_file = |(_, reply): &&(Header, Reply)| matches!(reply, Reply::File(..));
+        let is_file = |(_, reply): &&(Asked, Reply)| matches!(reply, Reply::File(..));
         let pending = self.lock().pending.iter().filter(is_file).count();
         if pending < FILES_PENDING_MAX {
             self.reply(request, Reply::File(reply, bytes));
@@ -256,8 +270,9 @@ impl Outbox {
             }
             let Some((request, reply)) = state.pending.pop_front() else { continue };
             drop(state);
-            let sent = self.send(request, reply);
-            self.sent(request, sent);
+            let outcome = reply.outcome();
+            let sent = self.send(request.header, reply);
+            self.sent(request, outcome, sent);
         }
     }
 
@@ -305,7 +320,8 @@ impl Outbox {
         Err(TransportError::Io { action: "send to", peer, source })
     }
 
-    fn sent(&self, request: Header, sent: Result<(), TransportError>) {
+    fn sent(&self, request: Asked, outcome: Outcome, sent: Result<(), TransportError>) {
+        let outcome = if sent.is_ok() { outcome } else { Outcome::Lost };
         let mut state = self.lock();
         if let Err(error) = sent
             && !std::mem::replace(&mut state.broken, true)
@@ -313,17 +329,24 @@ impl Outbox {
             tracing::debug!(%error, "connection lost while replying");
             for (dropped, _) in std::mem::take(&mut state.pending) {
                 state.end(dropped);
+                self.left(dropped, Outcome::Lost);
             }
             let writer = self.lock_writer();
             drop(writer.socket().shutdown(Shutdown::Both));
         }
-        self.end_request(state, request);
+        self.end_request(state, request, outcome);
     }
 
-    fn end_request(&self, mut state: MutexGuard<'_, State>, request: Header) {
+    fn end_request(&self, mut state: MutexGuard<'_, State>, request: Asked, outcome: Outcome) {
+        // Before anybody can find that nothing is at work any more.
+        self.left(request, outcome);
         state.end(request);
         drop(state);
         self.changed.notify_all();
+    }
+
+    fn left(&self, request: Asked, outcome: Outcome) {
+        self.door.leave(request.entered, outcome, self.clock.monotonic());
     }
 
     fn lock_writer(&self) -> MutexGuard<'_, FrameWriter> {
@@ -336,14 +359,23 @@ impl Outbox {
 }
 
 impl State {
-    fn end(&mut self, request: Header) {
+    fn end(&mut self, request: Asked) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.reads_in_flight = self.reads_in_flight.saturating_sub(usize::from(is_read(request)));
     }
 }
 
-fn is_read(request: Header) -> bool {
-    request.kind == pb::ReadChunkRequest::KIND
+impl Reply {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Error(error) => Outcome::of_reply(error),
+            Self::Write | Self::Sync | Self::Truncate | Self::Read(..) | Self::File(..) => Outcome::Done,
+        }
+    }
+}
+
+fn is_read(request: Asked) -> bool {
+    request.header.kind == pb::ReadChunkRequest::KIND
 }
 
 fn answer_to(request: Header, flags: u16) -> Header {
@@ -356,7 +388,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::path::Path;
 
-    use mooseng_env::{Disk, FsDisk, SystemEntropy};
+    use mooseng_env::{Disk, FsDisk, SystemClock, SystemEntropy};
     use mooseng_protocol::checksum;
     use mooseng_protocol::token::Token;
     use mooseng_protocol::transport::FrameStream;
@@ -414,12 +446,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut receiver = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (_, writer) = FrameStream::new(listener.accept().unwrap().0).unwrap().split();
-        let outbox = Arc::new(Outbox::new(writer));
+        let door = Arc::<Door>::default();
+        let outbox = Arc::new(Outbox::new(writer, Arc::clone(&door), Arc::new(SystemClock::default())));
         let read = Header { kind: pb::ReadChunkRequest::KIND, ..Header::default() };
         let send = |name: &str| {
             let root = dir.path().join(name);
             std::fs::create_dir(&root).unwrap();
-            outbox.begin_request(read);
+            let read = outbox.begin_request(read);
             outbox.reply(read, Reply::File(pb::ReadChunkReply::default(), file_bytes(&root)));
             // Nobody else sends in this test.
             outbox.lock().busy = true;
@@ -440,5 +473,37 @@ mod tests {
             assert!(sent.elapsed() < TAKEN_AT_LATEST, "its machine has them");
         }
         assert!(sent.elapsed() >= TAKEN_AFTER);
+        let passed = &door.snapshot().requests[0];
+        assert_eq!((passed.requests, passed.under_way(), passed.errors()), (2, 0, 0));
+    }
+
+    #[test]
+    fn a_request_leaves_once_with_its_answer_or_with_its_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_, writer) = FrameStream::new(listener.accept().unwrap().0).unwrap().split();
+        let door = Arc::<Door>::default();
+        let outbox = Outbox::new(writer, Arc::clone(&door), Arc::new(SystemClock::default()));
+        let counts = || {
+            let row = &door.snapshot().requests[0];
+            (row.requests, row.refused, row.failed, row.lost, row.under_way())
+        };
+        let begin = || outbox.begin_request(Header { kind: pb::SyncChunkRequest::KIND, ..Header::default() });
+        let (done, failed, late) = (begin(), begin(), begin());
+        outbox.reply(done, Reply::Sync);
+        outbox.refuse(failed, &CallError::Unavailable { message: String::new() });
+        outbox.send_pending(false);
+        assert_eq!(counts(), (3, 0, 1, 0, 1));
+        // One waits to be sent when the connection turns out to be gone, one has its answer later.
+        outbox.lock_writer().socket().shutdown(Shutdown::Both).unwrap();
+        let (sent, waits) = (begin(), begin());
+        outbox.lock().busy = true;
+        outbox.reply(sent, Reply::Sync);
+        outbox.reply(waits, Reply::Sync);
+        outbox.send_pending(false);
+        assert_eq!(counts(), (5, 0, 1, 2, 1));
+        outbox.reply(late, Reply::Sync);
+        assert_eq!(counts(), (5, 0, 1, 3, 0));
+        drop(peer);
     }
 }

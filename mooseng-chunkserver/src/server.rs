@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use mooseng_env::daemon::DirLock;
 use mooseng_env::{Clock, Disk, FsDisk, SystemClock, SystemEntropy, Threads, nonce};
+use mooseng_protocol::door::Door;
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
 use mooseng_protocol::handshake::{Caller, STRANGERS_MAX};
 use mooseng_protocol::pb;
 use mooseng_protocol::principal::{Keyring, Role};
-use mooseng_protocol::refused::Refused;
 use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::FrameStream;
 use mooseng_types::{ChunkCause, ClusterId};
@@ -113,7 +113,7 @@ impl ChunkServer {
             keys,
             clock,
             greeting: pb::HelloReply::new(&config.name, identity.cluster, levels),
-            refused: Refused::default(),
+            door: Arc::default(),
         });
         let (orders, fetches) = Orders::new(Arc::clone(&service), Arc::clone(&changes));
         let advertised =
@@ -126,6 +126,7 @@ impl ChunkServer {
                 name: config.name.clone(),
                 address: advertised,
                 number: AtomicU32::new(0),
+                door: Arc::clone(&service.door),
             },
             orders: Arc::clone(&orders),
             caller,
@@ -150,10 +151,10 @@ impl ChunkServer {
         Ok(server)
     }
 
-    /// What it has refused since it was started.
+    /// What has passed its door, and what was turned away, since it was started.
     #[must_use]
-    pub fn refused(&self) -> &Refused {
-        &self.service.refused
+    pub fn door(&self) -> &Door {
+        &self.service.door
     }
 
     /// Where it listens.
@@ -256,7 +257,7 @@ impl Connections {
             let mut open = self.lock();
             if open.sockets.len() >= CONNECTIONS_MAX {
                 drop(open);
-                return refuse(socket);
+                return refuse(&service.door, socket);
             }
             open.sockets.insert(id, handle);
             open.strangers.push_back(id);
@@ -309,9 +310,9 @@ impl Connections {
 }
 
 /// Answers the hello of a connection too many, so that the other side knows why.
-fn refuse(socket: TcpStream) {
-    tracing::warn!("too many connections, one more is refused");
+fn refuse(door: &Door, socket: TcpStream) {
     let Ok(mut stream) = FrameStream::new(socket) else { return };
+    door.refused().stranger(&stream.reader().peer(), &"too many connections are open");
     let Ok(frame) = stream.reader().receive_within(REFUSAL_TIMEOUT) else { return };
     let message = format!("the server has {CONNECTIONS_MAX} connections, its limit");
     let header = Header { flags: FLAG_REPLY | FLAG_ERROR, ..frame.header };
@@ -369,7 +370,7 @@ mod tests {
     fn a_connection_too_many_is_told_to_come_again() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let server = std::thread::spawn(move || refuse(listener.accept().unwrap().0));
+        let server = std::thread::spawn(move || refuse(&Door::default(), listener.accept().unwrap().0));
         let caller = Caller::new(pb::Hello::default(), PrincipalKey::new(&[7; 32]), nonce);
         let refused = FrameStream::connect(&address, &caller, Duration::from_secs(5)).unwrap_err();
         assert!(

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use mooseng_protocol::door::Door;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 
@@ -13,6 +14,8 @@ use crate::store::{CopyInfo, Store};
 
 /// Copies named in one report.
 const REPORT_MAX: usize = 10_000;
+/// With the first heartbeat of a talk, and one in so many, a master is told what has passed the door.
+const DOOR_EVERY: u32 = 10;
 
 /// What all masters are told about.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct Teller {
     pub(crate) address: String,
     /// The number that the masters gave this server; 0 for none yet.
     pub(crate) number: AtomicU32,
+    /// Where requests are counted.
+    pub(crate) door: Arc<Door>,
 }
 
 /// What is to be said to a master.
@@ -49,6 +54,8 @@ pub enum Say {
 pub struct Talk {
     turn: Turn,
     registered: bool,
+    /// Heartbeats so far.
+    beats: u32,
     /// The parts of a full report that are still to be told.
     parts: VecDeque<pb::ChunkReportRequest>,
     /// What the report that is on its way tells.
@@ -88,6 +95,7 @@ impl Talk {
                 server,
                 disks: disk_status(&teller.store),
                 address: teller.address.clone(),
+                door: self.beats.is_multiple_of(DOOR_EVERY).then(|| (&teller.door.snapshot()).into()),
             }),
             Turn::Report => match self.next_report(teller, server) {
                 Some(report) => Say::Report(report),
@@ -168,6 +176,7 @@ impl Talk {
 
     /// The master has answered a heartbeat.
     pub fn beaten(&mut self, teller: &Teller, reply: &pb::HeartbeatReply) {
+        self.beats = self.beats.wrapping_add(1);
         self.turn = if reply.leader { Turn::Report } else { Turn::Rest { leader: false } };
         if reply.leader && reply.want_full_report {
             self.tell_everything(teller, teller.number.load(Ordering::Acquire));
@@ -229,6 +238,7 @@ mod tests {
             name: "s".into(),
             address: "s:1".into(),
             number: AtomicU32::new(0),
+            door: Arc::default(),
         }
     }
 
@@ -237,6 +247,25 @@ mod tests {
             Say::Report(report) => report,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn one_heartbeat_in_ten_tells_what_has_passed_the_door() {
+        let teller = teller();
+        let mut talk = Talk::default();
+        assert!(matches!(talk.next(&teller), Say::Register(_)));
+        talk.registered(&teller, Ok(pb::RegisterServerReply { server: 4 })).unwrap();
+        let mut told = Vec::new();
+        for beat in 0..21 {
+            match talk.next(&teller) {
+                Say::Beat(request) => told.extend(request.door.map(|door| (beat, door.strangers))),
+                other => panic!("{other:?}"),
+            }
+            talk.beaten(&teller, &pb::HeartbeatReply::default());
+            teller.door.refused().stranger(&"peer", &"why");
+            talk.woken();
+        }
+        assert_eq!(told, [(0, 0), (10, 10), (20, 20)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Calls to the masters, for the commands.
 
+mod door;
 mod status;
 
 use std::time::Duration;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooseng_env::{Clock, Entropy, SystemClock, SystemEntropy, Threads};
+use mooseng_protocol::door::Snapshot;
 use mooseng_protocol::principal::PrincipalKey;
 use mooseng_types::{Attr, InodeId};
 
@@ -13,6 +14,7 @@ use crate::config::{ClientConfig, FsyncMode};
 use crate::edge::budget::Budget;
 use crate::edge::chunkservers::ChunkClient;
 use crate::edge::data_cache::DataCache;
+use crate::edge::door::TimedDoor;
 use crate::edge::inode::Inode;
 use crate::edge::keeper::{self, Events};
 use crate::edge::masters::MasterClient;
@@ -95,16 +97,22 @@ impl Client {
         config
             .check()
             .map_err(|error| ClientError::Rejected { what: "configuration", message: error.to_string() })?;
-        let own = Own::of(&config, key);
-        let masters =
-            MasterClient::connect(&config, own.clone(), START_PATIENCE, Arc::clone(&clock), entropy)?;
+        let (own, door) = (Own::of(&config, key), TimedDoor::new(Arc::clone(&clock)));
+        let masters = MasterClient::connect(
+            &config,
+            own.clone(),
+            START_PATIENCE,
+            Arc::clone(&door),
+            Arc::clone(&clock),
+            entropy,
+        )?;
         let no_thread = |error: std::io::Error| ClientError::Rejected {
             what: "start a thread",
             message: error.to_string(),
         };
         let (events, receiver) = Events::new();
         let client = Arc::new(Self {
-            chunks: ChunkClient::new(own, Arc::clone(&clock)),
+            chunks: ChunkClient::new(own, door, Arc::clone(&clock)),
             write_budget: Budget::new(config.write_buffer_bytes),
             cache: DataCache::new(config.read_ahead_bytes),
             flushers: Workers::start("flush", FLUSHERS, FLUSHES_QUEUED).map_err(no_thread)?,
@@ -139,6 +147,27 @@ impl Client {
         &self.config
     }
 
+    /// The requests to masters and chunkservers so far, by kind: how many, what became of them, and how long they took.
+    #[must_use]
+    pub fn requests(&self) -> Snapshot {
+        self.masters.door().snapshot()
+    }
+
+    fn log_requests(&self) {
+        for row in self.requests().requests {
+            tracing::debug!(
+                request = row.name(),
+                requests = row.requests,
+                errors = row.errors(),
+                total_us = row.total_us,
+                max_us = row.max_us,
+                p50_us = row.percentile_us(50),
+                p99_us = row.percentile_us(99),
+                "requests"
+            );
+        }
+    }
+
     /// Sends and commits everything that programs have written, gives back leases and open files, ends the session and
     /// waits for the threads. The first error of a file is returned, after all have been tried.
     pub fn close(self: &Arc<Self>) -> Result<()> {
@@ -162,6 +191,7 @@ impl Client {
         if let Err(error) = self.masters.close_session() {
             tracing::warn!(%error, "the session could not be closed");
         }
+        self.log_requests();
         lock(&self.inodes).clear();
         outcome
     }

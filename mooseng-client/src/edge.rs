@@ -4,6 +4,7 @@
 pub(crate) mod budget;
 pub(crate) mod chunkservers;
 pub(crate) mod data_cache;
+pub(crate) mod door;
 pub(crate) mod inode;
 pub(crate) mod keeper;
 pub(crate) mod masters;

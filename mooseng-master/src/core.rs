@@ -19,7 +19,6 @@ use mooseng_meta::{Checked, MetaState, MetaStore};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::principal::Principal;
-use mooseng_protocol::refused::Refused;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{CellId, MasterId};
@@ -212,12 +211,6 @@ impl MasterCore {
         if let Some(group) = self.touch(cell) {
             group.snapshot_sent(peer, arrived);
         }
-    }
-
-    /// What was refused, to be counted.
-    #[must_use]
-    pub fn refused(&self) -> &Refused {
-        self.desk.refused()
     }
 
     /// A part that has proved who it is says Hello. It is told what this master is, or why the two cannot work together,

@@ -28,10 +28,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use mooseng_env::Entropy;
 use mooseng_meta::{Checked, ClusterCommand, Command, MetaState, Request, Response};
+use mooseng_protocol::door::Door;
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::principal::Principal;
-use mooseng_protocol::refused::Refused;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::greet;
@@ -79,7 +79,8 @@ pub struct Desk {
     checks: Checks,
     cells: BTreeMap<CellId, CellDesk>,
     out: Outbox,
-    refused: Refused,
+    /// What has passed the master's door, to show. The edge counts.
+    door: Arc<Door>,
     started: Duration,
 }
 
@@ -120,9 +121,14 @@ impl Desk {
             checks: Checks::default(),
             cells: BTreeMap::new(),
             out: Outbox::default(),
-            refused: Refused::default(),
+            door: Arc::default(),
             started: now,
         }
+    }
+
+    /// Where requests are to be counted.
+    pub(crate) fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.door)
     }
 
     /// What there is for a cell.
@@ -145,11 +151,6 @@ impl Desk {
             }
         }
         self.look_after_parked(group, now.mono);
-    }
-
-    /// What was refused, to be counted.
-    pub(crate) fn refused(&self) -> &Refused {
-        &self.refused
     }
 
     /// A part that has proved who it is says Hello. It is told what this master is, or why the two cannot work together,
@@ -209,7 +210,8 @@ impl Desk {
         header: Header,
         body: Bytes,
     ) -> Option<CellId> {
-        let may = from.may_send(header.kind).inspect_err(|error| self.refused.forbidden(&from.name, error));
+        let may =
+            from.may_send(header.kind).inspect_err(|error| self.door.refused().forbidden(&from.name, error));
         let answer = may.and_then(|()| requests::dispatch(self, groups, now, conn, header, body));
         match answer {
             Ok(Answer::Now(body)) => {

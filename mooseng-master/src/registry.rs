@@ -6,6 +6,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use mooseng_meta::ServerRow;
+use mooseng_protocol::door::Snapshot;
 use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
 use crate::conn::ConnId;
@@ -62,6 +63,8 @@ pub struct Server {
     pub heard: Option<Duration>,
     /// Its disks.
     pub disks: Vec<Disk>,
+    /// What has passed its door, as it told last.
+    pub door: Option<Snapshot>,
     /// Its full report is in.
     pub reported: bool,
     /// What it has, once it has reported.

@@ -11,6 +11,7 @@ mod inbox;
 mod listener;
 mod peers;
 mod snapshots;
+mod visitors;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -24,7 +25,8 @@ use anyhow::Context as _;
 use mio::{Events, Poll, Token};
 use mooseng_env::{Clock, Entropy, SystemEntropy, Threads, nonce};
 use mooseng_meta::{Batch, MetaStore, applied_index_of};
-use mooseng_protocol::frame::{Frame, Header};
+use mooseng_protocol::door::{Door, Entered, Outcome};
+use mooseng_protocol::frame::{self, FLAG_ONE_WAY, Frame, Header};
 use mooseng_protocol::handshake::{Heard, Opening, STRANGERS_MAX};
 use mooseng_protocol::pb;
 use mooseng_protocol::principal::{Keyring, Principal, Role};
@@ -66,6 +68,8 @@ type Flush = (CellId, Arc<dyn MetaStore>, Arc<Batch>);
 /// The master at work.
 pub struct Server {
     core: MasterCore,
+    /// Where every request is counted, that is not known to those who handle it.
+    door: Arc<Door>,
     clock: Arc<dyn Clock>,
     poll: Poll,
     listener: Listener,
@@ -88,7 +92,7 @@ pub struct Server {
     incoming: BTreeMap<CellId, PathBuf>,
     inbox: Arc<Inbox>,
     threads: Arc<Threads>,
-    facade: HashMap<u64, FacadeReply>,
+    facade: HashMap<u64, (Entered, FacadeReply)>,
     next_facade: u64,
     last_tick: Duration,
     scratch: Vec<u8>,
@@ -153,6 +157,7 @@ impl Server {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let core = MasterCore::new(&config.core(id, lost_group), key, root, others, now, &entropy);
         Ok(Self {
+            door: core.desk.door(),
             core,
             clock,
             poll,
@@ -273,7 +278,7 @@ impl Server {
     fn accept(&mut self) {
         while let Some((socket, peer)) = self.listener.next() {
             if self.connections.len() >= CONNECTIONS_MAX {
-                tracing::warn!(%peer, "too many connections; one was turned away");
+                self.door.refused().stranger(&peer, &"too many connections are open");
                 continue;
             }
             let token = Token(self.next_token);
@@ -314,13 +319,30 @@ impl Server {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let rest = connection.fill(&mut self.scratch, READ_MAX);
         while let Some(frame) = self.connections.get_mut(&token).and_then(Connection::next_frame) {
-            self.frame(now, token, frame);
+            self.enter(now, token, frame);
         }
         match rest {
             Rest::Nothing => {}
             Rest::More => drop(self.readable.insert(token)),
             Rest::End => self.close(token),
         }
+    }
+
+    /// A frame comes in at the door. One that nobody answers leaves when it is taken in.
+    fn enter(&mut self, now: Now, token: Token, frame: Frame) {
+        let header = frame.header;
+        if header.flags & FLAG_ONE_WAY == 0 {
+            if let Some(connection) = self.connections.get_mut(&token) {
+                connection.visitors().enter(&self.door, header, now.mono);
+            }
+            return self.frame(now, token, frame);
+        }
+        let begun = self.clock.monotonic();
+        let entered = self.door.enter(header.kind, begun);
+        self.frame(now, token, frame);
+        let kept = self.connections.get(&token).is_some_and(|connection| !connection.has_failed());
+        let outcome = if kept { Outcome::Done } else { Outcome::Refused };
+        self.door.leave(entered, outcome, self.clock.monotonic());
     }
 
     fn frame(&mut self, now: Now, token: Token, frame: Frame) {
@@ -399,7 +421,7 @@ impl Server {
         while let Some((kind, body, reply)) = self.inbox.take_request() {
             let number = self.next_facade;
             self.next_facade += 1;
-            self.facade.insert(number, reply);
+            self.facade.insert(number, (self.door.enter(kind, now.mono), reply));
             let header = Header { kind, request: number, ..Header::default() };
             self.core.request(now, &self.grpc, ConnId::Facade(number), header, body);
         }
@@ -447,7 +469,9 @@ impl Server {
     fn perform_for_desk(&mut self, effect: desk::Effect) {
         match effect {
             desk::Effect::Frame(ConnId::Facade(number), bytes) => {
-                if let Some(reply) = self.facade.remove(&number) {
+                if let Some((entered, reply)) = self.facade.remove(&number) {
+                    let header = frame::header_of(&bytes).unwrap_or_default();
+                    self.door.leave(entered, visitors::outcome(header, &bytes), self.clock.monotonic());
                     inbox::answer_facade(reply, &bytes);
                 }
             }
@@ -495,6 +519,7 @@ impl Server {
 
     fn send(&mut self, token: Token, bytes: &[u8]) {
         if let Some(connection) = self.connections.get_mut(&token) {
+            connection.visitors().answered(&self.door, bytes, self.clock.monotonic());
             connection.send(bytes);
         }
     }
@@ -517,9 +542,10 @@ impl Server {
                 self.snapshots.closed(token);
             }
             if connection.principal().is_none() {
-                self.core.refused().stranger(&connection.peer(), &"it has not proved that it belongs here");
+                self.door.refused().stranger(&connection.peer(), &"it has not proved that it belongs here");
             }
             let now = self.now();
+            connection.visitors().lost(&self.door, now.mono);
             self.core.closed(now, conn_of(token));
         }
     }

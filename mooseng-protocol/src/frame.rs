@@ -122,6 +122,22 @@ pub fn encode_into(
     Ok(())
 }
 
+/// The header of a frame that this process has encoded itself; `None` if there is none.
+#[must_use]
+pub fn header_of(frame: &[u8]) -> Option<Header> {
+    frame.first_chunk::<HEADER_SIZE>().map(read_header)
+}
+
+fn read_header(head: &[u8; HEADER_SIZE]) -> Header {
+    let half = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    let request = u64::from(word(head, 16)) | u64::from(word(head, 20)) << 32;
+    Header { kind: half(4), flags: half(6), request, deadline_ms: word(head, 24) }
+}
+
+fn word(head: &[u8; HEADER_SIZE], at: usize) -> u32 {
+    u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
+}
+
 /// Takes one frame's header and body off the front of `input`; `None` if more bytes are needed. The payload, if any,
 /// follows and is the caller's to take.
 pub fn decode(input: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
@@ -133,11 +149,10 @@ pub fn decode_up_to(input: &mut BytesMut, body_max: usize) -> Result<Option<Fram
     let Some(head) = input.first_chunk::<HEADER_SIZE>() else {
         return Ok(None);
     };
-    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let half = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    let (kind, body_length, payload_length) = (half(4), word(8), word(12));
-    if word(0) != MAGIC {
-        return Err(FrameError::Magic(word(0)));
+    let header = read_header(head);
+    let (kind, body_length, payload_length) = (header.kind, word(head, 8), word(head, 12));
+    if word(head, 0) != MAGIC {
+        return Err(FrameError::Magic(word(head, 0)));
     }
     if body_length as usize > body_max.min(BODY_MAX) {
         return Err(FrameError::TooLong { kind, part: "body", length: body_length });
@@ -150,11 +165,9 @@ pub fn decode_up_to(input: &mut BytesMut, body_max: usize) -> Result<Option<Fram
         return Ok(None);
     }
     let crc = crc32c::crc32c_append(crc32c::crc32c(&input[..28]), &input[HEADER_SIZE..total]);
-    if crc != word(28) {
+    if crc != word(head, 28) {
         return Err(FrameError::Damaged { kind });
     }
-    let request = u64::from(word(16)) | u64::from(word(20)) << 32;
-    let header = Header { kind, flags: half(6), request, deadline_ms: word(24) };
     let mut taken = input.split_to(total);
     taken.advance(HEADER_SIZE);
     Ok(Some(Frame { header, body: taken.freeze(), payload_length: payload_length as usize }))
@@ -175,6 +188,7 @@ mod tests {
         ];
         assert_eq!(bytes[..28], expected);
         assert_eq!(&bytes[32..], b"body");
+        assert_eq!((header_of(&bytes), header_of(&bytes[..31])), (Some(header), None));
     }
 
     #[test]

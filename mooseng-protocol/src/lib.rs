@@ -6,23 +6,23 @@
 //! - [`transport`]: frames over blocking sockets: [`transport::FrameStream`] for one caller at a time,
 //!   [`transport::Mux`] for many in flight, with push.
 //! - [`status`]: what a failed call means, and whether to send it again.
+//! - [`door`]: counts and times requests by kind, where they pass.
 //! - [`token`]: the capability that lets a client at a chunk.
 //! - [`checksum`]: block checksums with identity in the seed.
 //! - [`limits`]: how much one request may carry.
 //! - [`group_entry`]: what the log's entries that change the masters' group carry.
 //! - [`principal`]: who sends a request; [`handshake`]: how the two sides of a connection prove it. No I/O.
-//! - [`refused`]: what was refused at the doors, counted.
 //! - [`convert`]: messages from and to the vocabulary of `mooseng-types`.
 
 pub mod checksum;
 pub mod convert;
+pub mod door;
 pub mod frame;
 pub mod group_entry;
 pub mod handshake;
 mod hello;
 pub mod limits;
 pub mod principal;
-pub mod refused;
 pub mod rpc;
 pub mod status;
 pub mod token;

@@ -42,8 +42,8 @@ macro_rules! rpcs {
             }
         }
 
-        #[cfg(test)]
-        const KINDS: &[u16] = &[$($kind,)*];
+        /// The numbers of all requests.
+        pub const KINDS: &[u16] = &[$($kind,)*];
     };
 }
 

@@ -2,15 +2,19 @@
 
 use std::net::TcpListener;
 
+use mooseng_protocol::door::Snapshot;
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_PUSH, FLAG_REPLY, Frame, Header};
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
-use mooseng_protocol::principal::Role;
+use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
 use prost::Message;
 
-use crate::support::{CLUSTER, SOON, cluster, keys, pattern, read, start, token, write, write_request};
+use crate::support::{
+    CLUSTER, SOON, cluster, hello, keys, pattern, read, start, token, write, write_request,
+};
 
 /// A master that is asked one thing at a time.
 pub(crate) struct Master {
@@ -52,6 +56,25 @@ impl Master {
     pub(crate) fn push<R: Rpc>(&mut self, order: &R) {
         let header = Header { kind: R::KIND, flags: FLAG_PUSH, ..Header::default() };
         self.stream.as_mut().unwrap().writer().send(header, order, &[]).unwrap();
+    }
+
+    /// Answers everything as a follower would, until a heartbeat tells what has passed the server's door.
+    fn next_door(&mut self) -> Snapshot {
+        loop {
+            let frame = self.next();
+            match frame.header.kind {
+                pb::RegisterServerRequest::KIND => {
+                    self.reply(frame.header, 0, &pb::RegisterServerReply { server: 3 });
+                }
+                pb::HeartbeatRequest::KIND => {
+                    self.reply(frame.header, 0, &pb::HeartbeatReply::default());
+                    if let Some(door) = pb::HeartbeatRequest::decode(frame.body).unwrap().door {
+                        return door.into();
+                    }
+                }
+                kind => panic!("a chunkserver sent {kind:#x} to a follower"),
+            }
+        }
     }
 
     /// Answers everything as a leader would, until a report comes.
@@ -158,5 +181,38 @@ fn a_server_registers_reports_and_does_what_the_leader_orders() {
     assert_eq!(full.chunks, [pb::CopyStatus { chunk: 72, version: 1, in_doubt: false, part: 0 }]);
     assert_eq!(CLUSTER.len(), 32);
     drop(master);
+    server.server.stop();
+}
+
+#[test]
+fn masters_are_told_how_often_each_request_came_and_how_it_ended() {
+    let mut master = Master::new();
+    let server = start(vec![master.address()]);
+    master.accept();
+    assert_eq!(master.next_door(), Snapshot::default(), "nothing has come yet");
+    let mut client = server.connect();
+    for _ in 0..3 {
+        write(&mut client, &write_request(&token(5, 1, 1, true), 5, 0, b"bytes", &[]), b"bytes").unwrap();
+    }
+    // Of a chunk that is not there: done nowhere, here or behind.
+    assert!(read(&mut client, 6, 1, 0, 1).is_err());
+    assert!(read(&mut client, 5, 1, 0, 5).is_ok());
+    let delete = pb::DeleteChunks { chunks: vec![5], parts: vec![] };
+    assert!(matches!(client.call(&delete, &[], SOON), Err(CallError::Forbidden { .. })));
+    let keys = Keyring::derive(&[9; 32]);
+    let stranger = Caller::new(hello(Role::Client), keys.of(Role::Client).clone(), mooseng_env::nonce);
+    assert!(FrameStream::connect(&server.address(), &stranger, SOON).is_err());
+    // What the client has heard of has left the door; the next heartbeat with counts knows it.
+    let door = std::iter::repeat_with(|| master.next_door()).find(|door| door.strangers > 0).unwrap();
+    let counts = |kind| {
+        let row = door.of(kind).unwrap();
+        assert!(row.max_us > 0 && row.percentile_us(99) > 0, "{row:?}");
+        [row.requests, row.refused, row.failed, row.lost, row.under_way()]
+    };
+    assert_eq!(counts(pb::WriteChunkRequest::KIND), [3, 0, 0, 0, 0]);
+    assert_eq!(counts(pb::ReadChunkRequest::KIND), [2, 0, 1, 0, 0]);
+    assert_eq!(counts(pb::DeleteChunks::KIND), [1, 1, 0, 0, 0]);
+    assert_eq!((door.strangers, door.forbidden), (1, 1));
+    drop((client, master));
     server.server.stop();
 }

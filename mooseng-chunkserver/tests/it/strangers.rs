@@ -36,7 +36,7 @@ fn a_stranger_is_refused_counted_and_told_nothing_else() {
     }
     assert!(begun.elapsed() < HANDSHAKE_MAX + SLACK, "{:?}", begun.elapsed());
     server.server.stop();
-    assert_eq!(server.server.refused().strangers(), 6);
+    assert_eq!(server.server.door().snapshot().strangers, 6);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn only_clients_and_chunkservers_speak_of_chunks_and_the_connection_of_others_go
             assert!(matches!(error, CallError::Forbidden { role: refused, kind: 0x401 } if refused == role));
         }
     }
-    assert_eq!(server.server.refused().requests(), 4);
+    assert_eq!(server.server.door().snapshot().forbidden, 4);
     for role in [Role::Client, Role::Chunkserver] {
         let mut stream = FrameStream::connect(&server.address(), &caller(role), SOON).unwrap().0;
         write(&mut stream, &request, b"x").unwrap();

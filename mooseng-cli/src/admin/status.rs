@@ -10,6 +10,7 @@ use mooseng_protocol::pb;
 use mooseng_types::ClusterId;
 use serde::Serialize;
 
+use super::door::Door;
 use super::{Masters, learn};
 
 /// A master that does not answer at once is shown as unreachable: it is what one wants to know.
@@ -74,9 +75,8 @@ pub(crate) struct Master {
     pub(crate) applied_index: u64,
     /// Chunkservers that it hears; `None` if it does not answer.
     pub(crate) servers_up: Option<u64>,
-    /// What it has refused since it was started: connections without a proof, requests of a wrong role.
-    pub(crate) strangers_refused: Option<u64>,
-    pub(crate) requests_refused: Option<u64>,
+    /// What has passed its door; `None` if it does not answer, or is of a release that does not tell.
+    pub(crate) door: Option<Door>,
 }
 
 /// A master that asks to be let in.
@@ -100,6 +100,8 @@ pub(crate) struct Server {
     pub(crate) chunks: u64,
     pub(crate) disks: u64,
     pub(crate) disks_failed: u64,
+    /// What has passed its door, as it told last.
+    pub(crate) door: Option<Door>,
 }
 
 impl ClusterStatus {
@@ -219,6 +221,7 @@ fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
         chunks: s.chunks,
         disks: s.disks,
         disks_failed: s.disks_failed,
+        door: s.door.clone().map(Door::from),
     });
     let worker = |it: &pb::WorkerStatus| Worker {
         name: it.name.clone(),
@@ -267,8 +270,7 @@ fn master(status: &pb::MasterStatus, own: Option<&Answer>) -> Master {
         commit_index: status.commit_index,
         applied_index: status.applied_index,
         servers_up: own.map(Answer::servers_up),
-        strangers_refused: own.map(|own| own.reply.strangers_refused),
-        requests_refused: own.map(|own| own.reply.requests_refused),
+        door: own.and_then(|own| own.reply.door.clone()).map(Door::from),
     }
 }
 
@@ -308,7 +310,8 @@ mod tests {
     fn answer(from: u64, epoch: u64, masters: &[(u64, &str)], joining: &[u64]) -> Answer {
         let masters = masters.iter().map(|(id, role)| status(*id, role)).collect();
         let joining = joining.iter().map(|id| status(*id, "joining")).collect();
-        let reply = pb::ClusterStatusReply { epoch, masters, joining, ..Default::default() };
+        let door = Some(pb::DoorStatus { strangers: from, ..Default::default() });
+        let reply = pb::ClusterStatusReply { epoch, masters, joining, door, ..Default::default() };
         Answer::new(reply, &format!("h:{from}"))
     }
 
@@ -328,6 +331,9 @@ mod tests {
         let merged = merge(&answers).unwrap();
         assert_eq!(roles(&merged), [(1, "leader"), (2, "candidate"), (3, "unreachable"), (4, "learner")]);
         assert_eq!((merged.voters, merged.voters_reachable, merged.failures_survived), (3, 2, 0));
+        let doors: Vec<_> =
+            merged.masters.iter().map(|it| it.door.as_ref().map(|door| door.strangers)).collect();
+        assert_eq!(doors, [Some(1), Some(2), None, Some(4)], "each tells of its own");
         assert_eq!(merged.find_joining("m5").map(|it| it.returns), Some(false));
         assert_eq!(merged.find("4").map(|it| it.voter), Some(false));
     }

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooseng_env::Clock;
+use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::FrameStream;
 use mooseng_types::ChunkCause;
 
+use super::door::TimedDoor;
 use super::messages::{self, WriteHow};
 use super::wire::{self, Own};
 use crate::chunk::{Fault, Grant, Placement};
@@ -43,13 +45,14 @@ struct Server {
 #[derive(Debug)]
 pub(crate) struct ChunkClient {
     own: Own,
+    door: Arc<TimedDoor>,
     servers: Mutex<HashMap<String, Arc<Server>>>,
     clock: Arc<dyn Clock>,
 }
 
 impl ChunkClient {
-    pub(crate) fn new(own: Own, clock: Arc<dyn Clock>) -> Self {
-        Self { own, servers: Mutex::default(), clock }
+    pub(crate) fn new(own: Own, door: Arc<TimedDoor>, clock: Arc<dyn Clock>) -> Self {
+        Self { own, door, servers: Mutex::default(), clock }
     }
 
     /// Writes `data` at `offset` of a chunk on every server of the chain.
@@ -93,9 +96,7 @@ impl ChunkClient {
         let (chunk, range) = (&source.chunk, (ask.offset, ask.length));
         let request = messages::read_chunk(source, ask, verify);
         let answer = self.with_stream(&placement.address, |stream| {
-            let reply = wire::call(stream, &request, &[], READ_TIMEOUT, || false)?;
-            let mut payload = vec![0; stream.reader().payload_left()];
-            stream.reader().read_payload(&mut payload)?;
+            let (reply, payload) = wire::call_for_payload(&self.door, stream, &request, READ_TIMEOUT)?;
             let (begins, length) = (u64::from(reply.offset), u64::from(reply.copy_length));
             Ok(PartAnswer::verified(chunk.chunk, (begins, payload), &reply.checksums, length, range))
         });
@@ -138,7 +139,8 @@ impl ChunkClient {
         };
         let parts = [IoSlice::new(data)];
         let payload = if data.is_empty() { &[][..] } else { &parts[..] };
-        self.with_stream(&first.address, |stream| wire::call(stream, request, payload, timeout, || false))
+        let door = &self.door;
+        self.with_stream(&first.address, |stream| wire::call(door, stream, request, payload, timeout, || false))
             .map(drop)
             .map_err(|error| {
                 let fault = Fault::of(&error);
@@ -192,6 +194,7 @@ impl ChunkClient {
 
     fn dial(&self, address: &str) -> Result<FrameStream, CallError> {
         let caller = self.own.caller(0, 0);
-        Ok(FrameStream::connect(address, &caller, CONNECT_TIMEOUT)?.0)
+        let connect = || FrameStream::connect(address, &caller, CONNECT_TIMEOUT);
+        Ok(self.door.pass::<pb::Hello, _>(connect)?.0)
     }
 }

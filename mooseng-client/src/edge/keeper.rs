@@ -12,6 +12,7 @@ use mooseng_protocol::transport::Mux;
 use mooseng_types::{ChunkIndex, FsError, InodeId, SessionId};
 use prost::Message as _;
 
+use super::door::TimedDoor;
 use super::inode::Inode;
 use super::masters::MasterClient;
 use crate::Result;
@@ -163,7 +164,7 @@ impl Keeper<'_> {
         for control in &self.controls {
             let Some(mux) = control.mux.as_ref().filter(|mux| !mux.is_closed()) else { continue };
             let leads = *control.address == *leader;
-            match call(mux, &request, || self.masters.watch().term() == term) {
+            match call(self.masters.door(), mux, &request, || self.masters.watch().term() == term) {
                 Ok(reply) => {
                     self.masters.watch().told_masters(&reply.masters);
                     self.masters.watch().claimed_under(term, &control.address);
@@ -198,12 +199,13 @@ impl Keeper<'_> {
 
 /// Asks, and waits for the answer as long as `keep_waiting` says so.
 fn call(
+    door: &Arc<TimedDoor>,
     mux: &Arc<Mux>,
     request: &pb::ResumeSessionRequest,
     keep_waiting: impl Fn() -> bool,
 ) -> std::result::Result<pb::ResumeSessionReply, CallError> {
     let (sender, receiver) = sync_channel(1);
-    mux.start(request, &[], move |reply| {
+    door.start(mux, request, move |reply| {
         // Nobody waits any more.
         drop(sender.try_send(reply));
     });
@@ -262,7 +264,9 @@ fn connect(address: &str, masters: &Arc<MasterClient>, events: &Events) -> Optio
         }
         _ => {}
     };
-    match Mux::connect(address, &masters.control_caller(), CONNECT_TIMEOUT, on_push) {
+    let caller = masters.control_caller();
+    let connect = || Mux::connect(address, &caller, CONNECT_TIMEOUT, on_push);
+    match masters.door().pass::<pb::Hello, _>(connect) {
         Ok((_, reply)) if !masters.watch().is_current(reply.epoch) => {
             tracing::debug!(address, "a master of a group that was made anew without it");
             None

@@ -25,6 +25,7 @@ use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_types::{FsError, SessionId};
 
+use super::door::TimedDoor;
 use super::wire::{self, Own};
 use crate::config::ClientConfig;
 use crate::session::{Believed, Kind, Next, RequestIds, Retry};
@@ -60,6 +61,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) struct MasterClient {
     own: Own,
+    door: Arc<TimedDoor>,
     instance: String,
     retry: Duration,
     watch: Arc<Watch>,
@@ -77,6 +79,7 @@ impl MasterClient {
         config: &ClientConfig,
         own: Own,
         patience: Duration,
+        door: Arc<TimedDoor>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
@@ -84,7 +87,8 @@ impl MasterClient {
             own,
             instance: config.instance.clone(),
             retry: patience,
-            watch: Watch::new(&config.masters),
+            watch: Watch::new(&config.masters, Arc::clone(&door)),
+            door,
             idle: Mutex::new(Vec::new()),
             session: RwLock::new(Arc::new(Session {
                 id: SessionId::from_raw(0),
@@ -109,6 +113,11 @@ impl MasterClient {
     /// How many sessions have expired under this client; leases of one do not outlive it.
     pub(crate) fn sessions_lost(&self) -> u64 {
         self.sessions_lost.load(Ordering::Acquire)
+    }
+
+    /// What every request passes.
+    pub(crate) fn door(&self) -> &Arc<TimedDoor> {
+        &self.door
     }
 
     /// The caller of a connection that receives the session's pushes.
@@ -259,7 +268,7 @@ impl MasterClient {
             Err(error) => return (Err(error), false),
         };
         let stream = &mut connection.stream;
-        let outcome = wire::call(stream, request, &[] as &[IoSlice<'_>], SLICE, keep_waiting);
+        let outcome = wire::call(&self.door, stream, request, &[] as &[IoSlice<'_>], SLICE, keep_waiting);
         match &outcome {
             Err(CallError::Transport(_)) => {
                 // One that was closed while idle is seldom alone.
@@ -290,7 +299,8 @@ impl MasterClient {
     ) -> std::result::Result<Connection, CallError> {
         let caller = self.own.caller(0, self.watch.epoch());
         let keep_waiting = || self.may_wait(believed.term, begun, CONNECT_TIMEOUT);
-        let (stream, reply) = dial::dial(&believed.leader, &caller, SLICE, keep_waiting)?;
+        let (stream, reply) =
+            self.door.pass::<pb::Hello, _>(|| dial::dial(&believed.leader, &caller, SLICE, keep_waiting))?;
         if !self.watch.is_current(reply.epoch) {
             return Err(CallError::NotLeader { leader: None });
         }

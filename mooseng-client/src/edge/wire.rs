@@ -14,6 +14,7 @@ use mooseng_protocol::transport::FrameStream;
 use mooseng_types::{ClusterId, Levels};
 use prost::Message as _;
 
+use super::door::TimedDoor;
 use crate::config::ClientConfig;
 
 /// Who this client is, to all that it connects to.
@@ -41,9 +42,37 @@ impl Own {
     }
 }
 
+/// Sends `request` through the door and waits for the reply, as [`exchange`] does.
+pub(crate) fn call<R: Rpc>(
+    door: &TimedDoor,
+    stream: &mut FrameStream,
+    request: &R,
+    payload: &[IoSlice<'_>],
+    slice: Duration,
+    keep_waiting: impl FnMut() -> bool,
+) -> Result<R::Reply, CallError> {
+    door.pass::<R, _>(|| exchange(stream, request, payload, slice, keep_waiting))
+}
+
+/// Sends `request` through the door and waits for the reply and the payload that follows it; `timeout` is for each piece.
+pub(crate) fn call_for_payload<R: Rpc>(
+    door: &TimedDoor,
+    stream: &mut FrameStream,
+    request: &R,
+    timeout: Duration,
+) -> Result<(R::Reply, Vec<u8>), CallError> {
+    door.pass::<R, _>(|| {
+        let reply = exchange(stream, request, &[], timeout, || false)?;
+        let mut payload = vec![0; stream.reader().payload_left()];
+        stream.reader().read_payload(&mut payload)?;
+        Ok((reply, payload))
+    })
+}
+
 /// Sends `request` and waits for the reply. Every `slice` without a word `keep_waiting` is asked whether to go on; what
 /// has been received so far is kept meanwhile. Pushes in between are passed over: the control connection gets them too.
-pub(crate) fn call<R: Rpc>(
+/// Whoever calls has let the request pass the door.
+pub(crate) fn exchange<R: Rpc>(
     stream: &mut FrameStream,
     request: &R,
     payload: &[IoSlice<'_>],

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mooseng_client::Client;
+use mooseng_protocol::door::Requests;
 use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc;
 use mooseng_types::{FsError, InodeId};
 
 use crate::fake::{Fault, World, key};
-use crate::{client, config, create, file_node, name};
+use crate::{client, config, create, file_node, name, pattern, read_all};
 
 #[test]
 fn a_request_whose_answer_is_lost_is_sent_again_under_its_number_and_done_once() {
@@ -126,4 +128,42 @@ fn closing_the_client_saves_what_was_written_and_ends_the_session() {
     assert_eq!(world.state().nodes[&attr.inode.raw()].inline.as_deref(), Some(&b"content"[..]));
     assert!(world.take_log().contains(&"CloseSessionRequest"));
     assert_eq!(Arc::strong_count(&client), 1);
+}
+
+/// Requests of a kind so far: sent, refused, failed, lost, not answered yet.
+fn passed<R: Rpc>(client: &Client) -> [u64; 5] {
+    let door = client.requests();
+    let counts = |row: &Requests| [row.requests, row.refused, row.failed, row.lost, row.under_way()];
+    door.of(R::KIND).map_or([0; 5], counts)
+}
+
+#[test]
+fn each_request_that_goes_out_is_counted_once_with_what_came_back() {
+    let world = World::new(2);
+    let client = client(&world);
+    let (attr, file) = create(&client, "f");
+    assert_eq!(passed::<pb::CreateRequest>(&client), [1, 0, 0, 0, 0]);
+    world.fault("CreateRequest", Fault::Unavailable);
+    create(&client, "tried again");
+    world.fault("CreateRequest", Fault::DoAndReset);
+    create(&client, "lost once");
+    assert_eq!(passed::<pb::CreateRequest>(&client), [5, 0, 1, 1, 0]);
+    assert!(client.lookup(InodeId::ROOT, &name("none")).is_err());
+    assert_eq!(passed::<pb::LookupRequest>(&client), [1, 1, 0, 0, 0]);
+
+    let bytes = pattern(200_000, 1);
+    client.write(&file, 0, &bytes).unwrap();
+    client.flush(&file).unwrap();
+    client.release(&file);
+    assert_eq!(read_all(&client, attr.inode), bytes);
+    let asked = |name: &str| world.state().log.iter().filter(|asked| **asked == name).count() as u64;
+    for (name, passed) in [
+        ("WriteChunkRequest", passed::<pb::WriteChunkRequest>(&client)),
+        ("ReadChunkRequest", passed::<pb::ReadChunkRequest>(&client)),
+    ] {
+        assert!(passed[0] > 0 && passed[1..] == [0; 4], "{name}: {passed:?}");
+        assert!(passed[0] >= asked(name), "{name}");
+    }
+    client.close().unwrap();
+    assert_eq!(passed::<pb::CloseSessionRequest>(&client), [1, 0, 0, 0, 0]);
 }

@@ -34,6 +34,7 @@ pub(super) fn cluster_status(desk: &Desk, groups: &Groups, now: Duration) -> Res
         chunks: server.disks.iter().map(|disk| disk.copies).fold(0, u64::saturating_add),
         disks: server.disks.len() as u64,
         disks_failed: server.disks.iter().filter(|disk| disk.failed).count() as u64,
+        door: server.door.as_ref().map(Into::into),
     });
     let servers = servers.collect();
     let sessions =
@@ -52,8 +53,7 @@ pub(super) fn cluster_status(desk: &Desk, groups: &Groups, now: Duration) -> Res
         level: state.level().raw().into(),
         workers: cell.iter().flat_map(|cell| cell.workers.status()).map(worker).collect(),
         cells: groups.iter().map(cell_status).collect(),
-        strangers_refused: desk.refused.strangers(),
-        requests_refused: desk.refused.requests(),
+        door: Some((&desk.door.snapshot()).into()),
     })
 }
 

@@ -69,6 +69,10 @@ pub(super) fn heartbeat(
             message: format!("server {id} is not known here yet: register first"),
         });
     };
+    // Told now and then; what was told last stays.
+    if let Some(door) = it.door {
+        server.door = Some(door.into());
+    }
     let want_full_report = leader && !server.reported;
     let masters = if leader { master_addresses(groups.root()) } else { Vec::new() };
     answer(&pb::HeartbeatReply { leader, want_full_report, masters, epoch: groups.root().members().epoch })

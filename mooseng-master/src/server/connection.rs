@@ -14,6 +14,8 @@ use mooseng_protocol::principal::{Keyring, Principal, Role};
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::keep_alive;
 
+use super::visitors::Visitors;
+
 /// Bytes taken from one connection in one turn, so that none starves the others.
 pub(super) const READ_MAX: usize = 1 << 20;
 /// Bytes that may wait for a peer that does not read; then it is cut off.
@@ -39,6 +41,7 @@ pub(super) struct Connection {
     opening: Opening,
     /// Who speaks, once it has proved that.
     principal: Option<Arc<Principal>>,
+    visitors: Visitors,
     may_write: bool,
     waits_to_write: bool,
     ending: bool,
@@ -64,6 +67,7 @@ impl Connection {
             output: BytesMut::new(),
             opening,
             principal: None,
+            visitors: Visitors::default(),
             may_write: true,
             waits_to_write: false,
             ending: false,
@@ -83,6 +87,16 @@ impl Connection {
     /// Who speaks; `None` before that is proved.
     pub(super) fn principal(&self) -> Option<&Arc<Principal>> {
         self.principal.as_ref()
+    }
+
+    /// Its requests that are not answered yet.
+    pub(super) fn visitors(&mut self) -> &mut Visitors {
+        &mut self.visitors
+    }
+
+    /// Whether it is cut off for what the peer has done.
+    pub(super) fn has_failed(&self) -> bool {
+        self.broken
     }
 
     pub(super) fn is_masters(&self) -> bool {

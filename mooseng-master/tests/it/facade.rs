@@ -5,9 +5,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mooseng_env::{Clock as _, SystemClock};
+use mooseng_protocol::door::Snapshot;
 use mooseng_protocol::pb;
 use mooseng_protocol::pb::admin_client::AdminClient;
 use mooseng_protocol::pb::metadata_client::MetadataClient;
+use mooseng_protocol::rpc::Rpc as _;
 use mooseng_types::FileKind;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -108,7 +110,12 @@ async fn works(master: &Master) {
     let missing = pb::LookupRequest { parent: 1, name: "none".into() };
     assert_eq!(metadata.lookup(missing).await.unwrap_err().code(), Code::NotFound);
     let status = AdminClient::new(channel.clone()).cluster_status(pb::ClusterStatusRequest {}).await.unwrap();
-    assert_eq!(status.into_inner().masters[0].role, "leader");
+    let status = status.into_inner();
+    assert_eq!(status.masters[0].role, "leader");
+    let door = Snapshot::from(status.door.unwrap());
+    let passed = |kind| door.of(kind).map(|row| (row.requests, row.refused, row.under_way()));
+    assert_eq!(passed(pb::CreateRequest::KIND), Some((3, 1, 0)));
+    assert_eq!(passed(pb::LookupRequest::KIND), Some((2, 1, 0)));
 }
 
 #[test]

@@ -201,7 +201,8 @@ fn open_unlinked_files_and_write_leases_outlive_the_leader() {
     };
     client.call(&resume(writer, vec![unlinked, written])).unwrap();
     client.call(&resume(other, vec![])).unwrap();
-    let heartbeat = pb::HeartbeatRequest { server: server_id, disks: server.disks, address: server.address };
+    let heartbeat =
+        pb::HeartbeatRequest { server: server_id, disks: server.disks, address: server.address, door: None };
     client.call(&heartbeat).unwrap();
     // With every session heard, what nobody has open is reaped: a round of it passes before this is answered.
     client.call(&mkdir(writer, 5, "later")).unwrap();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
 mod cells;
+mod door;
 mod facade;
 mod failover;
 mod group;

@@ -40,7 +40,8 @@ fn request<R: Rpc>(request: &R) -> Vec<u8> {
 fn refused(world: &World) -> (u64, u64) {
     let mut stream = FrameStream::connect(&world.address(1), &caller(Role::Admin), SECOND).unwrap().0;
     let status = stream.call(&pb::ClusterStatusRequest {}, &[], SECOND).unwrap();
-    (status.strangers_refused, status.requests_refused)
+    let door = status.door.unwrap();
+    (door.strangers, door.forbidden)
 }
 
 #[test]
@@ -113,7 +114,7 @@ fn a_client_cannot_remove_a_master_nor_speak_as_a_chunkserver() {
     assert!(matches!(stream.call(&register, &[], SECOND), Err(CallError::Forbidden { .. })));
     // The connection goes on.
     let status = stream.call(&pb::ClusterStatusRequest {}, &[], SECOND).unwrap();
-    assert_eq!(status.requests_refused, 3);
+    assert_eq!(status.door.unwrap().forbidden, 3);
 }
 
 #[test]

@@ -322,8 +322,7 @@ mod tests {
             commit_index: 0,
             applied_index,
             servers_up: Some(0),
-            strangers_refused: None,
-            requests_refused: None,
+            door: None,
         };
         assert!(takes_part(&master("follower", true, 1000), 1010, false));
         assert!(takes_part(&master("learner", false, 1000), 1010, true));

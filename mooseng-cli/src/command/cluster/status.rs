@@ -143,8 +143,7 @@ mod tests {
             commit_index: 1,
             applied_index: 1,
             servers_up: (*role != "unreachable").then_some(2),
-            strangers_refused: None,
-            requests_refused: None,
+            door: None,
         };
         let masters: Vec<Master> = (1..).zip(roles).map(master).collect();
         let voters = masters.iter().filter(|it| it.voter).count() as u64;

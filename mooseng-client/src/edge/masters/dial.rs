@@ -29,9 +29,9 @@ pub(super) fn dial(
             Ok(socket) => {
                 let mut stream = FrameStream::new(socket).map_err(failed)?;
                 let asking = caller.begin();
-                let challenge = wire::call(&mut stream, asking.hello(), &[], slice, &keep_waiting)?;
+                let challenge = wire::exchange(&mut stream, asking.hello(), &[], slice, &keep_waiting)?;
                 let proving = asking.challenged(&challenge)?;
-                let welcome = wire::call(&mut stream, &proving.proof(), &[], slice, &keep_waiting)?;
+                let welcome = wire::exchange(&mut stream, &proving.proof(), &[], slice, &keep_waiting)?;
                 return Ok((stream, proving.welcomed(&welcome)?));
             }
             Err(error) => last = error,

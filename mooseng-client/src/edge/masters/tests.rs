@@ -124,9 +124,10 @@ fn client(masters: &[&Straw]) -> Arc<MasterClient> {
         retry_ms: 30_000,
         ..ClientConfig::default()
     };
-    let clock = Arc::new(SystemClock::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let own = Own::of(&config, Keyring::derive(&CLUSTER_KEY).of(Role::Client).clone());
-    Arc::new(MasterClient::connect(&config, own, SOON, clock, Arc::new(SystemEntropy)).unwrap())
+    let door = TimedDoor::new(Arc::clone(&clock));
+    Arc::new(MasterClient::connect(&config, own, SOON, door, clock, Arc::new(SystemEntropy)).unwrap())
 }
 
 fn ask(client: &MasterClient) -> Duration {

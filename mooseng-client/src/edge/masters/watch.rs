@@ -15,6 +15,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::{FrameStream, Mux};
 use mooseng_types::SessionId;
 
+use crate::edge::door::TimedDoor;
 use crate::lock;
 use crate::session::{Belief, Believed, Next, Retry};
 
@@ -31,6 +32,7 @@ pub(crate) struct Watch {
     next_socket: AtomicU64,
     ears: Mutex<Vec<Ear>>,
     asked_at: Mutex<Duration>,
+    door: Arc<TimedDoor>,
     answers: AtomicU64,
 }
 
@@ -59,7 +61,7 @@ impl Drop for Connection {
 }
 
 impl Watch {
-    pub(super) fn new(masters: &[String]) -> Arc<Self> {
+    pub(super) fn new(masters: &[String], door: Arc<TimedDoor>) -> Arc<Self> {
         Arc::new(Self {
             belief: Mutex::new(Belief::new(masters)),
             news: Condvar::new(),
@@ -67,6 +69,7 @@ impl Watch {
             next_socket: AtomicU64::new(0),
             ears: Mutex::default(),
             asked_at: Mutex::default(),
+            door,
             answers: AtomicU64::new(0),
         })
     }
@@ -204,7 +207,7 @@ impl Watch {
             }
             let request = pb::ResumeSessionRequest { session: session.raw(), ..Default::default() };
             let watch = Arc::downgrade(self);
-            mux.start(&request, &[], move |reply| {
+            self.door.start(&mux, &request, move |reply| {
                 asked.store(false, Ordering::Release);
                 let Some(watch) = watch.upgrade() else { return };
                 watch.answered(term, &address, &reply);

@@ -1,12 +1,12 @@
-//! What was refused at the doors of a process since it began: counted, and told in the log ever more rarely, so that nobody
-//! can fill a disk by knocking.
+//! What a door has turned away, or refused for the sender's role: counted, and told in the log ever more rarely, so that
+//! nobody can fill a disk by knocking.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::status::CallError;
 
-/// The counts of one process.
+/// The counts of one door.
 #[derive(Debug, Default)]
 pub struct Refused {
     strangers: AtomicU64,
