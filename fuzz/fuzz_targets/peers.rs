@@ -242,7 +242,7 @@ impl World {
 
     fn ask<R: Rpc>(&mut self, request: &R) {
         let header = Header { kind: R::KIND, ..Header::default() };
-        let from = Principal { role: Role::Admin, name: "mooseng".into(), node: 0 };
+        let from = Principal { role: Role::Admin, name: "mooseng".into(), node: 0, client: None };
         self.core.request(self.now(), &from, ADMIN, header, request.encode_to_vec().into());
     }
 

@@ -10,7 +10,7 @@ use mooseng_env::daemon::DirLock;
 use mooseng_env::{Clock, Disk, FsDisk, SystemClock, SystemEntropy, Threads, nonce};
 use mooseng_protocol::door::Door;
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
-use mooseng_protocol::handshake::{Caller, STRANGERS_MAX};
+use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::token::TokenKey;
@@ -33,6 +33,9 @@ use crate::write_chain::WriteChain;
 
 /// Connections served at once; each has a thread.
 const CONNECTIONS_MAX: usize = 1024;
+/// Connections on which nobody has proved a role yet; one more costs the oldest its place. An honest caller is done within
+/// milliseconds, so strangers would have to open this many in that time to be in its way.
+const STRANGERS_MAX: usize = 256;
 /// Copies fetched at once from other servers.
 const FETCHERS: usize = 2;
 /// Time between two rounds of housekeeping.

@@ -141,11 +141,12 @@ impl Caller {
     }
 
     fn open(master: &str, key: &[u8; 32], cell: CellId) -> Result<Self, CallError> {
-        let hello = pb::Hello::new(pb::Role::Client, "wire", None, SUPPORTED);
-        let caller = handshake::Caller::new(hello, PrincipalKey::new(key), nonce);
-        let (mut stream, _) = FrameStream::connect(master, &caller, TIMEOUT)?;
         let mut client_id = [0; 16];
         SystemEntropy.fill(&mut client_id);
+        let hello = pb::Hello::new(pb::Role::Client, "wire", None, SUPPORTED);
+        let hello = pb::Hello { client_id: client_id.to_vec().into(), ..hello };
+        let caller = handshake::Caller::new(hello, PrincipalKey::new(key), nonce);
+        let (mut stream, _) = FrameStream::connect(master, &caller, TIMEOUT)?;
         let request = pb::OpenSessionRequest {
             client_id: client_id.to_vec().into(),
             name: "wire".into(),

@@ -97,7 +97,7 @@ impl Client {
         config
             .check()
             .map_err(|error| ClientError::Rejected { what: "configuration", message: error.to_string() })?;
-        let (own, door) = (Own::of(&config, key), TimedDoor::new(Arc::clone(&clock)));
+        let (own, door) = (Own::of(&config, key, &*entropy), TimedDoor::new(Arc::clone(&clock)));
         let masters = MasterClient::connect(
             &config,
             own.clone(),

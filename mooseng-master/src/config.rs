@@ -251,6 +251,8 @@ mod tests {
         assert!(check(ConfigFile { id: 65_536, ..ConfigFile::default() }).contains("65535"));
         let named = ConfigFile { listen: "moose.example:9421".into(), ..ConfigFile::default() };
         assert!(check(named).contains("listen: \"moose.example:9421\" must be an IP address"));
+        let open = ConfigFile { grpc_listen: "0.0.0.0:9431".into(), ..ConfigFile::default() };
+        assert!(check(open).contains("grpc_listen: give an address of this machine alone"));
         let other = vec![Peer { id: 2, ..Peer::default() }];
         assert!(check(ConfigFile { peers: other, ..ConfigFile::default() }).contains("this master"));
     }

@@ -189,6 +189,18 @@ impl Desk {
         })
     }
 
+    /// Whether `from` may use a session: one is used by the client alone that has opened it. Who knows its number only gets
+    /// nothing by it.
+    fn may_use(&self, from: &Principal, session: SessionId) -> Result<(), CallError> {
+        let owner = self.cells.get(&session.cell()).and_then(|cell| cell.sessions.client(session));
+        if owner.is_none_or(|owner| from.may_be(owner)) {
+            return Ok(());
+        }
+        let error = CallError::Rejected { message: format!("session {session} is another client's") };
+        self.door.refused().forbidden(&from.name, &error);
+        Err(error)
+    }
+
     /// A connection ended.
     pub(crate) fn closed(&mut self, now: Duration, conn: ConnId) {
         self.registry.closed(conn);
@@ -212,7 +224,7 @@ impl Desk {
     ) -> Option<CellId> {
         let may =
             from.may_send(header.kind).inspect_err(|error| self.door.refused().forbidden(&from.name, error));
-        let answer = may.and_then(|()| requests::dispatch(self, groups, now, conn, header, body));
+        let answer = may.and_then(|()| requests::dispatch(self, groups, now, from, conn, header, body));
         match answer {
             Ok(Answer::Now(body)) => {
                 self.out.reply(conn, header, Ok(&body));
@@ -315,8 +327,10 @@ impl Desk {
         }
         // A session that an earlier leader opened has come to light.
         let cell = self.cell(group.cell());
-        if let (false, true, Response::Session(session)) = (mine, cell.leads, response) {
-            cell.sessions.known(*session, now.mono);
+        if let (false, true, Response::Session(session)) = (mine, cell.leads, response)
+            && let Command::Cluster(ClusterCommand::OpenSession { client, .. }) = command
+        {
+            cell.sessions.known(*session, *client, now.mono);
         }
         self.leases_moved(group, command.moves_leases());
     }
@@ -371,7 +385,7 @@ impl Desk {
         self.registry.forget_reports();
         let cell = self.cell(group.cell());
         cell.leads = true;
-        cell.sessions.begin(now, group.state().sessions().iter().map(|row| row.session));
+        cell.sessions.begin(now, group.state().sessions().iter().map(|row| (row.session, row.client)));
         cell.workers.begin();
         if group.cell() == CellId::ROOT {
             let leader_address = group.config().address.clone();

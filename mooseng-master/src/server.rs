@@ -27,7 +27,7 @@ use mooseng_env::{Clock, Entropy, SystemEntropy, Threads, nonce};
 use mooseng_meta::{Batch, MetaStore, applied_index_of};
 use mooseng_protocol::door::{Door, Entered, Outcome};
 use mooseng_protocol::frame::{self, FLAG_ONE_WAY, Frame, Header};
-use mooseng_protocol::handshake::{Heard, Opening, STRANGERS_MAX};
+use mooseng_protocol::handshake::{Heard, OPENING_MAX, Opening};
 use mooseng_protocol::pb;
 use mooseng_protocol::principal::{Keyring, Principal, Role};
 use mooseng_protocol::rpc::Rpc;
@@ -55,6 +55,9 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Connections that may be open at once; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 4096;
+/// The latest connections among which some may have yet to prove whose they are. All clients of a cluster come at once when
+/// another master leads.
+const STRANGERS_MAX: usize = 1024;
 /// Bytes asked of a socket at once.
 const SCRATCH: usize = 64 << 10;
 /// Full segments of the log that are kept beside those with what lagging masters need.
@@ -165,7 +168,7 @@ impl Server {
             connections: HashMap::new(),
             strangers: VecDeque::new(),
             keys,
-            grpc: Principal { role: Role::Client, name: "gRPC".into(), node: 0 },
+            grpc: Principal { role: Role::Client, name: "gRPC".into(), node: 0, client: None },
             readable: BTreeSet::new(),
             next_token: 2,
             peers: Peers::new(to_peer),
@@ -317,7 +320,8 @@ impl Server {
 
     fn serve(&mut self, now: Now, token: Token) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        let rest = connection.fill(&mut self.scratch, READ_MAX);
+        let limit = if connection.principal().is_some() { READ_MAX } else { OPENING_MAX };
+        let rest = connection.fill(&mut self.scratch, limit);
         while let Some(frame) = self.connections.get_mut(&token).and_then(Connection::next_frame) {
             self.enter(now, token, frame);
         }

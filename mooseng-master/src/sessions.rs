@@ -15,8 +15,13 @@ use crate::conn::ConnId;
 /// A mount that is said to be dead has so long to show that it is not: a live one is connected again well within it.
 const REPLACED_AFTER: Duration = Duration::from_secs(2);
 
+/// The random identity of a client.
+pub type ClientId = [u8; 16];
+
 #[derive(Debug)]
 struct Session {
+    /// Whose it is.
+    client: ClientId,
     conn: Option<ConnId>,
     heard: Duration,
     /// When its connection ended.
@@ -29,9 +34,9 @@ struct Session {
 }
 
 impl Session {
-    fn new(now: Duration, confirmed: bool) -> Self {
+    fn new(client: ClientId, now: Duration, confirmed: bool) -> Self {
         let files = OpenFiles::default();
-        Self { conn: None, heard: now, left: Duration::ZERO, replaced: false, confirmed, files }
+        Self { client, conn: None, heard: now, left: Duration::ZERO, replaced: false, confirmed, files }
     }
 
     fn is_over(&self, now: Duration, timeout: Duration) -> bool {
@@ -49,18 +54,19 @@ pub struct Sessions {
 
 impl Sessions {
     /// This master begins to lead: the sessions in the state have their whole time to come forward.
-    pub fn begin(&mut self, now: Duration, sessions: impl IntoIterator<Item = SessionId>) {
-        self.sessions = sessions.into_iter().map(|id| (id, Session::new(now, false))).collect();
+    pub fn begin(&mut self, now: Duration, sessions: impl IntoIterator<Item = (SessionId, ClientId)>) {
+        self.sessions =
+            sessions.into_iter().map(|(id, client)| (id, Session::new(client, now, false))).collect();
     }
 
     /// A session that an earlier leader opened has come to light: it has its whole time to tell what it has open.
-    pub fn known(&mut self, id: SessionId, now: Duration) {
-        self.sessions.entry(id).or_insert(Session::new(now, false));
+    pub fn known(&mut self, id: SessionId, client: ClientId, now: Duration) {
+        self.sessions.entry(id).or_insert(Session::new(client, now, false));
     }
 
     /// A session was opened: nothing is open in it.
-    pub fn opened(&mut self, id: SessionId, now: Duration) {
-        self.sessions.entry(id).or_insert(Session::new(now, true)).heard = now;
+    pub fn opened(&mut self, id: SessionId, client: ClientId, now: Duration) {
+        self.sessions.entry(id).or_insert(Session::new(client, now, true)).heard = now;
     }
 
     /// A session ended.
@@ -122,6 +128,12 @@ impl Sessions {
         }
     }
 
+    /// Whose session this is; `None` if there is no such session as far as is known here.
+    #[must_use]
+    pub fn client(&self, id: SessionId) -> Option<ClientId> {
+        Some(self.sessions.get(&id)?.client)
+    }
+
     /// Where pushes to the session go.
     #[must_use]
     pub fn conn(&self, id: SessionId) -> Option<ConnId> {
@@ -168,7 +180,8 @@ mod tests {
     fn after_a_change_of_leader_nothing_counts_as_closed_until_every_session_has_spoken() {
         let mut sessions = Sessions::default();
         let (a, b) = (SessionId::from_raw(1), SessionId::from_raw(2));
-        sessions.begin(SECOND, [a, b]);
+        sessions.begin(SECOND, [(a, [1; 16]), (b, [2; 16])]);
+        assert_eq!([a, b].map(|id| sessions.client(id)), [Some([1; 16]), Some([2; 16])]);
         sessions.resumed(a, ConnId::Framed(1), SECOND);
         assert!(!sessions.all_confirmed());
         sessions.list_open(a, 7, [InodeId::from_raw(9)]);
@@ -190,7 +203,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let (dead, alive, connected) =
             (SessionId::from_raw(1), SessionId::from_raw(2), SessionId::from_raw(3));
-        sessions.begin(SECOND, [dead, alive, connected]);
+        sessions.begin(SECOND, [dead, alive, connected].map(|id| (id, [0; 16])));
         sessions.resumed(connected, ConnId::Framed(3), SECOND);
         [dead, alive, connected].into_iter().for_each(|id| sessions.replaced(id));
         assert_eq!(sessions.expired(2 * SECOND, 60 * SECOND), [], "this leader is too young to know");

@@ -9,6 +9,8 @@ pub struct SessionRow {
     pub session: SessionId,
     /// For people: host and mount point.
     pub name: String,
+    /// The client's random identity.
+    pub client: [u8; 16],
 }
 
 /// What is stored of a session besides its requests.

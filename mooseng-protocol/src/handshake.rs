@@ -38,9 +38,6 @@ use crate::principal::PrincipalKey;
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
 /// The longest body of a frame from a caller that has not proved its role.
 pub const OPENING_MAX: usize = 4 << 10;
-/// Connections on which nobody has proved a role yet; one more costs the oldest its place. An honest caller is done within
-/// milliseconds, so strangers would have to open this many in that time to be in its way.
-pub const STRANGERS_MAX: usize = 256;
 
 /// Random bytes that are used for one connection.
 pub type Nonce = [u8; 32];

@@ -23,6 +23,7 @@ impl pb::Hello {
             level_lowest: levels.lowest().raw().into(),
             level_highest: levels.highest().raw().into(),
             nonce: Bytes::new(),
+            client_id: Bytes::new(),
         }
     }
 }

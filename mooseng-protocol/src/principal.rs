@@ -90,6 +90,9 @@ pub struct Principal {
     pub name: String,
     /// A master's id, a listening client's session, else 0; as it says itself.
     pub node: u64,
+    /// The id that a client's sessions are known by; all zero if it has shown none. `None` for one that speaks for all
+    /// clients, which nobody becomes by a handshake.
+    pub client: Option<[u8; 16]>,
 }
 
 impl Principal {
@@ -97,7 +100,14 @@ impl Principal {
     #[must_use]
     pub fn of(hello: &pb::Hello) -> Option<Self> {
         let role = Role::said(hello.role())?;
-        Some(Self { role, name: hello.name.clone(), node: hello.node_id })
+        let client = Some(hello.client_id[..].try_into().unwrap_or_default());
+        Some(Self { role, name: hello.name.clone(), node: hello.node_id, client })
+    }
+
+    /// Whether it may use a session of this client.
+    #[must_use]
+    pub fn may_be(&self, client: [u8; 16]) -> bool {
+        self.client.is_none_or(|own| own == client)
     }
 
     /// Whether this request is one for its role.
@@ -220,8 +230,20 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_shows_no_id_has_one_of_its_own_kind_and_not_everybodys() {
+        let of = |id: &[u8]| {
+            let client_id = bytes::Bytes::copy_from_slice(id);
+            Principal::of(&pb::Hello { role: 1, client_id, ..Default::default() }).unwrap()
+        };
+        assert!(of(&[5; 16]).may_be([5; 16]) && !of(&[5; 16]).may_be([6; 16]));
+        for strange in [&[][..], &[5; 15], &[5; 17]] {
+            assert!(!of(strange).may_be([5; 16]) && of(strange).may_be([0; 16]));
+        }
+    }
+
+    #[test]
     fn a_role_sends_what_is_its_own_and_a_refusal_names_both() {
-        let of = |role| Principal { role, name: "x".into(), node: 0 };
+        let of = |role| Principal { role, name: "x".into(), node: 0, client: None };
         let may =
             |kind| Role::ALL.into_iter().filter(|role| of(*role).may_send(kind).is_ok()).collect::<Vec<_>>();
         assert_eq!(may(pb::RaftMessages::KIND), [Role::Master]);

@@ -193,7 +193,7 @@ impl ChunkClient {
     }
 
     fn dial(&self, address: &str) -> Result<FrameStream, CallError> {
-        let caller = self.own.caller(0, 0);
+        let caller = self.own.caller();
         let connect = || FrameStream::connect(address, &caller, CONNECT_TIMEOUT);
         Ok(self.door.pass::<pb::Hello, _>(connect)?.0)
     }

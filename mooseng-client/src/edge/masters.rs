@@ -122,7 +122,7 @@ impl MasterClient {
 
     /// The caller of a connection that receives the session's pushes.
     pub(crate) fn control_caller(&self) -> Caller {
-        self.own.caller(self.session().id.raw(), self.watch.epoch())
+        self.own.caller_of_masters(self.session().id.raw(), self.watch.epoch())
     }
 
     /// The believed leader, with a number that rises with each change.
@@ -148,10 +148,8 @@ impl MasterClient {
     }
 
     fn open_session(&self) -> Result<()> {
-        let mut client_id = [0; 16];
-        self.entropy.fill(&mut client_id);
         let request = pb::OpenSessionRequest {
-            client_id: client_id.to_vec().into(),
+            client_id: self.own.client_id.to_vec().into(),
             name: if self.instance.is_empty() { self.own.name.clone() } else { self.instance.clone() },
             replaces: !self.instance.is_empty(),
             cell: 0,
@@ -297,7 +295,7 @@ impl MasterClient {
         believed: &Believed,
         begun: (Duration, u64),
     ) -> std::result::Result<Connection, CallError> {
-        let caller = self.own.caller(0, self.watch.epoch());
+        let caller = self.own.caller_of_masters(0, self.watch.epoch());
         let keep_waiting = || self.may_wait(believed.term, begun, CONNECT_TIMEOUT);
         let (stream, reply) =
             self.door.pass::<pb::Hello, _>(|| dial::dial(&believed.leader, &caller, SLICE, keep_waiting))?;

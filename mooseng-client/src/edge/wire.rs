@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::time::Duration;
 
-use mooseng_env::nonce;
+use mooseng_env::{Entropy, nonce};
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY};
 use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
@@ -26,19 +26,30 @@ pub(crate) struct Own {
     pub(crate) levels: Levels,
     /// The key of clients.
     pub(crate) key: PrincipalKey,
+    /// What its sessions are known by. Only masters are told.
+    pub(crate) client_id: [u8; 16],
 }
 
 impl Own {
     /// As the configuration has it.
-    pub(crate) fn of(config: &ClientConfig, key: PrincipalKey) -> Self {
-        Self { name: config.name.clone(), cluster: config.cluster(), levels: config.levels(), key }
+    pub(crate) fn of(config: &ClientConfig, key: PrincipalKey, entropy: &dyn Entropy) -> Self {
+        let mut client_id = [0; 16];
+        entropy.fill(&mut client_id);
+        Self { name: config.name.clone(), cluster: config.cluster(), levels: config.levels(), key, client_id }
     }
 
-    /// How this client calls others. `session` is 0 on connections that want no push; `epoch` is the highest of the masters'
-    /// group that was heard of, 0 where nobody asks for it.
-    pub(crate) fn caller(&self, session: u64, epoch: u64) -> Caller {
+    /// How this client calls a chunkserver.
+    pub(crate) fn caller(&self) -> Caller {
         let hello = pb::Hello::new(pb::Role::Client, &self.name, Some(self.cluster), self.levels);
-        Caller::new(pb::Hello { epoch, node_id: session, ..hello }, self.key.clone(), nonce)
+        Caller::new(hello, self.key.clone(), nonce)
+    }
+
+    /// How this client calls a master. `session` is 0 on connections that want no push; `epoch` is the highest of the masters'
+    /// group that was heard of, 0 where nobody asks for it.
+    pub(crate) fn caller_of_masters(&self, session: u64, epoch: u64) -> Caller {
+        let caller = self.caller();
+        let client_id = self.client_id.to_vec().into();
+        caller.saying(pb::Hello { epoch, node_id: session, client_id, ..caller.hello.clone() })
     }
 }
 

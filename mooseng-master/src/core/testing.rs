@@ -37,7 +37,7 @@ pub(crate) fn core(group: GroupConfig, recovered: Recovered) -> MasterCore {
 
 /// A part with this role.
 pub(crate) fn principal(role: Role) -> Principal {
-    Principal { role, name: role.name().into(), node: 0 }
+    Principal { role, name: role.name().into(), node: 0, client: None }
 }
 
 /// The connection with this number.

@@ -9,6 +9,7 @@ use mooseng_protocol::limits::{
     CLIENT_NAME_MAX, LISTING_MAX, LOCATE_MAX, OPEN_MAX, RELEASE_MAX, UNACKED_MAX,
 };
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::Principal;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_types::{CHUNK_SIZE, ChunkIndex, FileKind, FileName, FsError, InodeId, SessionId};
@@ -28,13 +29,14 @@ pub(super) fn dispatch(
     desk: &mut Desk,
     groups: &Groups,
     now: Now,
+    from: &Principal,
     conn: ConnId,
     kind: u16,
     body: Bytes,
 ) -> Result<Answer, CallError> {
     match kind {
-        pb::OpenSessionRequest::KIND => open_session(desk, groups, decode(body)?),
-        pb::ResumeSessionRequest::KIND => resume_session(desk, groups, now.mono, conn, &decode(body)?),
+        pb::OpenSessionRequest::KIND => open_session(desk, groups, from, decode(body)?),
+        pb::ResumeSessionRequest::KIND => resume_session(desk, groups, now.mono, from, conn, &decode(body)?),
         pb::LookupRequest::KIND
         | pb::GetAttrRequest::KIND
         | pb::ReaddirRequest::KIND
@@ -44,12 +46,19 @@ pub(super) fn dispatch(
         | pb::StatFsRequest::KIND
         | pb::OpenRequest::KIND
         | pb::ReleaseRequest::KIND
-        | pb::LocateRequest::KIND => read(desk, groups, now, kind, body),
-        _ => change(desk, groups, now.mono, kind, body),
+        | pb::LocateRequest::KIND => read(desk, groups, now, from, kind, body),
+        _ => change(desk, groups, now.mono, from, kind, body),
     }
 }
 
-fn read(desk: &mut Desk, groups: &Groups, now: Now, kind: u16, body: Bytes) -> Result<Answer, CallError> {
+fn read(
+    desk: &mut Desk,
+    groups: &Groups,
+    now: Now,
+    from: &Principal,
+    kind: u16,
+    body: Bytes,
+) -> Result<Answer, CallError> {
     match kind {
         pb::LookupRequest::KIND => {
             let it: pb::LookupRequest = decode(body)?;
@@ -84,6 +93,7 @@ fn read(desk: &mut Desk, groups: &Groups, now: Now, kind: u16, body: Bytes) -> R
         pb::OpenRequest::KIND => {
             let it: pb::OpenRequest = decode(body)?;
             let state = state_of(groups, it.inode, now)?;
+            desk.may_use(from, session(it.session))?;
             open(&mut desk.cell(state.cell()).sessions, state, now.mono, &it)
         }
         pb::ReleaseRequest::KIND => {
@@ -91,6 +101,7 @@ fn read(desk: &mut Desk, groups: &Groups, now: Now, kind: u16, body: Bytes) -> R
             at_most(it.inodes.len(), RELEASE_MAX, "inodes")?;
             let group = groups.of_session(session(it.session))?;
             group.must_serve_reads(now.mono)?;
+            desk.may_use(from, session(it.session))?;
             let sessions = &mut desk.cell(group.cell()).sessions;
             for raw in it.inodes {
                 sessions.release(session(it.session), inode(raw), it.number);
@@ -99,7 +110,9 @@ fn read(desk: &mut Desk, groups: &Groups, now: Now, kind: u16, body: Bytes) -> R
         }
         pb::LocateRequest::KIND => {
             let it: pb::LocateRequest = decode(body)?;
-            locate(desk, state_of(groups, it.inode, now)?, now, &it)
+            let state = state_of(groups, it.inode, now)?;
+            desk.may_use(from, session(it.session))?;
+            locate(desk, state, now, &it)
         }
         _ => Err(unknown(kind)),
     }
@@ -123,6 +136,7 @@ fn change(
     desk: &mut Desk,
     groups: &Groups,
     now: Duration,
+    from: &Principal,
     kind: u16,
     body: Bytes,
 ) -> Result<Answer, CallError> {
@@ -158,6 +172,7 @@ fn change(
     // A session's requests are for the files of its cell: those of others are not found there.
     let group = groups.of_session(request.id.session)?;
     group.must_take_changes()?;
+    desk.may_use(from, request.id.session)?;
     let cell = group.cell();
     desk.cell(cell).sessions.heard(request.id.session, now);
     must_acknowledge(group.state(), request)?;
@@ -177,11 +192,21 @@ fn must_acknowledge(state: &MetaState, Request { id, acked_below }: Request) -> 
 /// Opens a session. Where it says so, one of the same name that is not connected any more belonged to the same mount
 /// before it died: it ends soon, so that its leases are in nobody's way, unless it shows a sign of life first. Two mounts
 /// may have one name.
-fn open_session(desk: &mut Desk, groups: &Groups, it: pb::OpenSessionRequest) -> Result<Answer, CallError> {
+fn open_session(
+    desk: &mut Desk,
+    groups: &Groups,
+    from: &Principal,
+    it: pb::OpenSessionRequest,
+) -> Result<Answer, CallError> {
     let group = groups.of(read_cell(it.cell)?)?;
     group.must_take_changes()?;
     let cell = group.cell();
     let client = id16(&it.client_id, "client_id")?;
+    if !from.may_be(client) {
+        return Err(CallError::Rejected {
+            message: "a client opens sessions under the id of its hello".into(),
+        });
+    }
     let mut name = it.name;
     name.truncate(name.floor_char_boundary(CLIENT_NAME_MAX));
     if it.replaces {
@@ -190,7 +215,7 @@ fn open_session(desk: &mut Desk, groups: &Groups, it: pb::OpenSessionRequest) ->
         }
     }
     let command = Box::new(ClusterCommand::OpenSession { client, name }.into());
-    Ok(Answer::Propose { cell, request: None, command, context: Context::OpenedSession })
+    Ok(Answer::Propose { cell, request: None, command, context: Context::OpenedSession(client) })
 }
 
 /// What a session is told when it is opened.
@@ -211,6 +236,7 @@ fn resume_session(
     desk: &mut Desk,
     groups: &Groups,
     now: Duration,
+    from: &Principal,
     conn: ConnId,
     it: &pb::ResumeSessionRequest,
 ) -> Result<Answer, CallError> {
@@ -220,6 +246,7 @@ fn resume_session(
     if !group.state().session_exists(id) {
         return Err(FsError::SessionExpired.into());
     }
+    desk.may_use(from, id)?;
     at_most(it.open_inodes.len(), OPEN_MAX, "open_inodes")?;
     let sessions = &mut desk.cell(group.cell()).sessions;
     sessions.resumed(id, conn, now);

@@ -8,6 +8,7 @@ use mooseng_meta::{ChunkRow, Command, Grant, Member, MetaState, Request, Respons
 use mooseng_protocol::convert::{BadMessage, request_id};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::Principal;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_types::{CellId, ChunkId, ChunkIndex, FsError, InodeId, ServerId, SessionId};
@@ -20,7 +21,7 @@ use crate::conn::ConnId;
 use crate::group::{Group, Groups, Now};
 use crate::raft::Change;
 use crate::registry::Registry;
-use crate::sessions::Sessions;
+use crate::sessions::{ClientId, Sessions};
 
 /// What a request leads to.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ pub(super) enum Context {
     /// A write lease.
     Grant(SessionId, InodeId, ChunkIndex),
     /// A session.
-    OpenedSession,
+    OpenedSession(ClientId),
     /// A session's end.
     ClosedSession(SessionId),
     /// A chunkserver's number.
@@ -90,6 +91,7 @@ pub(super) fn dispatch(
     desk: &mut Desk,
     groups: &mut Groups,
     now: Now,
+    from: &Principal,
     conn: ConnId,
     header: Header,
     body: Bytes,
@@ -114,7 +116,7 @@ pub(super) fn dispatch(
         pb::RegisterServerRequest::KIND => {
             servers::register(&mut desk.registry, groups.root(), now.mono, conn, decode(body)?)
         }
-        kind if kind & 0xff00 == 0x0100 => metadata::dispatch(desk, groups, now, conn, kind, body),
+        kind if kind & 0xff00 == 0x0100 => metadata::dispatch(desk, groups, now, from, conn, kind, body),
         kind => Err(CallError::Rejected {
             message: format!("a master does not serve {} ({kind:#x})", rpc::name(kind)),
         }),
@@ -143,9 +145,9 @@ pub(super) fn complete(
         (Context::Grant(session, ..), Response::Grant(grant)) => {
             grant_reply(&mut desk.registry, &desk.tokens, now, session, grant).encode_to_vec()
         }
-        (Context::OpenedSession, Response::Session(session)) => {
+        (Context::OpenedSession(client), Response::Session(session)) => {
             let sessions = &mut desk.cell(cell).sessions;
-            sessions.opened(session, now.mono);
+            sessions.opened(session, client, now.mono);
             sessions.resumed(session, conn, now.mono);
             metadata::session_reply(&desk.config, group.state(), session).encode_to_vec()
         }

@@ -21,6 +21,7 @@ impl User {
     fn new(world: &World, cell: u16) -> Self {
         let mut client = world.client();
         let cell = CellId::from_raw(cell);
+        client.become_client(cell.raw() as u8);
         let open = pb::OpenSessionRequest {
             client_id: vec![cell.raw() as u8; 16].into(),
             cell: cell.raw().into(),

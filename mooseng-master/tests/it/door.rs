@@ -13,7 +13,7 @@ use mooseng_protocol::transport::FrameStream;
 use mooseng_types::{FileKind, FsError};
 
 use crate::failover::{mkdir, open_session};
-use crate::world::{Client, World, caller, hello};
+use crate::world::{Client, World, hello, saying};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -26,8 +26,10 @@ fn passed<R: Rpc>(client: &mut Client) -> Requests {
     door.of(R::KIND).cloned().unwrap_or_default()
 }
 
-fn connect(world: &World) -> FrameStream {
-    FrameStream::connect(&world.address(1), &caller(Role::Client), SOON).unwrap().0
+/// A connection of this client.
+fn connect(world: &World, id: u8) -> FrameStream {
+    let hello = pb::Hello { client_id: vec![id; 16].into(), ..hello(Role::Client) };
+    FrameStream::connect(&world.address(1), &saying(hello), SOON).unwrap().0
 }
 
 /// Of a kind: come, refused, failed, lost, not answered yet.
@@ -51,7 +53,7 @@ fn each_request_is_counted_once_with_how_it_ended_and_strangers_are_too() {
     let row = passed::<pb::ClusterStatusRequest>(&mut client);
     assert_eq!(counts(&row), [2, 0, 0, 0, 1]);
 
-    let mut raw = connect(&world);
+    let mut raw = connect(&world, 1);
     raw.writer().send(Header { kind: 0x01ff, request: 1, ..Header::default() }, &pb::Empty {}, &[]).unwrap();
     assert!(raw.reader().receive().is_ok());
     let keys = Keyring::derive(&[9; 32]);
@@ -77,6 +79,7 @@ fn a_request_that_waits_is_timed_to_its_answer_and_is_lost_with_its_connection()
     };
     client.call(&server).unwrap();
     let (holder, other) = (open_session(&mut client, 1), open_session(&mut client, 2));
+    client.become_client(1);
     let file = pb::CreateRequest { kind: FileKind::File.raw().into(), ..mkdir(holder, 1, "f") };
     let inode = client.call(&file).unwrap().attr.unwrap().inode;
     let meta = |session, seq| Some(pb::RequestMeta { session, seq, acked_below: 1 });
@@ -85,14 +88,14 @@ fn a_request_that_waits_is_timed_to_its_answer_and_is_lost_with_its_connection()
     client.call(&lease(holder, 2)).unwrap();
 
     // It waits for the lease of the other session.
-    let mut waiting = connect(&world);
+    let mut waiting = connect(&world, 2);
     let number = waiting.send(&lease(other, 1), &[], SOON).unwrap();
     client.wait_for("it waits", |status| {
         let door = door(status.clone());
         door.of(pb::GrantWriteRequest::KIND).is_some_and(|row| counts(row) == [2, 0, 0, 0, 1])
     });
     let seen = Instant::now();
-    let mut gone = connect(&world);
+    let mut gone = connect(&world, 2);
     gone.send(&lease(other, 2), &[], SOON).unwrap();
     client.wait_for("one more waits", |status| {
         let door = door(status.clone());

@@ -116,6 +116,10 @@ async fn works(master: &Master) {
     let passed = |kind| door.of(kind).map(|row| (row.requests, row.refused, row.under_way()));
     assert_eq!(passed(pb::CreateRequest::KIND), Some((3, 1, 0)));
     assert_eq!(passed(pb::LookupRequest::KIND), Some((2, 1, 0)));
+    // Nobody has proved anything here: it is a client's door.
+    let remove = pb::RemoveMasterRequest { master: "1".into(), dry_run: false };
+    let refused = AdminClient::new(channel).remove_master(remove).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
 #[test]

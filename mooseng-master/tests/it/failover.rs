@@ -13,6 +13,7 @@ use mooseng_types::{FileKind, FsError};
 use crate::world::{Client, World, caller, hello, saying};
 
 pub(crate) fn open_session(client: &mut Client, id: u8) -> u64 {
+    client.become_client(id);
     let request = pb::OpenSessionRequest {
         client_id: vec![id; 16].into(),
         name: "test".into(),
@@ -153,9 +154,12 @@ fn a_mount_that_is_back_ends_the_session_it_left_behind() {
     client.call(&mkdir(first, 1, "a")).unwrap();
     // The connection of the first session goes as with the process.
     client = world.client();
+    client.become_client(2);
     let stranger = client.call(&open(2, false)).unwrap().session;
+    client.become_client(1);
     client.call(&mkdir(first, 2, "b")).unwrap();
     client = world.client();
+    client.become_client(3);
     client.call(&open(3, true)).unwrap();
     // A live mount of the same name would have time to say so.
     client.wait_for("they end", |status| status.sessions == 1);
@@ -168,7 +172,7 @@ fn a_mount_that_is_back_ends_the_session_it_left_behind() {
 #[test]
 fn open_unlinked_files_and_write_leases_outlive_the_leader() {
     let mut world = World::new(3);
-    let mut client = world.client();
+    let (mut client, mut other_client) = (world.client(), world.client());
     let server = pb::RegisterServerRequest {
         uuid: vec![1; 16].into(),
         name: "s".into(),
@@ -176,7 +180,7 @@ fn open_unlinked_files_and_write_leases_outlive_the_leader() {
         disks: vec![pb::DiskStatus { total_bytes: 1 << 40, free_bytes: 1 << 40, ..Default::default() }],
     };
     let server_id = client.call(&server).unwrap().server;
-    let (writer, other) = (open_session(&mut client, 1), open_session(&mut client, 2));
+    let (writer, other) = (open_session(&mut client, 1), open_session(&mut other_client, 2));
     let file =
         |seq, name: &str| pb::CreateRequest { kind: FileKind::File.raw().into(), ..mkdir(writer, seq, name) };
     let create = pb::CreateRequest { open: true, open_number: 1, ..file(1, "unlinked") };
@@ -200,7 +204,7 @@ fn open_unlinked_files_and_write_leases_outlive_the_leader() {
         as_of: 9,
     };
     client.call(&resume(writer, vec![unlinked, written])).unwrap();
-    client.call(&resume(other, vec![])).unwrap();
+    other_client.call(&resume(other, vec![])).unwrap();
     let heartbeat =
         pb::HeartbeatRequest { server: server_id, disks: server.disks, address: server.address, door: None };
     client.call(&heartbeat).unwrap();
@@ -208,7 +212,7 @@ fn open_unlinked_files_and_write_leases_outlive_the_leader() {
     client.call(&mkdir(writer, 5, "later")).unwrap();
     client.wait_for("the leader looks after what is unlinked", |status| status.orphans == 1);
     client.call(&pb::GetAttrRequest { inode: unlinked }).unwrap();
-    let held = client.call(&lease(other, 1)).unwrap_err();
+    let held = other_client.call(&lease(other, 1)).unwrap_err();
     assert!(matches!(held, CallError::Refused(FsError::LeaseHeld)), "{held}");
     client.call(&pb::ReleaseRequest { session: writer, inodes: vec![unlinked], number: 10 }).unwrap();
     client.wait_for("the file is gone", |status| status.orphans == 0);

@@ -13,7 +13,8 @@ use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
 
-use crate::world::{World, caller, hello};
+use crate::failover::{mkdir, names, open_session};
+use crate::world::{World, caller, hello, saying};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What a busy machine may take beyond a limit.
@@ -120,7 +121,43 @@ fn a_client_cannot_remove_a_master_nor_speak_as_a_chunkserver() {
 #[test]
 fn strangers_without_end_keep_nobody_from_connecting() {
     let world = World::new(1);
-    let crowd: Vec<_> = (0..400).map(|_| TcpStream::connect(world.address(1)).unwrap()).collect();
+    let crowd: Vec<_> = (0..1300).map(|_| TcpStream::connect(world.address(1)).unwrap()).collect();
     let (strangers, _) = refused(&world);
-    assert!(strangers >= 144, "{strangers} of {} lost their place", crowd.len());
+    assert!(strangers >= 276, "{strangers} of {} lost their place", crowd.len());
+}
+
+#[test]
+fn a_session_is_of_no_use_to_another_client_that_knows_its_number() {
+    let world = World::new(1);
+    let mut client = world.client();
+    let session = open_session(&mut client, 1);
+    client.call(&mkdir(session, 1, "mine")).unwrap();
+    let other = saying(pb::Hello { client_id: vec![2; 16].into(), ..hello(Role::Client) });
+    let mut stream = FrameStream::connect(&world.address(1), &other, SECOND).unwrap().0;
+    fn refused<R: Rpc>(stream: &mut FrameStream, request: &R) {
+        let error = stream.call(request, &[], SECOND).map(drop).unwrap_err();
+        assert!(
+            matches!(&error, CallError::Rejected { message } if message.contains("another client's")),
+            "{error}"
+        );
+    }
+    refused(&mut stream, &mkdir(session, 2, "theirs"));
+    refused(&mut stream, &pb::CloseSessionRequest { meta: mkdir(session, 3, "").meta });
+    refused(&mut stream, &pb::ResumeSessionRequest { session, list_follows: true, ..Default::default() });
+    refused(&mut stream, &pb::OpenRequest { session, inode: 1, ..Default::default() });
+    refused(&mut stream, &pb::ReleaseRequest { session, inodes: vec![1], number: 9 });
+    refused(&mut stream, &pb::LocateRequest { session, inode: 1, ..Default::default() });
+    let open = pb::OpenSessionRequest { client_id: vec![1; 16].into(), ..Default::default() };
+    let error = stream.call(&open, &[], SECOND).unwrap_err();
+    assert!(error.to_string().contains("the id of its hello"), "{error}");
+    // Its owner goes on, over another connection too, and after the master was started again.
+    client = world.client();
+    client.call(&mkdir(session, 2, "mine too")).unwrap();
+    let mut world = world;
+    world.stop(1);
+    world.start(1);
+    client.call(&mkdir(session, 3, "still mine")).unwrap();
+    let mut stream = FrameStream::connect(&world.address(1), &other, SECOND).unwrap().0;
+    refused(&mut stream, &mkdir(session, 4, "theirs"));
+    assert_eq!(names(&mut client), ["mine", "mine too", "still mine"]);
 }

@@ -148,12 +148,13 @@ impl World {
 
     /// A client that asks this master only.
     pub(crate) fn client_of(&self, id: u64) -> Client {
-        Client { addresses: vec![self.address(id)], links: BTreeMap::new() }
+        Client { addresses: vec![self.address(id)], id: 1, links: BTreeMap::new() }
     }
 
     pub(crate) fn client(&self) -> Client {
         Client {
             addresses: self.peers.iter().map(|peer| peer.address.clone()).collect(),
+            id: 1,
             links: BTreeMap::new(),
         }
     }
@@ -168,7 +169,8 @@ impl Drop for World {
 
 /// Of a test that speaks in this role.
 pub(crate) fn hello(role: Role) -> pb::Hello {
-    pb::Hello::new(role.into(), "test", Some(CLUSTER), SUPPORTED)
+    let hello = pb::Hello::new(role.into(), "test", Some(CLUSTER), SUPPORTED);
+    pb::Hello { client_id: vec![1; 16].into(), ..hello }
 }
 
 /// One that says this, and has the key of its role.
@@ -184,6 +186,8 @@ pub(crate) fn caller(role: Role) -> Caller {
 /// Sends each request in a role that may.
 pub(crate) struct Client {
     addresses: Vec<String>,
+    /// The id of its sessions, repeated.
+    id: u8,
     links: BTreeMap<Role, Link>,
 }
 
@@ -195,6 +199,13 @@ struct Link {
 }
 
 impl Client {
+    /// Is another client from now on.
+    pub(crate) fn become_client(&mut self, id: u8) {
+        if std::mem::replace(&mut self.id, id) != id {
+            self.links.remove(&Role::Client);
+        }
+    }
+
     /// Sends `request` until it is answered, by whichever master.
     pub(crate) fn call<R: Rpc>(&mut self, request: &R) -> Result<R::Reply, CallError> {
         let start = Instant::now();
@@ -219,7 +230,8 @@ impl Client {
         let link = self.links.entry(R::SENDERS[0]).or_default();
         if link.stream.is_none() {
             let address = &self.addresses[link.next % self.addresses.len()];
-            link.stream = Some(FrameStream::connect(address, &caller(R::SENDERS[0]), second)?.0);
+            let hello = pb::Hello { client_id: vec![self.id; 16].into(), ..hello(R::SENDERS[0]) };
+            link.stream = Some(FrameStream::connect(address, &saying(hello), second)?.0);
         }
         link.stream.as_mut().unwrap().call(request, &[], second)
     }

@@ -15,8 +15,8 @@ impl MetaState {
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionRow> {
         self.tables.rows.collect(b"s", &[], usize::MAX, |key, value| {
-            let SessionRecord { name, .. } = decode(key, value);
-            SessionRow { session: SessionId::from_raw(key::number_at(key, 1)), name }
+            let SessionRecord { name, client } = decode(key, value);
+            SessionRow { session: SessionId::from_raw(key::number_at(key, 1)), name, client }
         })
     }
 

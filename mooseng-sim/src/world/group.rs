@@ -229,7 +229,7 @@ impl World {
         let Some(leader) = self.leader() else { return };
         let body: Bytes = request.encode_to_vec().into();
         let header = Header { kind: R::KIND, ..Header::default() };
-        let from = Principal { role: Role::Admin, name: "mooseng".into(), node: 0 };
+        let from = Principal { role: Role::Admin, name: "mooseng".into(), node: 0, client: None };
         self.with_core(leader, |core, now| core.request(now, &from, ADMIN, header, body));
     }
 }

@@ -190,5 +190,5 @@ pub(super) fn principal(place: Place) -> Principal {
         Place::Server(index) => (Role::Chunkserver, crate::server::address(index)),
         Place::Client(number) => (Role::Client, format!("client {number}")),
     };
-    Principal { role, name, node: 0 }
+    Principal { role, name, node: 0, client: None }
 }

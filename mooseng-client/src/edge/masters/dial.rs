@@ -71,6 +71,7 @@ mod tests {
     use std::cell::Cell;
     use std::net::TcpListener;
 
+    use mooseng_env::SystemEntropy;
     use mooseng_protocol::principal::PrincipalKey;
 
     use super::*;
@@ -78,7 +79,8 @@ mod tests {
     const SLICE: Duration = Duration::from_millis(5);
 
     fn caller() -> Caller {
-        wire::Own::of(&crate::config::ClientConfig::default(), PrincipalKey::new(&[7; 32])).caller(0, 0)
+        let key = PrincipalKey::new(&[7; 32]);
+        wire::Own::of(&crate::config::ClientConfig::default(), key, &SystemEntropy).caller()
     }
 
     #[test]

@@ -125,7 +125,7 @@ fn client(masters: &[&Straw]) -> Arc<MasterClient> {
         ..ClientConfig::default()
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let own = Own::of(&config, Keyring::derive(&CLUSTER_KEY).of(Role::Client).clone());
+    let own = Own::of(&config, Keyring::derive(&CLUSTER_KEY).of(Role::Client).clone(), &SystemEntropy);
     let door = TimedDoor::new(Arc::clone(&clock));
     Arc::new(MasterClient::connect(&config, own, SOON, door, clock, Arc::new(SystemEntropy)).unwrap())
 }
