@@ -45,14 +45,15 @@ mod tests {
         let files = [
             ("mooseng-meta/src/apply.rs", "use mooseng_protocol::pb::Attr;"),
             ("mooseng-client/src/cache.rs", "let x = pb::Attr::default();"),
+            ("mooseng-master/src/group/apply.rs", "use pb::RaftMessage;"),
         ];
-        assert_eq!(check(&Tree::of(&files)).len(), 2);
+        assert_eq!(check(&Tree::of(&files)).len(), 3);
     }
 
     #[test]
     fn edges_comments_and_other_words_pass() {
         let files = [
-            ("mooseng-master/src/service/namespace.rs", "use pb::Attr;"),
+            ("mooseng-master/src/desk/metadata.rs", "use pb::Attr;"),
             ("mooseng-client/src/edge/masters/call.rs", "pb::Attr"),
             ("mooseng-meta/src/apply.rs", "httpb::x // pb::y"),
         ];
