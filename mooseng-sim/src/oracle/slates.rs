@@ -218,6 +218,11 @@ impl Slates {
         let back = slate.write(seen);
         if before == 0 {
             let back = back.filter(|back| back.dead.is_some_and(|dead| dead < then.from))?;
+            // Within the length, what a dead writer left uncommitted may differ between copies (docs/consistency.md): who
+            // reads while the first server is away sees the other's. Only what lies behind the end is void for good.
+            if slate.reaches_behind(cell, back) {
+                return None;
+            }
             return Some(format!(
                 "cell {cell} shows {seen}, whose session was over when it was not there: {back:?}"
             ));
@@ -238,6 +243,16 @@ impl Slates {
 impl Slate {
     fn write(&self, number: u64) -> Option<&Write> {
         self.writes.get(usize::try_from(number).ok()?.checked_sub(1)?)
+    }
+
+    /// Whether the file reached behind this cell when `dead` was written, and was never cut to less.
+    fn reaches_behind(&self, cell: usize, dead: &Write) -> bool {
+        let over = |at: Option<Duration>| at.is_some_and(|at| at < dead.invoked);
+        let longer = |write: &Write| {
+            !write.cut && write.cells.end > cell + 1 && (over(write.synced) || over(write.closed))
+        };
+        let shortened = |write: &Write| write.cut && write.cells.start <= cell + 1;
+        self.writes.iter().any(longer) && !self.writes.iter().any(shortened)
     }
 
     fn write_mut(&mut self, number: u64) -> Option<&mut Write> {
@@ -342,5 +357,15 @@ mod tests {
         assert!(slates.saw(0, 0, 0, look(3)).is_none());
         assert!(slates.saw(0, 0, 1, look(5)).is_some());
         assert!(slates.saw(0, 1, 1, look(5)).is_none(), "it may have been committed before");
+        let mut within = Slates::default();
+        within.begin(0, 1, 2..3, ms(1));
+        within.made(0, 1, ms(1), ms(2), Made::Synced);
+        within.begin(0, 2, 0..1, ms(3));
+        within.made(0, 2, ms(4), ms(4), Made::Dead);
+        let mut shortened = within.clone();
+        let back = |slates: &mut Slates| slates.saw(0, 0, 0, look(5)).or(slates.saw(0, 0, 2, look(7)));
+        assert!(back(&mut within).is_none(), "copies may differ there");
+        shortened.begin_cut(0, 3, 0, ms(4));
+        assert!(back(&mut shortened).is_some(), "it is behind the end since");
     }
 }

@@ -37,4 +37,6 @@ pub(crate) const KEPT: &[(u64, Shape)] = &[
     (667, Shape::Mixed),
     // The world itself restarted a server with a dirty copy after bits of it had rotted, which no server can tell.
     (700_000_000_952, Shape::Mixed),
+    // The copies differed where a dead writer had left something within the length, and the first server was away for a while.
+    (1072, Shape::Mixed),
 ];
