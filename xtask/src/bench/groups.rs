@@ -69,7 +69,8 @@ fn at_rest(binary: &Path, args: &BenchArgs, scratch: &Path, counts: Counts) -> R
     println!(" groups   memory MiB    CPU %   writes/s");
     for cells in AT_REST {
         wait::check_interrupt()?;
-        let cluster = start(binary, scratch, args.port_base, cells)?;
+        // The ports, and with them the directories, behind those of the clusters before.
+        let cluster = start(binary, scratch, args.port_base + LOADED.len() as u16 * PORTS, cells)?;
         wait::let_run(SETTLE)?;
         let masters = masters_of(&cluster);
         let pids = Pids { servers: masters.clone(), clients: Vec::new() };
