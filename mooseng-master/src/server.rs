@@ -6,6 +6,9 @@
 
 mod check;
 mod connection;
+mod connections;
+mod facade;
+mod flusher;
 pub(crate) mod grpc;
 mod inbox;
 mod listener;
@@ -13,23 +16,23 @@ mod peers;
 mod snapshots;
 mod visitors;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use mio::{Events, Poll, Token};
 use mooseng_env::{Clock, Entropy, SystemEntropy, Threads, nonce};
-use mooseng_meta::{Batch, MetaStore, applied_index_of};
-use mooseng_protocol::door::{Door, Entered, Outcome};
-use mooseng_protocol::frame::{self, FLAG_ONE_WAY, Frame, Header};
+use mooseng_meta::applied_index_of;
+use mooseng_protocol::door::{Door, Outcome};
+use mooseng_protocol::frame::{FLAG_ONE_WAY, Frame};
 use mooseng_protocol::handshake::{Heard, OPENING_MAX, Opening};
 use mooseng_protocol::pb;
-use mooseng_protocol::principal::{Keyring, Principal, Role};
+use mooseng_protocol::principal::Keyring;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::TokenKey;
 use mooseng_types::{CellId, MasterId};
@@ -38,6 +41,9 @@ use prost::Message;
 pub use self::inbox::{FacadeReply, Inbox};
 
 use self::connection::{Connection, READ_MAX, Rest};
+use self::connections::Connections;
+use self::facade::Facade;
+use self::flusher::Flush;
 use self::listener::Listener;
 use self::peers::{Own, Peers};
 use self::snapshots::{Incoming, Snapshots, put_in_place};
@@ -53,20 +59,14 @@ use crate::wire;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-/// Connections that may be open at once; further ones are closed at once.
-const CONNECTIONS_MAX: usize = 4096;
-/// The latest connections among which some may have yet to prove whose they are. All clients of a cluster come at once when
-/// another master leads.
-const STRANGERS_MAX: usize = 1024;
+/// That of the first connection.
+const FIRST_CONNECTION: usize = 2;
 /// Bytes asked of a socket at once.
 const SCRATCH: usize = 64 << 10;
 /// Full segments of the log that are kept beside those with what lagging masters need.
 const FULL_SPARE: usize = 4;
 /// How long a master that is told to stop waits for another to lead.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
-
-/// A batch of rows, and the store it is for.
-type Flush = (CellId, Arc<dyn MetaStore>, Arc<Batch>);
 
 /// The master at work.
 pub struct Server {
@@ -76,15 +76,10 @@ pub struct Server {
     clock: Arc<dyn Clock>,
     poll: Poll,
     listener: Listener,
-    connections: HashMap<Token, Connection>,
-    /// The latest connections by age, from the first that may have yet to prove whose it is.
-    strangers: VecDeque<Token>,
+    connections: Connections,
     keys: Keyring,
-    /// Who the gRPC facade speaks for.
-    grpc: Principal,
     /// Connections that have something to read.
     readable: BTreeSet<Token>,
-    next_token: usize,
     peers: Peers,
     log: LogWriter,
     flusher: SyncSender<Flush>,
@@ -95,8 +90,7 @@ pub struct Server {
     incoming: BTreeMap<CellId, PathBuf>,
     inbox: Arc<Inbox>,
     threads: Arc<Threads>,
-    facade: HashMap<u64, (Entered, FacadeReply)>,
-    next_facade: u64,
+    facade: Facade,
     last_tick: Duration,
     scratch: Vec<u8>,
     ended: Ended,
@@ -142,14 +136,7 @@ impl Server {
         let done = Arc::clone(&inbox);
         let full_max = config.log_keep_bytes.div_ceil(SEGMENT_BYTES as usize) + FULL_SPARE;
         let log = LogWriter::start(threads, segments, full_max, move |written| done.written(written))?;
-        let (flusher, batches) = sync_channel::<Flush>(1 + others.len());
-        let done = Arc::clone(&inbox);
-        threads.spawn("flusher", move || {
-            for (cell, store, batch) in batches {
-                store.write(&batch);
-                done.flushed(cell);
-            }
-        })?;
+        let flusher = flusher::start(threads, &inbox, 1 + others.len())?;
         let keys = Keyring::derive(config.secret.bytes());
         let to_peer = peers::caller(config, id, &keys);
         let incoming =
@@ -165,12 +152,9 @@ impl Server {
             clock,
             poll,
             listener,
-            connections: HashMap::new(),
-            strangers: VecDeque::new(),
+            connections: Connections::new(FIRST_CONNECTION),
             keys,
-            grpc: Principal { role: Role::Client, name: "gRPC".into(), node: 0, client: None },
             readable: BTreeSet::new(),
-            next_token: 2,
             peers: Peers::new(to_peer),
             log,
             flusher,
@@ -180,8 +164,7 @@ impl Server {
             incoming: BTreeMap::new(),
             inbox,
             threads: Arc::clone(threads),
-            facade: HashMap::new(),
-            next_facade: 0,
+            facade: Facade::new(),
             last_tick: now,
             scratch: vec![0; SCRATCH],
             ended: Ended::Stopped,
@@ -249,7 +232,7 @@ impl Server {
                         self.readable.insert(token);
                     }
                     if event.is_writable()
-                        && let Some(connection) = self.connections.get_mut(&token)
+                        && let Some(connection) = self.connections.get(token)
                     {
                         connection.may_write();
                     }
@@ -268,7 +251,8 @@ impl Server {
         }
         if now.mono.saturating_sub(self.last_tick) >= MasterCore::next_tick() {
             self.last_tick = now.mono;
-            self.close_strangers(now.mono);
+            let overdue = self.connections.take_overdue(now.mono);
+            overdue.into_iter().for_each(|token| self.close(token));
             if self.listener.has_failed() {
                 self.accept();
             }
@@ -280,49 +264,23 @@ impl Server {
 
     fn accept(&mut self) {
         while let Some((socket, peer)) = self.listener.next() {
-            if self.connections.len() >= CONNECTIONS_MAX {
+            if self.connections.are_full() {
                 self.door.refused().stranger(&peer, &"too many connections are open");
                 continue;
             }
-            let token = Token(self.next_token);
-            self.next_token += 1;
             let opening = Opening::new(self.clock.monotonic(), nonce());
-            match Connection::new(socket, peer, self.poll.registry(), token, opening) {
-                Ok(connection) => {
-                    self.connections.insert(token, connection);
-                    self.strangers.push_back(token);
-                    if self.strangers.len() > STRANGERS_MAX
-                        && let Some(oldest) = self.strangers.pop_front()
-                    {
-                        self.close_stranger(oldest);
-                    }
-                }
+            match self.connections.add((socket, peer), self.poll.registry(), opening) {
+                Ok(displaced) => displaced.into_iter().for_each(|token| self.close(token)),
                 Err(error) => tracing::warn!(%error, %peer, "a connection was not accepted"),
             }
         }
     }
 
-    /// Closes connections that have had their time to prove whose they are.
-    fn close_strangers(&mut self, now: Duration) {
-        let connections = &self.connections;
-        let is_done = |token: &mut Token| {
-            connections.get(token).is_none_or(|it| it.principal().is_some() || it.is_overdue(now))
-        };
-        let done: Vec<Token> = std::iter::from_fn(|| self.strangers.pop_front_if(is_done)).collect();
-        done.into_iter().for_each(|token| self.close_stranger(token));
-    }
-
-    fn close_stranger(&mut self, token: Token) {
-        if self.connections.get(&token).is_some_and(|it| it.principal().is_none()) {
-            self.close(token);
-        }
-    }
-
     fn serve(&mut self, now: Now, token: Token) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let Some(connection) = self.connections.get(token) else { return };
         let limit = if connection.principal().is_some() { READ_MAX } else { OPENING_MAX };
         let rest = connection.fill(&mut self.scratch, limit);
-        while let Some(frame) = self.connections.get_mut(&token).and_then(Connection::next_frame) {
+        while let Some(frame) = self.connections.get(token).and_then(Connection::next_frame) {
             self.enter(now, token, frame);
         }
         match rest {
@@ -336,7 +294,7 @@ impl Server {
     fn enter(&mut self, now: Now, token: Token, frame: Frame) {
         let header = frame.header;
         if header.flags & FLAG_ONE_WAY == 0 {
-            if let Some(connection) = self.connections.get_mut(&token) {
+            if let Some(connection) = self.connections.get(token) {
                 connection.visitors().enter(&self.door, header, now.mono);
             }
             return self.frame(now, token, frame);
@@ -344,13 +302,13 @@ impl Server {
         let begun = self.clock.monotonic();
         let entered = self.door.enter(header.kind, begun);
         self.frame(now, token, frame);
-        let kept = self.connections.get(&token).is_some_and(|connection| !connection.has_failed());
+        let kept = self.connections.get(token).is_some_and(|connection| !connection.has_failed());
         let outcome = if kept { Outcome::Done } else { Outcome::Refused };
         self.door.leave(entered, outcome, self.clock.monotonic());
     }
 
     fn frame(&mut self, now: Now, token: Token, frame: Frame) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let Some(connection) = self.connections.get(token) else { return };
         let Some(principal) = connection.principal().map(Arc::clone) else {
             return self.greet(token, &frame);
         };
@@ -374,7 +332,7 @@ impl Server {
 
     /// A frame of one that has yet to prove who it is.
     fn greet(&mut self, token: Token, frame: &Frame) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let Some(connection) = self.connections.get(token) else { return };
         let peer = connection.peer();
         let answer = match connection.hear(&self.keys, frame) {
             Ok(Heard::Challenge(challenge)) => Ok(challenge.encode_to_vec()),
@@ -389,7 +347,7 @@ impl Server {
         };
         self.send(token, &reply_frame(frame.header, answer.as_deref()));
         if answer.is_err()
-            && let Some(connection) = self.connections.get_mut(&token)
+            && let Some(connection) = self.connections.get(token)
         {
             connection.close_when_sent();
         }
@@ -423,11 +381,8 @@ impl Server {
             self.core.checked(now, found);
         }
         while let Some((kind, body, reply)) = self.inbox.take_request() {
-            let number = self.next_facade;
-            self.next_facade += 1;
-            self.facade.insert(number, (self.door.enter(kind, now.mono), reply));
-            let header = Header { kind, request: number, ..Header::default() };
-            self.core.request(now, &self.grpc, ConnId::Facade(number), header, body);
+            let header = self.facade.enter(&self.door, kind, reply, now.mono);
+            self.core.request(now, &self.facade.principal, ConnId::Facade(header.request), header, body);
         }
     }
 
@@ -440,7 +395,8 @@ impl Server {
             }
         }
         self.peers.flush(self.poll.registry());
-        self.flush_connections();
+        let broken = self.connections.flush(self.poll.registry());
+        broken.into_iter().for_each(|token| self.close(token));
         Ok(())
     }
 
@@ -473,23 +429,17 @@ impl Server {
     fn perform_for_desk(&mut self, effect: desk::Effect) {
         match effect {
             desk::Effect::Frame(ConnId::Facade(number), bytes) => {
-                if let Some((entered, reply)) = self.facade.remove(&number) {
-                    let header = frame::header_of(&bytes).unwrap_or_default();
-                    self.door.leave(entered, visitors::outcome(header, &bytes), self.clock.monotonic());
-                    inbox::answer_facade(reply, &bytes);
-                }
+                self.facade.answer(&self.door, number, &bytes, self.clock.monotonic());
             }
             desk::Effect::Frame(ConnId::Framed(token), bytes) => self.send(Token(token), &bytes),
             desk::Effect::Cut(ConnId::Framed(token)) => {
-                if let Some(connection) = self.connections.get_mut(&Token(token)) {
+                if let Some(connection) = self.connections.get(Token(token)) {
                     connection.close_when_sent();
                 }
             }
             // The facade speaks for nobody that has levels.
             desk::Effect::Cut(ConnId::Facade(_)) => {}
-            desk::Effect::Announce(bytes) => {
-                self.connections.values_mut().filter(|c| c.takes_pushes()).for_each(|c| c.send(&bytes));
-            }
+            desk::Effect::Announce(bytes) => self.connections.announce(&bytes),
             desk::Effect::Check(store) => {
                 check::start(&self.threads, &self.inbox, store, self.core.state().cell());
             }
@@ -522,26 +472,14 @@ impl Server {
     }
 
     fn send(&mut self, token: Token, bytes: &[u8]) {
-        if let Some(connection) = self.connections.get_mut(&token) {
+        if let Some(connection) = self.connections.get(token) {
             connection.visitors().answered(&self.door, bytes, self.clock.monotonic());
             connection.send(bytes);
         }
     }
 
-    fn flush_connections(&mut self) {
-        let registry = self.poll.registry();
-        let mut broken = Vec::new();
-        for (token, connection) in &mut self.connections {
-            if connection.wants_flush() && !connection.flush(registry, *token) {
-                broken.push(*token);
-            }
-        }
-        broken.into_iter().for_each(|token| self.close(token));
-    }
-
     fn close(&mut self, token: Token) {
-        if let Some(mut connection) = self.connections.remove(&token) {
-            connection.deregister(self.poll.registry());
+        if let Some(mut connection) = self.connections.remove(token, self.poll.registry()) {
             if connection.is_masters() {
                 self.snapshots.closed(token);
             }

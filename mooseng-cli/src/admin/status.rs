@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use mooseng_protocol::pb;
+use mooseng_protocol::status::CallError;
 use mooseng_types::ClusterId;
 use serde::Serialize;
 
@@ -178,12 +179,17 @@ pub(crate) fn cluster_status(masters: &Masters) -> anyhow::Result<ClusterStatus>
                 reply.masters.iter().for_each(|told| learn(&mut addresses, &told.address));
                 answers.push(Answer::new(reply, &address));
             }
+            // Of several troubles, a refusal says most: that master runs.
+            Err(_) if matches!(last, Some(CallError::Rejected { .. })) => {}
             Err(error) => last = Some(error),
         }
     }
     match merge(&answers) {
         Some(status) => Ok(status),
         None => {
+            if let Some(CallError::Rejected { message }) = last {
+                bail!("the masters at {} refuse: {message}", masters.addresses.join(", "));
+            }
             let why = last.map_or_else(String::new, |error| format!(" ({:#})", anyhow::Error::from(error)));
             bail!("no master answers at {}{why}: is the cluster running?", masters.addresses.join(", "))
         }

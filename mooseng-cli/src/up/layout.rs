@@ -124,7 +124,8 @@ impl Layout {
         Ok(())
     }
 
-    /// Writes the configuration of each part that has none yet, and the mount's where the mount point has moved.
+    /// Writes the configuration of each part that has none yet, and the mount's where the mount point has moved. One of a
+    /// release without keys is told where the mount's is.
     pub(crate) fn write_configs(&self, data: &Path, mount: &Path) -> anyhow::Result<()> {
         for (number, part) in (1..).zip(&self.masters) {
             self.write_config(data, &part.name, &self.master_config(data, number, part)?)?;
@@ -135,16 +136,20 @@ impl Layout {
             self.write_config(data, &part.name, &self.chunkserver_config(data, part, disk)?)?;
         }
         let path = config_path(data, "mount");
-        let moved = match fs::read_to_string(&path) {
-            Ok(text) => {
-                toml::from_str::<MountPoint>(&text).ok().is_none_or(|found| found.mount_point != mount)
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        let kept = toml::from_str::<Kept>(&found).ok().filter(|kept| kept.mount_point == mount);
+        match kept {
+            Some(Kept { client_key_file: Some(_), .. }) => Ok(()),
+            Some(Kept { client_key_file: None, .. }) => {
+                let key = toml::to_string(&ClientKey { client_key_file: data.join(CLIENT_KEY) })?;
+                write(&path, &format!("{key}{found}"))
             }
-            Err(_) => true,
-        };
-        if moved && path.exists() {
-            fs::remove_file(&path).with_context(|| format!("replace {}", path.display()))?;
+            None => {
+                fs::create_dir_all(data.join("mount"))
+                    .with_context(|| format!("make {}", data.join("mount").display()))?;
+                write(&path, &self.mount_config(data, mount)?)
+            }
         }
-        self.write_config(data, "mount", &self.mount_config(data, mount)?)
     }
 
     fn write_config(&self, data: &Path, name: &str, text: &str) -> anyhow::Result<()> {
@@ -214,9 +219,16 @@ fn save(secret: &Secret, path: &Path) -> anyhow::Result<()> {
     secret.save(path).with_context(|| format!("write {}", path.display()))
 }
 
+/// What is looked for in a mount's configuration that is there.
 #[derive(Deserialize)]
-struct MountPoint {
+struct Kept {
     mount_point: PathBuf,
+    client_key_file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct ClientKey {
+    client_key_file: PathBuf,
 }
 
 #[derive(Serialize)]
@@ -297,6 +309,23 @@ mod tests {
         assert_eq!(fs::read_to_string(master).unwrap(), "edited");
         let mount = fs::read_to_string(config_path(dir.path(), "mount")).unwrap();
         assert!(mount.contains("\"/b\""), "{mount}");
+    }
+
+    #[test]
+    fn a_mount_configured_before_there_were_keys_is_told_where_its_key_is_and_stays_as_it_was_edited() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::load_or_make(dir.path(), &wanted()).unwrap();
+        layout.write_configs(dir.path(), Path::new("/a")).unwrap();
+        let path = config_path(dir.path(), "mount");
+        let edited = "mount_point = \"/a\"\nthreads = 3 # mine\n";
+        fs::write(&path, edited).unwrap();
+        for _ in 0..2 {
+            layout.write_configs(dir.path(), Path::new("/a")).unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.ends_with(edited) && text.matches("client_key_file").count() == 1, "{text}");
+            let kept: Kept = toml::from_str(&text).unwrap();
+            assert_eq!(kept.client_key_file, Some(dir.path().join(CLIENT_KEY)));
+        }
     }
 
     #[test]
