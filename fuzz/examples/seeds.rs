@@ -103,6 +103,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ..Default::default()
     };
     let raft = pb::RaftMessages { messages: vec![append(2, 1, 1)], all_have: 4, ..Default::default() };
+    let raft = pb::RaftFrame { groups: vec![raft] };
     vec![
         ("hello", kind_and(&hello)),
         ("create", kind_and(&create)),

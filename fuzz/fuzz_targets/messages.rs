@@ -38,7 +38,7 @@ fn request_and_reply(kind: u16, bytes: &[u8]) -> bool {
         CreateRequest LinkRequest UnlinkRequest RmdirRequest RenameRequest ReaddirRequest ReadlinkRequest
         SetXattrRequest RemoveXattrRequest GetXattrRequest ListXattrRequest StatFsRequest OpenRequest ReleaseRequest
         LocateRequest GrantWriteRequest CommitWriteRequest WriteInlineRequest ReleaseLeaseRequest RecallLease
-        BatchRequest LeaderChanged RaftMessages SnapshotBegin SnapshotRows SnapshotEnd RegisterServerRequest HeartbeatRequest ChunkReportRequest DeleteChunks CopyChunk
+        BatchRequest LeaderChanged RaftFrame SnapshotBegin SnapshotRows SnapshotEnd RegisterServerRequest HeartbeatRequest ChunkReportRequest DeleteChunks CopyChunk
         WriteChunkRequest SyncChunkRequest TruncateChunkRequest ReadChunkRequest ClusterStatusRequest CheckRequest
         AddMasterRequest RemoveMasterRequest TransferLeaderRequest UpgradeRequest
     )

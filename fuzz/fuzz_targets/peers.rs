@@ -157,9 +157,7 @@ impl World {
                 Effect::Group(_, group::Effect::Persist(batch)) => self.log.push(batch.number),
                 Effect::Group(_, group::Effect::Flush(store, batch)) => self.flushing = Some((store, batch)),
                 Effect::Group(_, group::Effect::SendSnapshot(to, _)) => self.receivers.push(to),
-                Effect::Group(_, group::Effect::Send(to, _)) => {
-                    assert_ne!(to, OWN, "nobody writes to himself")
-                }
+                Effect::Send(to, _) => assert_ne!(to, OWN, "nobody writes to himself"),
                 Effect::Group(_, group::Effect::OutOfService(_)) => self.over = true,
                 _ => {}
             }
@@ -212,7 +210,7 @@ impl World {
     }
 
     fn read(&mut self, frame: pb::RaftMessages) {
-        if let Ok(said) = wire::read(frame) {
+        for said in wire::read(pb::RaftFrame { groups: vec![frame] }).unwrap_or_default() {
             self.core.peer_messages(self.now(), said);
         }
     }

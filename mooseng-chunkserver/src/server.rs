@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mooseng_env::daemon::DirLock;
+use mooseng_env::daemon::{DirLock, raise_open_files};
 use mooseng_env::{Clock, Disk, FsDisk, SystemClock, SystemEntropy, Threads, nonce};
 use mooseng_protocol::door::Door;
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
@@ -46,8 +46,6 @@ const CHAIN_ROUND: Duration = Duration::from_millis(250);
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
 /// A copy that was not written for this long is made clean.
 const IDLE: Duration = Duration::from_secs(10);
-/// Open files that the server asks for: two thousand copies on each of several disks, and the connections.
-const OPEN_FILES: u64 = 65_536;
 
 /// A running chunkserver. Dropping it stops it.
 #[derive(Debug)]
@@ -220,19 +218,6 @@ fn listen(address: &str) -> Result<TcpListener, StartError> {
             "listen: {address}: {error}: stop what uses the port, or choose another address"
         ))
     })
-}
-
-/// Asks for more open files than the usual 1024. Where they are not given, copies are opened and closed more often.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    let most = now.maximum.unwrap_or(OPEN_FILES);
-    let wanted = Rlimit { current: Some(OPEN_FILES.min(most)), maximum: now.maximum };
-    if now.current.is_some_and(|current| current < OPEN_FILES)
-        && let Err(error) = setrlimit(Resource::Nofile, wanted)
-    {
-        tracing::warn!(%error, "the limit of open files was not raised");
-    }
 }
 
 fn accept(service: &Arc<Service>, connections: &Arc<Connections>, listener: &TcpListener) {

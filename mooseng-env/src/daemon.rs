@@ -1,4 +1,4 @@
-//! What every daemon does once: logs, the word to systemd, a lock on its data directory, waiting for the order to stop.
+//! What every daemon does once: logs, the word to systemd, a lock on its data directory, more open files than are usual.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 /// Sends log lines to standard error: text for people at a terminal, JSON with `json`. `MOOSENG_LOG` sets the filter
@@ -39,6 +40,21 @@ fn tell(name: &OsStr, state: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Open files that servers ask for: chunks, or the tables of many groups' stores, and connections.
+const OPEN_FILES: u64 = 65_536;
+
+/// Asks for more open files than the usual 1024, as many as the machine allows.
+pub fn raise_open_files() {
+    let now = getrlimit(Resource::Nofile);
+    let most = now.maximum.unwrap_or(OPEN_FILES);
+    let wanted = Rlimit { current: Some(OPEN_FILES.min(most)), maximum: now.maximum };
+    if now.current.is_some_and(|current| current < OPEN_FILES)
+        && let Err(error) = setrlimit(Resource::Nofile, wanted)
+    {
+        tracing::warn!(%error, "the limit of open files was not raised");
+    }
+}
+
 /// A lock on a data directory that ends with the process, whatever happens to it.
 #[derive(Debug)]
 pub struct DirLock {
@@ -60,6 +76,14 @@ impl DirLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_machine_allows() {
+        raise_open_files();
+        let now = getrlimit(Resource::Nofile);
+        let wanted = OPEN_FILES.min(now.maximum.unwrap_or(OPEN_FILES));
+        assert!(now.current.is_none_or(|current| current >= wanted));
+    }
 
     #[test]
     fn a_data_directory_has_one_owner_at_a_time() {

@@ -47,6 +47,8 @@ pub enum Effect {
     Group(CellId, group::Effect),
     /// For the desk.
     Desk(desk::Effect),
+    /// To another master, all that the groups have to say to it; may be lost.
+    Send(MasterId, Vec<PeerMessages>),
     /// These masters are to be reached from now on, at these addresses, and no others.
     Link(BTreeMap<MasterId, String>),
 }
@@ -59,6 +61,8 @@ pub struct MasterCore {
     /// Cells to whose groups something has happened that has not been settled.
     touched: BTreeSet<CellId>,
     effects: Vec<Effect>,
+    /// What the groups have to say to other masters.
+    said: BTreeMap<MasterId, Vec<PeerMessages>>,
     /// The masters that this one was told to reach.
     linked: BTreeMap<MasterId, String>,
 }
@@ -79,7 +83,7 @@ impl MasterCore {
             |(state, recovered)| Group::new(config.group.clone(), state, recovered, now, Arc::clone(entropy));
         let groups = Groups::new(group(root), others.into_iter().map(group));
         let touched = groups.iter().map(Group::cell).collect();
-        Self { groups, desk, touched, effects: Vec::new(), linked: BTreeMap::new() }
+        Self { groups, desk, touched, effects: Vec::new(), said: BTreeMap::new(), linked: BTreeMap::new() }
     }
 
     /// Lets time pass; to be called at least every 10 ms.
@@ -118,6 +122,7 @@ impl MasterCore {
         }
         let mut effects = std::mem::take(&mut self.effects);
         effects.extend(self.desk.take_effects().into_iter().map(Effect::Desk));
+        effects.extend(std::mem::take(&mut self.said).into_iter().map(|(to, said)| Effect::Send(to, said)));
         effects
     }
 
@@ -128,6 +133,7 @@ impl MasterCore {
         for effect in group.take_effects() {
             match effect {
                 group::Effect::Relink => relink = true,
+                group::Effect::Send(to, said) => self.said.entry(to).or_default().push(said),
                 effect => self.effects.push(Effect::Group(cell, effect)),
             }
         }

@@ -375,6 +375,12 @@ impl Desk {
         self.registry.know(row);
     }
 
+    /// How often the workers of the root's cell have looked around.
+    #[cfg(test)]
+    pub(crate) fn turns_of_workers(&mut self) -> usize {
+        self.cell(CellId::ROOT).workers.turns
+    }
+
     /// What all parts know.
     pub(crate) fn survey(&self, group: &Group, now: Duration) -> Survey {
         let sessions = self.cells.get(&group.cell()).map(|cell| &cell.sessions);

@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use mooseng_env::{Disk, Entropy, FsDisk};
-use mooseng_meta::{MetaState, MetaStore};
+use mooseng_meta::MetaState;
 use mooseng_types::{CellId, ClusterId, Levels, MasterId};
 
 use crate::cache_config::CacheConfig;
-use crate::cache_enhanced::CachedStore;
+use crate::cache_enhanced::RowCache;
 use crate::config::Config;
 use crate::group::level_needed;
 use crate::raft::Recovered;
@@ -44,6 +44,8 @@ pub(crate) struct Opened {
     pub(crate) others: Vec<(MetaState, Recovered)>,
     pub(crate) segments: Segments,
     pub(crate) place: StorePlace,
+    /// Before all stores.
+    pub(crate) cache: RowCache,
     /// An earlier life of this directory was set aside.
     pub(crate) lost_group: bool,
 }
@@ -101,12 +103,13 @@ fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
         master: id,
     };
     let place = StorePlace::new(data);
-    let state = open_store(config, &place, CellId::ROOT)?;
+    let cache = RowCache::new(CacheConfig::new(config.cache_bytes));
+    let state = open_store(&cache, &place, CellId::ROOT)?;
     let (mut segments, mut recovered) = Segments::open(Arc::new(FsDisk), options)?;
     let root = brought_together(data, config.levels, state, &mut segments, &mut recovered)?;
     let mut others = Vec::new();
     for cell in (1..config.cells).map(CellId::from_raw) {
-        let state = open_store(config, &place.of(cell), cell)?;
+        let state = open_store(&cache, &place.of(cell), cell)?;
         others.push(brought_together(data, config.levels, state, &mut segments, &mut recovered)?);
     }
     if let Some(cell) = recovered.into_keys().next() {
@@ -116,18 +119,18 @@ fn try_open(config: &Config, entropy: &dyn Entropy) -> anyhow::Result<Opened> {
         );
     }
     let lost_group = has_set_aside(data).with_context(|| format!("list {}", data.display()))?;
-    Ok(Opened { id, root, others, segments, place, lost_group })
+    Ok(Opened { id, root, others, segments, place, cache, lost_group })
 }
 
 /// Opens the store of a cell, making it where there is none.
-fn open_store(config: &Config, place: &StorePlace, cell: CellId) -> anyhow::Result<MetaState> {
+fn open_store(cache: &RowCache, place: &StorePlace, cell: CellId) -> anyhow::Result<MetaState> {
     let data = place.dir();
     std::fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
     place.tidy().with_context(|| format!("tidy up the stores in {}", data.display()))?;
     let dir = place.current().with_context(|| format!("find the store in {}", data.display()))?;
     let opening = || format!("open the store {}", dir.display());
-    let store = cached(FjallStore::open(&dir).with_context(opening)?, config.cache_bytes);
-    let state = MetaState::open(store, cell).with_context(opening)?;
+    let store = cache.before(FjallStore::open(&dir).with_context(opening)?);
+    let state = MetaState::open(Arc::new(store), cell).with_context(opening)?;
     Ok(state)
 }
 
@@ -158,11 +161,6 @@ fn brought_together(
         state.applied_index()
     );
     Ok((state, recovered))
-}
-
-/// A store with the cache of rows before it.
-pub(crate) fn cached(store: FjallStore, cache_bytes: u64) -> Arc<dyn MetaStore> {
-    Arc::new(CachedStore::new(store, CacheConfig::new(cache_bytes)))
 }
 
 /// Which member this directory is. A new directory is a new life of its master: whatever an earlier one has promised

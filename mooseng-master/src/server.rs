@@ -12,6 +12,7 @@ mod flusher;
 pub(crate) mod grpc;
 mod inbox;
 mod listener;
+mod outgoing;
 mod peers;
 mod snapshots;
 mod visitors;
@@ -45,6 +46,7 @@ use self::connections::Connections;
 use self::facade::Facade;
 use self::flusher::Flush;
 use self::listener::Listener;
+use self::outgoing::{Outgoing, Wanted};
 use self::peers::{Own, Peers};
 use self::snapshots::{Incoming, Snapshots, put_in_place};
 use crate::config::Config;
@@ -84,6 +86,7 @@ pub struct Server {
     log: LogWriter,
     flusher: SyncSender<Flush>,
     snapshots: Snapshots,
+    outgoing: Outgoing,
     place: StorePlace,
     data: PathBuf,
     /// The stores of snapshots that have come and are not in their places yet.
@@ -128,7 +131,7 @@ impl Server {
         clock: Arc<dyn Clock>,
         threads: &Arc<Threads>,
     ) -> io::Result<Self> {
-        let Opened { id, root, others, segments, place, lost_group } = opened;
+        let Opened { id, root, others, segments, place, cache, lost_group } = opened;
         let poll = Poll::new()?;
         let address: SocketAddr = config.listen.parse().map_err(io::Error::other)?;
         let listener = Listener::bind(address, poll.registry(), LISTENER)?;
@@ -139,8 +142,7 @@ impl Server {
         let flusher = flusher::start(threads, &inbox, 1 + others.len())?;
         let keys = Keyring::derive(config.secret.bytes());
         let to_peer = peers::caller(config, id, &keys);
-        let incoming =
-            Incoming { place: place.clone(), cache_bytes: config.cache_bytes, levels: config.levels };
+        let incoming = Incoming { place: place.clone(), cache, levels: config.levels };
         let snapshots = Snapshots::start(threads, &inbox, &clock, to_peer.clone(), incoming)?;
         let key = TokenKey::new(config.secret.bytes());
         let now = clock.monotonic();
@@ -159,6 +161,7 @@ impl Server {
             log,
             flusher,
             snapshots,
+            outgoing: Outgoing::default(),
             place,
             data: config.data.clone(),
             incoming: BTreeMap::new(),
@@ -224,7 +227,7 @@ impl Server {
                 LISTENER => self.accept(),
                 WAKER => {}
                 token if self.peers.owns(token) => {
-                    let own = Own { epoch: self.core.epoch(), last: self.core.last_indexes() };
+                    let own = || Own { epoch: self.core.epoch(), last: self.core.last_indexes() };
                     self.peers.event(event, self.poll.registry(), own);
                 }
                 token => {
@@ -320,12 +323,12 @@ impl Server {
             }
             return;
         }
-        if !is_peer || header.kind != pb::RaftMessages::KIND {
+        if !is_peer || header.kind != pb::RaftFrame::KIND {
             return self.core.request(now, &principal, conn_of(token), header, frame.body);
         }
-        let said = pb::RaftMessages::decode(frame.body).map_err(|error| error.to_string());
+        let said = pb::RaftFrame::decode(frame.body).map_err(|error| error.to_string());
         match said.and_then(|frame| wire::read(frame).map_err(|error| error.to_string())) {
-            Ok(said) => self.core.peer_messages(now, said),
+            Ok(said) => said.into_iter().for_each(|said| self.core.peer_messages(now, said)),
             Err(error) => connection.fail(&error),
         }
     }
@@ -368,8 +371,10 @@ impl Server {
         }
         for (cell, peer, arrived) in news.sent {
             self.core.snapshot_sent(cell, peer, arrived);
+            let next = self.outgoing.next(peer);
+            self.send_snapshots(peer, next);
         }
-        if let Some(arrived) = news.arrived {
+        for arrived in news.arrived.into_values() {
             self.incoming.insert(arrived.cell, arrived.dir);
             self.core.snapshot_received(now, arrived.cell, arrived.message, arrived.store);
         }
@@ -391,6 +396,9 @@ impl Server {
             match effect {
                 Effect::Group(cell, effect) => self.perform_for_group(cell, effect)?,
                 Effect::Desk(effect) => self.perform_for_desk(effect),
+                Effect::Send(to, said) => {
+                    wire::frames(said).iter().for_each(|frame| self.peers.send(to, frame));
+                }
                 Effect::Link(masters) => self.peers.relink(&masters, self.poll.registry()),
             }
         }
@@ -403,9 +411,12 @@ impl Server {
     fn perform_for_group(&mut self, cell: CellId, effect: group::Effect) -> io::Result<()> {
         match effect {
             group::Effect::Persist(batch) => self.persist(cell, batch),
-            group::Effect::SendSnapshot(to, message) => self.send_snapshot(cell, to, message),
+            group::Effect::SendSnapshot(to, message) => {
+                let first = self.outgoing.want(to, cell, message);
+                self.send_snapshots(to, first);
+            }
             // The core has made one of all groups'.
-            group::Effect::Relink => {}
+            group::Effect::Relink | group::Effect::Send(..) => {}
             group::Effect::LeftBehind(why) => take_out_of_service(&self.data, &why)?,
             group::Effect::LostLog(why) => {
                 note_lost_log(&self.data, &why)?;
@@ -417,9 +428,6 @@ impl Server {
                 return Err(io::Error::other(why));
             }
             group::Effect::Purge { index, term } => self.log.submit(cell, Work::Purge { index, term }),
-            group::Effect::Send(peer, said) => {
-                wire::frames(said).iter().for_each(|frame| self.peers.send(peer, frame));
-            }
             // The flusher has room for one batch of each group, and a group hands out one at a time.
             group::Effect::Flush(store, batch) => drop(self.flusher.send((cell, store, batch))),
         }
@@ -458,17 +466,27 @@ impl Server {
         self.log.submit(cell, work);
     }
 
-    fn send_snapshot(&mut self, cell: CellId, to: MasterId, message: RaftMessage) {
-        let Some(group) = self.core.groups().get(cell) else { return };
-        let view = group.state().store().view();
-        let index = message.snapshot_index();
-        match self.core.links().remove(&to) {
-            // The store may have gone on since the core chose the entry.
-            Some(address) if applied_index_of(&*view) == index => {
-                self.snapshots.send(cell, to, address, view, message);
+    /// Sends a snapshot to a master, or if that cannot be sent, the next one.
+    fn send_snapshots(&mut self, to: MasterId, mut next: Option<Wanted>) {
+        while let Some((cell, message)) = next {
+            if self.send_snapshot(cell, to, message) {
+                return;
             }
-            _ => self.core.snapshot_sent(cell, to, false),
+            self.core.snapshot_sent(cell, to, false);
+            next = self.outgoing.next(to);
         }
+    }
+
+    /// Returns whether it is on its way.
+    fn send_snapshot(&mut self, cell: CellId, to: MasterId, message: RaftMessage) -> bool {
+        let Some(group) = self.core.groups().get(cell) else { return false };
+        let view = group.state().store().view();
+        // The store may have gone on since the core chose the entry.
+        if applied_index_of(&*view) != message.snapshot_index() {
+            return false;
+        }
+        let Some(address) = self.core.links().remove(&to) else { return false };
+        self.snapshots.send(cell, to, address, view, message)
     }
 
     fn send(&mut self, token: Token, bytes: &[u8]) {

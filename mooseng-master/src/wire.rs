@@ -8,6 +8,7 @@ use mooseng_protocol::convert::BadMessage;
 use mooseng_protocol::frame::BODY_MAX;
 use mooseng_protocol::pb;
 use mooseng_types::{CellId, MasterId};
+use prost::Message as _;
 
 use crate::group::{Differing, ENTRY_MAX, Join, PeerMessages, View};
 use crate::raft::{LogEntry, MESSAGE_MAX, Message, SnapshotOf};
@@ -16,15 +17,76 @@ use crate::raft::{LogEntry, MESSAGE_MAX, Message, SnapshotOf};
 /// that leaves room for a message, which is bounded, on top.
 const FRAME_BYTES: usize = BODY_MAX / 2;
 
+/// Groups in one frame.
+const GROUPS_MAX: usize = 4096;
+
 const _: () =
     assert!(FRAME_BYTES + MESSAGE_MAX as usize + 2 * ENTRY_MAX <= BODY_MAX, "a message fits into a frame");
 
-/// The frames in which `said` goes, in order.
+/// The frames in which all that is `said` goes, in order.
 #[must_use]
-pub fn frames(said: PeerMessages) -> Vec<pb::RaftMessages> {
-    let PeerMessages { cell, messages, all_have, digest, differs, join, view, epoch } = said;
+pub fn frames(said: Vec<PeerMessages>) -> Vec<pb::RaftFrame> {
+    let mut frames = Frames::default();
+    for mut said in said {
+        let messages = std::mem::take(&mut said.messages);
+        let rest = rest_to_wire(said);
+        frames.open(&rest);
+        for message in messages {
+            frames.add(&rest, message_to_wire(message));
+        }
+    }
+    frames.whole
+}
+
+/// Frames while they are filled.
+#[derive(Default)]
+struct Frames {
+    whole: Vec<pb::RaftFrame>,
+    /// Bytes in the last one.
+    bytes: usize,
+}
+
+impl Frames {
+    /// Goes on with a group, in the last frame if there is room.
+    fn open(&mut self, group: &pb::RaftMessages) {
+        match self.whole.last_mut() {
+            Some(frame)
+                if self.bytes + group.encoded_len() <= FRAME_BYTES && frame.groups.len() < GROUPS_MAX =>
+            {
+                self.bytes += group.encoded_len();
+                frame.groups.push(group.clone());
+            }
+            _ => self.begin(group),
+        }
+    }
+
+    /// Begins a frame with a group.
+    fn begin(&mut self, group: &pb::RaftMessages) {
+        self.bytes = group.encoded_len();
+        self.whole.push(pb::RaftFrame { groups: vec![group.clone()] });
+    }
+
+    /// Adds a message of `group`, which was opened last. One goes into a frame however long it is.
+    fn add(&mut self, group: &pb::RaftMessages, message: pb::RaftMessage) {
+        let length = message.encoded_len();
+        if self.bytes + length > FRAME_BYTES && self.last().is_some_and(|last| !last.messages.is_empty()) {
+            self.begin(group);
+        }
+        self.bytes += length;
+        if let Some(last) = self.last() {
+            last.messages.push(message);
+        }
+    }
+
+    fn last(&mut self) -> Option<&mut pb::RaftMessages> {
+        self.whole.last_mut()?.groups.last_mut()
+    }
+}
+
+fn rest_to_wire(said: PeerMessages) -> pb::RaftMessages {
+    let PeerMessages { cell, messages: _, all_have, digest, differs, join, view, epoch } = said;
     let (digest_index, digest) = digest.unwrap_or_default();
-    let rest = pb::RaftMessages {
+    pb::RaftMessages {
         messages: Vec::new(),
         all_have,
         digest_index,
@@ -48,34 +110,20 @@ pub fn frames(said: PeerMessages) -> Vec<pb::RaftMessages> {
         }),
         epoch,
         cell: cell.raw().into(),
-    };
-    let with = |messages| pb::RaftMessages { messages, ..rest.clone() };
-    let mut frames: Vec<pb::RaftMessages> = Vec::new();
-    let mut bytes = 0;
-    for message in messages {
-        let message = message_to_wire(message);
-        let length = prost::Message::encoded_len(&message);
-        match frames.last_mut() {
-            Some(frame) if bytes + length <= FRAME_BYTES => {
-                bytes += length;
-                frame.messages.push(message);
-            }
-            _ => {
-                bytes = length;
-                frames.push(with(vec![message]));
-            }
-        }
     }
-    if frames.is_empty() {
-        frames.push(rest);
-    }
-    frames
 }
 
 /// What a frame of another master says.
-pub fn read(frame: pb::RaftMessages) -> Result<PeerMessages, BadMessage> {
+pub fn read(frame: pb::RaftFrame) -> Result<Vec<PeerMessages>, BadMessage> {
+    if frame.groups.len() > GROUPS_MAX {
+        return Err(BadMessage { field: "groups" });
+    }
+    frame.groups.into_iter().map(read_group).collect()
+}
+
+fn read_group(said: pb::RaftMessages) -> Result<PeerMessages, BadMessage> {
     let pb::RaftMessages { messages, all_have, digest_index, digest, differs, join, group, epoch, cell } =
-        frame;
+        said;
     Ok(PeerMessages {
         cell: read_cell(cell)?,
         messages: messages.into_iter().map(read_message).collect::<Result<_, _>>()?,
@@ -184,8 +232,6 @@ fn entry_from_wire(entry: pb::RaftEntry) -> Result<LogEntry, BadMessage> {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-
     use super::*;
 
     fn message(index: u64, bytes: usize) -> Message {
@@ -229,30 +275,39 @@ mod tests {
             view: Some(View { epoch: 2, index: 9, members: vec![member] }),
             epoch: 3,
         };
-        let frames = frames(said.clone());
+        let all = vec![said, of(vec![message(1, 9)])];
+        let frames = frames(all.clone());
         let [frame] = &frames[..] else { panic!("{} frames", frames.len()) };
-        assert_eq!(read(frame.clone()), Ok(said));
+        assert_eq!(read(frame.clone()), Ok(all));
         let entries = vec![pb::RaftEntry { kind: 256, ..Default::default() }];
         let messages = vec![pb::RaftMessage { entries, ..Default::default() }];
-        let bad = read(pb::RaftMessages { messages, ..Default::default() });
-        assert_eq!(bad, Err(BadMessage { field: "kind" }));
+        let bad = |groups| read(pb::RaftFrame { groups }).unwrap_err().field;
+        assert_eq!(bad(vec![pb::RaftMessages { messages, ..Default::default() }]), "kind");
+        assert_eq!(bad(vec![pb::RaftMessages::default(); GROUPS_MAX + 1]), "groups");
     }
 
     #[test]
     fn what_a_peer_missed_goes_in_several_frames_and_in_order() {
-        let frames = frames(of((0..40).map(|index| message(index, 1 << 20)).collect()));
+        let missed = |from: u64| of((from..from + 20).map(|index| message(index, 1 << 20)).collect());
+        let frames = frames(vec![missed(0), missed(20)]);
         assert!(frames.len() > 1);
         for frame in &frames {
             assert!(frame.encoded_len() <= BODY_MAX, "{}", frame.encoded_len());
-            assert_eq!(frame.epoch, 3);
+            assert!(frame.groups.iter().all(|group| group.epoch == 3));
         }
-        let order: Vec<u64> = frames.iter().flat_map(|frame| &frame.messages).map(|it| it.index).collect();
+        let groups = frames.iter().flat_map(|frame| &frame.groups);
+        let order: Vec<u64> = groups.flat_map(|group| &group.messages).map(|it| it.index).collect();
         assert!(order.iter().copied().eq(0..40));
     }
 
     #[test]
-    fn small_messages_share_a_frame_and_what_comes_without_any_is_one() {
-        assert_eq!(frames(of((0..100).map(|index| message(index, 100)).collect())).len(), 1);
-        assert_eq!(frames(of(Vec::new())).len(), 1);
+    fn what_is_said_of_many_groups_shares_a_frame_as_far_as_it_holds_them() {
+        assert_eq!(frames(vec![of((0..100).map(|index| message(index, 100)).collect())]).len(), 1);
+        let many = |count| vec![of(vec![message(1, 9)]); count];
+        assert_eq!(frames(many(GROUPS_MAX)).len(), 1);
+        let more = frames(many(GROUPS_MAX + 1));
+        assert_eq!(more.iter().map(|frame| frame.groups.len()).collect::<Vec<_>>(), [GROUPS_MAX, 1]);
+        assert_eq!(frames(vec![of(Vec::new())]).len(), 1, "what comes without messages goes, too");
+        assert_eq!(frames(Vec::new()).len(), 0);
     }
 }

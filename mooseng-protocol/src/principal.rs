@@ -246,7 +246,7 @@ mod tests {
         let of = |role| Principal { role, name: "x".into(), node: 0, client: None };
         let may =
             |kind| Role::ALL.into_iter().filter(|role| of(*role).may_send(kind).is_ok()).collect::<Vec<_>>();
-        assert_eq!(may(pb::RaftMessages::KIND), [Role::Master]);
+        assert_eq!(may(pb::RaftFrame::KIND), [Role::Master]);
         assert_eq!(may(pb::SnapshotRows::KIND), [Role::Master]);
         assert_eq!(may(pb::HeartbeatRequest::KIND), [Role::Chunkserver]);
         assert_eq!(may(pb::CreateRequest::KIND), [Role::Client]);

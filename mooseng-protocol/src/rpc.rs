@@ -81,7 +81,7 @@ rpcs! {
     0x0180 RecallLease [Master] => Empty,
     0x0181 LeaderChanged [Master] => Empty,
 
-    0x0201 RaftMessages [Master] => Empty,
+    0x0201 RaftFrame [Master] => Empty,
     0x0202 SnapshotBegin [Master] => Empty,
     0x0203 SnapshotRows [Master] => Empty,
     0x0204 SnapshotEnd [Master] => Empty,

@@ -71,7 +71,7 @@ enum Event {
     Written { master: u64, incarnation: u64 },
     Flushed { master: u64, incarnation: u64, cell: CellId },
     Flush { master: u64 },
-    Raft { to: u64, conn: u64, messages: pb::RaftMessages },
+    Raft { to: u64, conn: u64, frame: pb::RaftFrame },
     Hello(hello::Hello),
     Rolling(rolling::Step),
     PeerLost { master: u64, peer: u64 },
@@ -334,7 +334,7 @@ impl World {
             Event::Written { master, incarnation } => self.written(master, incarnation),
             Event::Flushed { master, incarnation, cell } => self.flushed(master, incarnation, cell),
             Event::Flush { master } => self.flush(master),
-            Event::Raft { to, conn, messages } => self.hear(to, conn, messages),
+            Event::Raft { to, conn, frame } => self.hear(to, conn, frame),
             Event::Rolling(step) => self.roll(step),
             Event::Hello(hello) => self.peer_says_hello(hello),
             Event::PeerLost { master, peer } => {
@@ -439,9 +439,7 @@ impl World {
                 (3, *master, *incarnation ^ u64::from(cell.raw()) << 48)
             }
             Event::Flush { master } => (4, *master, 0),
-            Event::Raft { to, messages, .. } => {
-                (5, *to, u64::from(crc32c::crc32c(&messages.encode_to_vec())))
-            }
+            Event::Raft { to, frame, .. } => (5, *to, u64::from(crc32c::crc32c(&frame.encode_to_vec()))),
             Event::PeerLost { master, peer } => (6, *master, *peer),
             Event::Request { conn, body, .. } => (7, *conn, u64::from(crc32c::crc32c(body))),
             Event::Frame { conn, bytes } => (8, *conn, u64::from(crc32c::crc32c(bytes))),

@@ -21,6 +21,16 @@ pub(crate) struct Status {
     #[serde(default)]
     pub(crate) level: u32,
     pub(crate) masters: Vec<Master>,
+    /// The groups that the masters host.
+    #[serde(default)]
+    pub(crate) cells: Vec<Cell>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Cell {
+    /// Builds from before it was said do not say it.
+    #[serde(default)]
+    pub(crate) voters: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,6 +80,21 @@ pub(crate) fn wait_in_sync(limit: Duration, command: impl Fn() -> Command) -> Re
     });
     waited.with_context(|| format!("last seen: {last:?}"))?;
     last.context("no status")
+}
+
+/// Waits until all masters vote in each of so many groups: one that comes in gets a snapshot of each.
+pub(crate) fn wait_for_groups(limit: Duration, groups: usize, command: impl Fn() -> Command) -> Result<()> {
+    let mut last = None;
+    let waited = wait::until(limit, "all masters to vote in all groups", || {
+        let status = Status::ask(command()).ok();
+        let done = status.as_ref().is_some_and(|status| {
+            let complete = status.cells.iter().filter(|cell| cell.voters == status.masters.len()).count();
+            last = Some(complete);
+            complete == groups
+        });
+        Ok(done)
+    });
+    waited.with_context(|| format!("last seen: {last:?} groups complete"))
 }
 
 /// Whether this build can hand the leadership over.

@@ -62,6 +62,8 @@ pub(crate) struct Cell {
     pub(crate) leader: u64,
     pub(crate) term: u64,
     pub(crate) applied_index: u64,
+    /// Masters that vote in its group.
+    pub(crate) voters: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -242,6 +244,7 @@ fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
         leader: it.leader,
         term: it.term,
         applied_index: it.applied_index,
+        voters: it.voters,
     };
     let cluster_id = <[u8; 16]>::try_from(&best.cluster_id[..]).map(ClusterId::from_bytes);
     Some(ClusterStatus {

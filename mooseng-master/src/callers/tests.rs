@@ -121,7 +121,7 @@ impl Founders {
                         store.write(&batch);
                         core.flushed(self.now, cell);
                     }
-                    Effect::Group(_, group::Effect::Send(to, said)) => sent.push((to, said)),
+                    Effect::Send(to, said) => sent.extend(said.into_iter().map(|said| (to, said))),
                     _ => {}
                 }
             }

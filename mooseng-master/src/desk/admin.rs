@@ -64,6 +64,7 @@ fn cell_status(group: &Group) -> pb::CellStatus {
         leader: group.node().leader().map_or(0, MasterId::number),
         term: group.node().term(),
         applied_index: group.state().applied_index(),
+        voters: u32::try_from(group.members().voters().len()).unwrap_or(u32::MAX),
     }
 }
 

@@ -16,7 +16,7 @@ mod testing;
 
 pub use group::{Change, ChangeError};
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,6 +130,8 @@ pub struct Node {
     last_tick: Duration,
     silent_until: Duration,
     lease: Lease,
+    /// When each of the other members was last heard.
+    heard: BTreeMap<u64, Duration>,
     /// The term in which this leader has asked another master to take over.
     handed_over: Option<u64>,
     election_timeout_ticks: usize,
@@ -208,6 +210,7 @@ impl Node {
             last_tick: now,
             silent_until: now + silence,
             lease: Lease::new(config.election),
+            heard: BTreeMap::new(),
             handed_over: None,
             election_timeout_ticks: 0,
             submitted: 0,
@@ -242,7 +245,7 @@ impl Node {
         self.replace_lost_leader(now);
         self.give_up_stalled_disk(now);
         self.end_failed_handover();
-        self.ask_for_lease(now);
+        self.beat(now);
     }
 
     /// A peer's message. Messages that make no sense, and requests for a vote in the silent time after a restart, are
@@ -310,13 +313,14 @@ impl Node {
             MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
         );
         let (from, term) = (message.from, message.term);
+        self.note_heard(now, from);
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(%error, "dropped a message of a peer");
         }
         if leads && from == self.raw.raft.leader_id && term == self.term() {
             self.lease.heard_from_leader(now);
         }
-        self.ask_for_lease(now);
+        self.beat(now);
     }
 
     /// Proposes a command; returns the index it will have if it is committed by this leader.
@@ -481,7 +485,8 @@ fn ticks(duration: Duration) -> usize {
 fn library_config(config: &NodeConfig) -> Config {
     Config {
         election_tick: ticks(config.election),
-        heartbeat_tick: ticks(config.heartbeat),
+        // The heartbeats are sent by `Node::beat`, and the library's own are as rare as they may be.
+        heartbeat_tick: ticks(config.election).saturating_sub(1).max(1),
         applied: config.applied,
         max_size_per_msg: MESSAGE_MAX,
         max_inflight_msgs: 256,

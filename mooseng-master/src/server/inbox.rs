@@ -1,6 +1,7 @@
 //! How other threads reach the loop: what is durable as of now, requests of the gRPC facade, snapshots that have come
 //! or gone, what a check has found, the order to stop.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -48,8 +49,8 @@ pub(super) struct SnapshotNews {
     pub(super) answers: Vec<(Token, Header, Result<(), CallError>)>,
     /// To whom one was sent, and whether it arrived.
     pub(super) sent: Vec<(CellId, MasterId, bool)>,
-    /// The last one that came.
-    pub(super) arrived: Option<Arrived>,
+    /// The last one of each cell that came.
+    pub(super) arrived: BTreeMap<CellId, Arrived>,
 }
 
 impl Inbox {
@@ -115,7 +116,9 @@ impl Inbox {
     }
 
     pub(super) fn snapshot_arrived(&self, arrived: Arrived) {
-        self.snapshot_news(|news| news.arrived = Some(arrived));
+        self.snapshot_news(|news| {
+            news.arrived.insert(arrived.cell, arrived);
+        });
     }
 
     pub(super) fn take_snapshot_news(&self) -> SnapshotNews {

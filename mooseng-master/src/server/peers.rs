@@ -123,13 +123,13 @@ impl Peers {
         token.0 >= FIRST_TOKEN
     }
 
-    pub(super) fn event(&mut self, event: &Event, registry: &Registry, own: Own) {
+    pub(super) fn event(&mut self, event: &Event, registry: &Registry, own: impl Fn() -> Own) {
         let Some(link) = self.links.values_mut().find(|link| link.token == event.token()) else { return };
         if event.is_writable() {
-            link.writable(&self.caller, own.epoch);
+            link.writable(&self.caller, &own);
         }
         if event.is_readable() {
-            link.readable(own);
+            link.readable(&own);
         }
         link.settle(registry);
     }
@@ -161,15 +161,15 @@ impl Peers {
     }
 
     /// Queues messages for a peer.
-    pub(super) fn send(&mut self, to: MasterId, messages: &pb::RaftMessages) {
+    pub(super) fn send(&mut self, to: MasterId, said: &pb::RaftFrame) {
         let link = self.links.get_mut(&to.number()).filter(|link| link.is_welcome());
         let Some(link) = link else { return };
         if link.output.len() > OUTPUT_MAX {
             return;
         }
-        let header = Header { kind: pb::RaftMessages::KIND, flags: FLAG_ONE_WAY, ..Header::default() };
+        let header = Header { kind: pb::RaftFrame::KIND, flags: FLAG_ONE_WAY, ..Header::default() };
         // What is proposed is bounded so that it fits; what does not is dropped as on any bad day.
-        match frame::encode(header, &messages.encode_to_vec(), 0) {
+        match frame::encode(header, &said.encode_to_vec(), 0) {
             Ok(bytes) => link.output.extend_from_slice(&bytes),
             Err(error) => tracing::error!(%error, peer = %to, "a message for another master does not fit"),
         }
@@ -234,7 +234,7 @@ impl Link {
         matches!(self.stage, Stage::Welcome)
     }
 
-    fn writable(&mut self, caller: &Caller, epoch: u64) {
+    fn writable(&mut self, caller: &Caller, own: &dyn Fn() -> Own) {
         let Some(socket) = &self.socket else { return };
         if !self.is_connected() {
             let ready = socket
@@ -245,7 +245,8 @@ impl Link {
                 Ok(_) => {
                     // A missed option costs latency only.
                     drop(socket.set_nodelay(true));
-                    let asking = caller.saying(pb::Hello { epoch, ..caller.hello.clone() }).begin();
+                    let asking =
+                        caller.saying(pb::Hello { epoch: own().epoch, ..caller.hello.clone() }).begin();
                     self.say(asking.hello());
                     self.stage = Stage::Asking(asking);
                 }
@@ -283,7 +284,7 @@ impl Link {
     }
 
     /// A peer sends nothing here but its part of the handshake.
-    fn readable(&mut self, own: Own) {
+    fn readable(&mut self, own: &dyn Fn() -> Own) {
         let Some(socket) = &mut self.socket else { return };
         let mut bytes = [0; 4096];
         loop {
@@ -306,13 +307,13 @@ impl Link {
         }
     }
 
-    fn hear(&mut self, frame: &Frame, own: Own) -> Result<(), CallError> {
+    fn hear(&mut self, frame: &Frame, own: &dyn Fn() -> Own) -> Result<(), CallError> {
         match std::mem::replace(&mut self.stage, Stage::Dialled) {
             Stage::Asking(asking) => {
                 let proving = asking.challenged(&read_reply::<pb::Hello>(frame)?)?;
                 self.say(&proving.proof());
                 self.stage = Stage::Proving(proving);
-                self.had = own.last;
+                self.had = own().last;
                 self.write();
             }
             Stage::Proving(proving) => {
@@ -405,8 +406,8 @@ mod tests {
         heard.set_read_timeout(Some(LIMIT)).unwrap();
         let mut events = Events::with_capacity(8);
         poll.poll(&mut events, Some(LIMIT)).unwrap();
-        let own = Own { epoch: 0, last: BTreeMap::new() };
-        events.iter().for_each(|event| peers.event(event, poll.registry(), own.clone()));
+        let own = || Own { epoch: 0, last: BTreeMap::new() };
+        events.iter().for_each(|event| peers.event(event, poll.registry(), own));
         let mut head = [0; 8];
         heard.read_exact(&mut head).unwrap();
     }

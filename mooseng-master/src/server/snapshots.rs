@@ -19,7 +19,7 @@ use mooseng_protocol::transport::FrameStream;
 use mooseng_types::{CellId, Levels, MasterId};
 
 use super::Inbox;
-use crate::open::cached;
+use crate::cache_enhanced::RowCache;
 use crate::raft::Message;
 use crate::snapshot::{Piece, Receiving, SnapshotError};
 use crate::store::{IncomingStore, StorePlace};
@@ -27,6 +27,8 @@ use crate::wire;
 
 /// Frames that wait for the receiving thread. Each is answered before the next one comes, so one a sender is enough.
 const QUEUE_MAX: usize = 16;
+/// Snapshots that are received at the same time. Each master sends one at a time.
+const RECEIVING_MAX: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of rows sent in a second at most: a snapshot is not to be in the way of the writes that go on meanwhile.
 const BYTES_PER_SECOND: f64 = 128e6;
@@ -89,11 +91,12 @@ impl Snapshots {
 
     /// The connection has ended, and with it what it was about to bring.
     pub(super) fn closed(&self, token: Token) {
-        // A full queue holds frames of this connection, and the next begin takes the place of whatever is unfinished.
+        // With a full queue, what the connection has begun gives way to what is begun later.
         drop(self.pieces.try_send(News::Closed(token)));
     }
 
-    /// Sends all rows of `view`, a cell's, to the master at `address`.
+    /// Sends all rows of `view`, a cell's, to the master at `address`. Returns whether a thread has begun to: it says by the
+    /// inbox when they have arrived, or that they will not.
     pub(super) fn send(
         &self,
         cell: CellId,
@@ -101,11 +104,11 @@ impl Snapshots {
         address: String,
         view: Box<dyn StoreView>,
         message: Message,
-    ) {
+    ) -> bool {
         let (inbox, clock, caller) = (Arc::clone(&self.inbox), Arc::clone(&self.clock), self.caller.clone());
         let started = self.threads.spawn("snapshot-sender", move || {
             let index = message.snapshot_index();
-            tracing::info!(%to, index, "sending a snapshot");
+            tracing::info!(%to, %cell, index, "sending a snapshot");
             let begun = clock.monotonic();
             let sent = FrameStream::connect(&address, &caller, CONNECT_TIMEOUT)
                 .map_err(|source| SnapshotError::Call { rows: 0, source })
@@ -118,16 +121,13 @@ impl Snapshots {
             match &sent {
                 Ok(sent) => {
                     let ms = clock.monotonic().saturating_sub(begun).as_millis() as u64;
-                    tracing::info!(%to, index, rows = sent.rows, bytes = sent.bytes, ms, "a snapshot has arrived");
+                    tracing::info!(%to, %cell, index, rows = sent.rows, bytes = sent.bytes, ms, "a snapshot has arrived");
                 }
-                Err(error) => tracing::warn!(%to, index, %error, "a snapshot was not sent; it is tried again"),
+                Err(error) => tracing::warn!(%to, %cell, index, %error, "a snapshot was not sent; it is tried again"),
             }
             inbox.snapshot_sent(cell, to, sent.is_ok());
         });
-        if let Err(error) = started {
-            tracing::error!(%error, "no thread for a snapshot");
-            self.inbox.snapshot_sent(cell, to, false);
-        }
+        started.inspect_err(|error| tracing::error!(%error, "no thread for a snapshot")).is_ok()
     }
 }
 
@@ -138,7 +138,7 @@ fn pace(clock: &dyn Clock, bytes: usize) {
 /// Where received rows go.
 pub(super) struct Incoming {
     pub(super) place: StorePlace,
-    pub(super) cache_bytes: u64,
+    pub(super) cache: RowCache,
     pub(super) levels: Levels,
 }
 
@@ -152,12 +152,10 @@ struct UnderWay {
 
 impl Incoming {
     fn receive(&self, news: &Receiver<News>, inbox: &Inbox) {
-        let mut under_way: Option<UnderWay> = None;
+        let mut under_way = Vec::new();
         while let Ok(news) = news.recv() {
             match news {
-                News::Closed(token) => {
-                    under_way.take_if(|it| it.token == token);
-                }
+                News::Closed(token) => drop(take(&mut under_way, token)),
                 News::Frame(token, header, body) => {
                     let done = self.frame(&mut under_way, token, header.kind, body, inbox);
                     inbox.answer(token, header, done);
@@ -166,9 +164,10 @@ impl Incoming {
         }
     }
 
+    /// Takes a frame in. The one that has brought something last is the last of those under way.
     fn frame(
         &self,
-        under_way: &mut Option<UnderWay>,
+        under_way: &mut Vec<UnderWay>,
         token: Token,
         kind: u16,
         body: Bytes,
@@ -178,30 +177,40 @@ impl Incoming {
             tracing::warn!(%error, "a snapshot is not received");
             CallError::Unavailable { message: error.to_string() }
         };
+        let before = take(under_way, token);
         let none = || CallError::Rejected { message: "no snapshot was begun on this connection".into() };
         match wire::snapshot::read(kind, body)? {
             Piece::Begin(cell, begin) => {
-                under_way.take();
+                drop(before);
+                if under_way.len() == RECEIVING_MAX {
+                    under_way.remove(0);
+                }
                 let dir = self.place.of(cell).fresh().map_err(|error| failed(&error))?;
                 let sink = IncomingStore::begin(&dir).map_err(|error| failed(&error))?;
                 let receiving = Receiving::begin(begin, sink, self.levels).map_err(|error| failed(&error))?;
-                *under_way = Some(UnderWay { token, cell, receiving, dir });
+                under_way.push(UnderWay { token, cell, receiving, dir });
             }
             Piece::Rows(rows) => {
-                let mut it = under_way.take_if(|it| it.token == token).ok_or_else(none)?;
+                let mut it = before.ok_or_else(none)?;
                 it.receiving.rows(rows).map_err(|error| failed(&error))?;
-                *under_way = Some(it);
+                under_way.push(it);
             }
             Piece::End(end) => {
-                let it = under_way.take_if(|it| it.token == token).ok_or_else(none)?;
+                let it = before.ok_or_else(none)?;
                 let received = it.receiving.end(end).map_err(|error| failed(&error))?;
-                let store = cached(received.store, self.cache_bytes);
+                let store = Arc::new(self.cache.before(received.store));
                 let (cell, message) = (it.cell, received.message);
                 inbox.snapshot_arrived(Arrived { cell, message, store, dir: it.dir });
             }
         }
         Ok(())
     }
+}
+
+/// What this connection is about to bring.
+fn take(under_way: &mut Vec<UnderWay>, token: Token) -> Option<UnderWay> {
+    let at = under_way.iter().position(|it| it.token == token)?;
+    Some(under_way.remove(at))
 }
 
 /// The store in `dir` takes the place of the one in use, which is closed and goes.

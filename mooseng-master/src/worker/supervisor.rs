@@ -19,6 +19,9 @@ use crate::sessions::Sessions;
 
 /// How often the workers look around.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// How often they do where they have found nothing to do and nothing has changed since. What else they go by are reports of
+/// chunkservers and the time, and both can wait for so long.
+const INTERVAL_AT_REST: Duration = Duration::from_millis(500);
 
 /// What a worker does, for people.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -51,6 +54,10 @@ pub(crate) struct WorkerId(usize);
 pub(crate) struct Supervisor {
     workers: Vec<Hired>,
     last: Duration,
+    /// The last entry applied when they found nothing to do.
+    at_rest: Option<u64>,
+    #[cfg(test)]
+    pub(crate) turns: usize,
 }
 
 /// What a round of all workers has led to.
@@ -75,12 +82,18 @@ impl Supervisor {
             let status = WorkerStatus { name: worker.name(), ..WorkerStatus::default() };
             Hired { worker, status }
         };
-        Self { workers: workers.into_iter().map(hired).collect(), last: Duration::ZERO }
+        Self {
+            workers: workers.into_iter().map(hired).collect(),
+            last: Duration::ZERO,
+            at_rest: None,
+            #[cfg(test)]
+            turns: 0,
+        }
     }
 
     /// This master has begun to lead.
     pub(crate) fn begin(&mut self) {
-        self.last = Duration::ZERO;
+        (self.last, self.at_rest) = (Duration::ZERO, None);
         self.workers.iter_mut().for_each(|hired| hired.worker.begin());
     }
 
@@ -94,10 +107,16 @@ impl Supervisor {
         sessions: &mut Sessions,
     ) -> Work {
         let mut work = Work::default();
-        if now.saturating_sub(self.last) < INTERVAL {
+        let applied = group.state().applied_index();
+        let interval = if self.at_rest == Some(applied) { INTERVAL_AT_REST } else { INTERVAL };
+        if now.saturating_sub(self.last) < interval {
             return work;
         }
-        self.last = now;
+        (self.last, self.at_rest) = (now, None);
+        #[cfg(test)]
+        {
+            self.turns += 1;
+        }
         // The group comes first: with a master less than there should be, nothing else is as urgent.
         if !group.node().may_serve_reads(now) || !group.mend(now) {
             return work;
@@ -115,6 +134,9 @@ impl Supervisor {
             work.commands.extend(commands.into_iter().map(|command| (WorkerId(index), command)));
             work.orders.extend(orders);
         }
+        let under_way = self.workers.iter().any(|hired| hired.status.under_way > 0);
+        let idle = founded && !under_way && work.orders.is_empty();
+        self.at_rest = idle.then_some(applied);
         work
     }
 

@@ -189,3 +189,17 @@ fn a_grant_drops_no_server_while_only_those_that_are_down_would_stay() {
     let last = grant(&mut leader, 1);
     assert_eq!((last.version, last.servers.len()), (5, 1));
 }
+
+#[test]
+fn workers_that_have_found_nothing_to_do_look_around_rarely_until_something_changes() {
+    let (mut leader, ..) = with_a_chunk();
+    let turns = |leader: &mut Leader, time: Duration| {
+        let before = leader.core.desk.turns_of_workers();
+        leader.pass(time);
+        leader.core.desk.turns_of_workers() - before
+    };
+    leader.pass(Duration::from_secs(1));
+    assert_eq!(turns(&mut leader, Duration::from_secs(2)), 4);
+    leader.open(7);
+    assert_eq!(turns(&mut leader, Duration::from_millis(60)), 1, "a session has come");
+}

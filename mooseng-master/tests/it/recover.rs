@@ -200,7 +200,7 @@ fn what_a_stranger_says_puts_no_master_out_of_service() {
                 let group = Some(view.clone());
                 let said =
                     pb::RaftMessages { messages: vec![beat.clone()], group, epoch, ..Default::default() };
-                stranger.send_one_way(&said).unwrap();
+                stranger.send_one_way(&pb::RaftFrame { groups: vec![said] }).unwrap();
             }
         }
     }

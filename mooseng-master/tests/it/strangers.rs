@@ -93,7 +93,7 @@ fn the_key_of_a_chunkserver_does_not_make_a_master() {
     let chunkserver = caller(Role::Chunkserver);
     let mut stream = FrameStream::connect(&world.address(1), &chunkserver, SECOND).unwrap().0;
     let forbidden = |error: CallError| matches!(error, CallError::Forbidden { role: Role::Chunkserver, .. });
-    assert!(forbidden(stream.call(&pb::RaftMessages::default(), &[], SECOND).unwrap_err()));
+    assert!(forbidden(stream.call(&pb::RaftFrame::default(), &[], SECOND).unwrap_err()));
     assert!(forbidden(stream.call(&pb::SnapshotBegin::default(), &[], SECOND).unwrap_err()));
     assert_eq!(refused(&world), (2, 2));
 }

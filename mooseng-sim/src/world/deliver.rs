@@ -66,6 +66,7 @@ impl World {
             match effect {
                 Effect::Group(cell, effect) => self.perform_for_group(id, cell, effect),
                 Effect::Desk(effect) => self.perform_for_desk(id, effect),
+                Effect::Send(to, said) => self.send(id, to.number(), said),
                 // Every address is known here.
                 Effect::Link(_) => {}
             }
@@ -74,15 +75,15 @@ impl World {
 
     fn perform_for_group(&mut self, id: u64, cell: CellId, effect: group::Effect) {
         match effect {
-            group::Effect::Send(to, said) => self.send(id, to.number(), said),
             group::Effect::SendSnapshot(to, message) => self.send_snapshot(id, cell, to, message),
             group::Effect::OutOfService(why) => {
                 self.accuse(format!("state_machine_safety: master {id}, {cell}: {why}"));
             }
-            // The disks are performed for elsewhere.
+            // The disks are performed for elsewhere, and the core has gathered what is said.
             group::Effect::LeftBehind(_)
             | group::Effect::LostLog(_)
             | group::Effect::Relink
+            | group::Effect::Send(..)
             | group::Effect::Persist(_)
             | group::Effect::Purge { .. }
             | group::Effect::Flush(..) => {}
@@ -100,22 +101,24 @@ impl World {
     }
 
     /// In the frames that go over the wire, each of which may be lost or come twice.
-    fn send(&mut self, from: u64, to: u64, said: PeerMessages) {
+    fn send(&mut self, from: u64, to: u64, said: Vec<PeerMessages>) {
         let Some((conn, open)) = self.connection_to_peer(from, to) else { return };
         for frame in wire::frames(said) {
             for time in self.net.message(self.time, Place::Master(from), Place::Master(to)) {
-                self.at(time.max(open), Event::Raft { to, conn, messages: frame.clone() });
+                self.at(time.max(open), Event::Raft { to, conn, frame: frame.clone() });
             }
         }
     }
 
     /// Messages of another master have arrived.
-    pub(super) fn hear(&mut self, to: u64, conn: u64, messages: pb::RaftMessages) {
+    pub(super) fn hear(&mut self, to: u64, conn: u64, frame: pb::RaftFrame) {
         if self.peers.is_shut(conn) {
             return;
         }
-        match wire::read(messages) {
-            Ok(said) => self.with_core(to, |core, now| core.peer_messages(now, said)),
+        match wire::read(frame) {
+            Ok(said) => self.with_core(to, |core, now| {
+                said.into_iter().for_each(|said| core.peer_messages(now, said));
+            }),
             Err(error) => self.accuse(format!("a master sent what it cannot read: {error}")),
         }
     }

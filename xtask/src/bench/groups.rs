@@ -13,11 +13,13 @@ use super::usage::{Snapshot, rss_mib};
 use super::wire::{Counts, Sample, build_example, can_count_syncs, load, masters_of, perf_sum, summary};
 use super::{BenchArgs, SETTLE};
 use crate::cluster::{Cluster, Options};
-use crate::{shell, test, wait};
+use crate::{shell, status, test, wait};
 
 const LOADED: [u16; 3] = [1, 2, 4];
 const AT_REST: [u16; 3] = [1, 16, 256];
 const CALLERS: [u32; 3] = [1, 16, 64];
+/// How long the masters may take until they are all in all groups.
+const GROUPS_LIMIT: Duration = Duration::from_secs(180);
 const REST_SECONDS: u64 = 10;
 /// Ports of one cluster.
 const PORTS: u16 = 200;
@@ -114,5 +116,6 @@ fn start(binary: &Path, scratch: &Path, port_base: u16, cells: u16) -> Result<Cl
         fs::write(&config, format!("cells = {cells}\n{text}"))?;
     }
     cluster.launch()?;
+    status::wait_for_groups(GROUPS_LIMIT, cells.into(), || cluster.mooseng(&[]))?;
     Ok(cluster)
 }

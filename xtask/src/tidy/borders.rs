@@ -26,7 +26,10 @@ const BORDERS: [(&str, &[&str]); 20] = [
     ("config", &["core", "group"]),
     ("open", &["cache_config", "cache_enhanced", "config", "group", "raft", "store"]),
     ("recover", &["config", "daemon", "group", "open", "raft"]),
-    ("server", &["config", "core", "desk", "group", "open", "raft", "snapshot", "store", "wire"]),
+    (
+        "server",
+        &["cache_enhanced", "config", "core", "desk", "group", "open", "raft", "snapshot", "store", "wire"],
+    ),
     ("daemon", &["config", "server"]),
 ];
 

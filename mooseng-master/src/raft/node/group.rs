@@ -143,10 +143,24 @@ impl Node {
         self.raw.raft.prs().get(peer.raw()).map_or(0, |progress| progress.matched)
     }
 
-    /// Whether `peer` has answered the leader lately.
+    /// Whether `peer` was heard within the last election time-out: whoever follows this master answers its heartbeats. (The
+    /// library's own notion forgets all peers once in that time, until the next heartbeat is answered.)
     #[must_use]
     pub fn is_active(&self, peer: MasterId) -> bool {
-        self.raw.raft.prs().get(peer.raw()).is_some_and(|progress| progress.recent_active)
+        self.heard.get(&peer.raw()).is_some_and(|heard| self.last_tick < *heard + self.election)
+    }
+
+    /// A peer has said something.
+    pub(super) fn note_heard(&mut self, now: Duration, peer: u64) {
+        if let Some(heard) = self.heard.get_mut(&peer) {
+            *heard = now;
+            return;
+        }
+        let members = self.raw.raft.prs();
+        if members.get(peer).is_some() {
+            self.heard.retain(|peer, _| members.get(*peer).is_some());
+            self.heard.insert(peer, now);
+        }
     }
 
     /// Whether `peer` has nearly all that the leader has, and answers: what the log begins behind it has by a snapshot.

@@ -28,8 +28,10 @@ pub(super) struct Lease {
     /// As leader: good until then, in this term.
     until: Duration,
     term: u64,
-    /// In which term and when it was last asked for.
-    asked: (u64, Duration),
+    /// The term in which it was last asked for.
+    asked_in: u64,
+    /// The last beat, counted from the beginning of the clock.
+    beat: u128,
     /// As voter: when the leader was last heard.
     heard: Duration,
     lost: Option<Lost>,
@@ -51,7 +53,8 @@ impl Lease {
             length: election * 3 / 5,
             until: Duration::ZERO,
             term: 0,
-            asked: (0, Duration::ZERO),
+            asked_in: 0,
+            beat: 0,
             heard: Duration::ZERO,
             lost: None,
         }
@@ -124,17 +127,27 @@ impl Node {
         STAGGER * u32::try_from(before).unwrap_or(0)
     }
 
-    /// Asks with every heartbeat; a new leader as soon as it has committed an entry of its own, before which nobody would
-    /// be asked: until the answers are there its clients stand still.
-    pub(super) fn ask_for_lease(&mut self, now: Duration) {
-        let term = self.term();
-        let due = self.lease.asked.0 != term || now.saturating_sub(self.lease.asked.1) >= self.heartbeat;
-        if due && self.role() == Role::Leader && self.raw.raft.commit_to_current_term() {
-            self.lease.asked = (term, now);
-            let context =
-                [term.to_be_bytes(), u64::try_from(now.as_nanos()).unwrap_or(0).to_be_bytes()].concat();
-            self.raw.read_index(context);
+    /// Sends a heartbeat if it is time for one, and asks for the lease with it. A new leader asks as soon as it has committed
+    /// an entry of its own, before which nobody would answer: until the answers are there its clients stand still.
+    ///
+    /// All groups of a process have their heartbeats at the same times, so that those for one master go together.
+    pub(super) fn beat(&mut self, now: Duration) {
+        if self.role() != Role::Leader {
+            return;
         }
+        let beat = now.as_nanos() / self.heartbeat.as_nanos().max(1);
+        let (term, may_ask) = (self.term(), self.raw.raft.commit_to_current_term());
+        let is_first = may_ask && self.lease.asked_in != term;
+        if !is_first && self.lease.beat == beat {
+            return;
+        }
+        self.lease.beat = beat;
+        if !may_ask {
+            return self.raw.ping();
+        }
+        self.lease.asked_in = term;
+        let context = [term.to_be_bytes(), u64::try_from(now.as_nanos()).unwrap_or(0).to_be_bytes()].concat();
+        self.raw.read_index(context);
     }
 
     pub(super) fn take_lease(&mut self, confirmed: &[raft::ReadState]) {
@@ -151,11 +164,53 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use raft::eraftpb::MessageType;
 
     use super::super::testing::{NOW, from, node, settle, stand};
     use super::*;
     use crate::raft::Message;
+
+    /// The heartbeats among what a node has to send to master 3.
+    fn beats(node: &mut Node) -> usize {
+        let mut beats = 0;
+        while let Some(output) = node.output() {
+            let is_beat = |it: &&Message| it.to == 3 && it.kind == MessageType::MsgHeartbeat as u32;
+            beats += output.messages.iter().filter(is_beat).count();
+            output.committed.iter().for_each(|entry| node.applied(entry.index));
+            output.persist.iter().for_each(|persist| drop(node.persisted(persist.number)));
+        }
+        beats
+    }
+
+    #[test]
+    fn one_heartbeat_goes_out_for_each_beat_of_the_clock_whenever_the_leader_was_elected() {
+        let mut node = node(3);
+        stand(&mut node);
+        node.step(NOW, from(3, MessageType::MsgRequestVoteResponse, 1));
+        settle(&mut node);
+        assert_eq!(node.role(), Role::Leader);
+        let heartbeat = node.heartbeat;
+        let pass = |node: &mut Node, times: Range<u64>| -> Vec<u64> {
+            let beat_at = |ms: u64| {
+                let now = Duration::from_millis(ms);
+                node.tick(now);
+                // The followers are there, or the leader would step down.
+                node.step(now, from(3, MessageType::MsgHeartbeatResponse, 1));
+                (beats(node) > 0).then_some(ms)
+            };
+            times.step_by(10).filter_map(beat_at).collect()
+        };
+        let ms = u64::try_from(heartbeat.as_millis()).unwrap();
+        assert_eq!(pass(&mut node, 20..4 * ms), [ms, 2 * ms, 3 * ms], "nothing is committed yet");
+        let now = Duration::from_millis(4 * ms + 10);
+        node.step(now, Message { index: 1, ..from(3, MessageType::MsgAppendResponse, 1) });
+        assert_eq!(beats(&mut node), 1, "it asks for its lease");
+        // Here the library sends one of its own, as it does once in an election time-out.
+        pass(&mut node, 4 * ms + 20..5 * ms + 10);
+        assert_eq!(pass(&mut node, 5 * ms + 10..8 * ms), [6 * ms, 7 * ms]);
+    }
 
     #[test]
     fn a_new_leader_asks_for_its_lease_as_soon_as_it_has_committed_and_not_a_heartbeat_later() {
