@@ -14,6 +14,7 @@ mod inbox;
 mod listener;
 mod peers;
 mod snapshots;
+mod stream;
 mod visitors;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,13 +41,14 @@ use prost::Message;
 
 pub use self::inbox::{FacadeReply, Inbox};
 
-use self::connection::{Connection, READ_MAX, Rest};
+use self::connection::Connection;
 use self::connections::Connections;
 use self::facade::Facade;
 use self::flusher::Flush;
 use self::listener::Listener;
 use self::peers::{Own, Peers};
 use self::snapshots::{Incoming, Snapshots, put_in_place};
+use self::stream::{READ_MAX, Rest};
 use crate::config::Config;
 use crate::core::{ConnId, Effect, MasterCore, Now};
 use crate::desk::{self, reply_frame};
@@ -231,10 +233,10 @@ impl Server {
                     if event.is_readable() {
                         self.readable.insert(token);
                     }
-                    if event.is_writable()
+                    if (event.is_writable() || event.is_read_closed())
                         && let Some(connection) = self.connections.get(token)
                     {
-                        connection.may_write();
+                        connection.event(event);
                     }
                 }
             }
