@@ -3,7 +3,6 @@
 //! `request.rs`.
 
 use std::io::IoSlice;
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mooseng_env::{Clock, Threads, nonce};
@@ -13,7 +12,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::principal::{Keyring, Principal};
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::token::TokenKey;
-use mooseng_protocol::transport::{FrameReader, FrameStream, NotWelcome, greet};
+use mooseng_protocol::transport::{FrameReader, FrameStream, NotWelcome, Socket, greet};
 use mooseng_types::ChunkCause;
 
 use crate::buffer::BufferPool;
@@ -52,7 +51,7 @@ impl Service {
 
 /// Serves one connection until it ends or its socket is shut down; then waits for what is at work. `known` is called once
 /// the caller has proved who it is.
-pub(crate) fn serve(service: &Arc<Service>, socket: TcpStream, known: impl FnOnce()) {
+pub(crate) fn serve(service: &Arc<Service>, socket: Arc<Socket>, known: impl FnOnce()) {
     let mut stream = match FrameStream::new(socket) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "connection lost before its first frame"),

@@ -26,7 +26,6 @@ mod server;
 mod start;
 mod store;
 mod talk;
-mod unsent;
 mod write_chain;
 mod zero_copy;
 

@@ -21,11 +21,9 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc as _;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::FrameWriter;
-use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::buffer::{Buffer, BufferPool};
 use crate::store::{FileBytes, StoreError};
-use crate::unsent::unsent_bytes;
 use crate::zero_copy::{Failed, send_file};
 
 /// Requests of one connection that may be at work at once. With more, its next one is not read.
@@ -215,7 +213,7 @@ impl Outbox {
         let all = state.broken || asked_anew && state.in_flight == 0;
         // Nobody sends meanwhile, or it is looked at again later.
         let unsent = match self.writer.try_lock() {
-            Ok(writer) if !all => unsent_bytes(writer.socket()),
+            Ok(writer) if !all => writer.socket().unsent_bytes(),
             _ => u64::MAX,
         };
         let acknowledged = state.sent_bytes.saturating_sub(unsent);
@@ -242,8 +240,7 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// Whether the first reply is short and goes into the socket without waiting: the kernel calls a socket writable
-    /// when a third of its buffer is free.
+    /// Whether the first reply is short and goes into the socket without waiting.
     fn front_is_quick(&self, state: &State) -> bool {
         let short = match state.pending.front() {
             Some((_, Reply::File(..))) | None => false,
@@ -253,9 +250,7 @@ impl Outbox {
         if !short {
             return false;
         }
-        let writer = self.lock_writer();
-        let mut poll = [PollFd::new(writer.socket(), PollFlags::OUT)];
-        rustix::event::poll(&mut poll, Some(&Timespec::default())) == Ok(1)
+        self.lock_writer().socket().wait_writable(Duration::ZERO).unwrap_or(false)
     }
 
     /// Sends what is pending; with `only_quick`, stops before what may take its time.
@@ -299,10 +294,7 @@ impl Outbox {
     ) -> Result<(), TransportError> {
         let (mut writer, length) = (self.lock_writer(), bytes.length);
         writer.send_before_payload(header, reply, length)?;
-        let sent = match bytes.file.fd() {
-            Some(fd) => send_file(writer.socket(), fd, bytes.offset, length),
-            None => Err(Failed::File(io::ErrorKind::Unsupported.into())),
-        };
+        let sent = send_file(writer.socket(), &*bytes.file, bytes.offset, length);
         let peer = writer.peer().to_owned();
         drop(writer);
         // Half a payload cannot be taken back: after a failure the connection has to go, and the client asks again.
@@ -391,7 +383,7 @@ mod tests {
     use mooseng_env::{Disk, FsDisk, SystemClock, SystemEntropy};
     use mooseng_protocol::checksum;
     use mooseng_protocol::token::Token;
-    use mooseng_protocol::transport::FrameStream;
+    use mooseng_protocol::transport::{FrameStream, Socket};
     use mooseng_types::{ChunkId, ChunkVersion, ClusterId, Part, SessionId};
 
     use super::*;
@@ -445,7 +437,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut receiver = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (_, writer) = FrameStream::new(listener.accept().unwrap().0).unwrap().split();
+        let (_, writer) = FrameStream::new(Socket::accepted(listener.accept().unwrap().0)).unwrap().split();
         let door = Arc::<Door>::default();
         let outbox = Arc::new(Outbox::new(writer, Arc::clone(&door), Arc::new(SystemClock::default())));
         let read = Header { kind: pb::ReadChunkRequest::KIND, ..Header::default() };
@@ -481,7 +473,7 @@ mod tests {
     fn a_request_leaves_once_with_its_answer_or_with_its_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (_, writer) = FrameStream::new(listener.accept().unwrap().0).unwrap().split();
+        let (_, writer) = FrameStream::new(Socket::accepted(listener.accept().unwrap().0)).unwrap().split();
         let door = Arc::<Door>::default();
         let outbox = Outbox::new(writer, Arc::clone(&door), Arc::new(SystemClock::default()));
         let counts = || {

@@ -1,7 +1,7 @@
 //! The chunkserver put together: started in order, stopped in the reverse one.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::token::TokenKey;
-use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::transport::{FrameStream, Socket};
 use mooseng_types::{ChunkCause, ClusterId};
 
 use crate::changes::Changes;
@@ -73,7 +73,7 @@ struct Connections {
 /// The connections that are open.
 #[derive(Debug, Default)]
 struct Open {
-    sockets: HashMap<u64, TcpStream>,
+    sockets: HashMap<u64, Arc<Socket>>,
     /// Those on which nobody has proved yet who it is, from the oldest.
     strangers: VecDeque<u64>,
 }
@@ -227,7 +227,7 @@ fn accept(service: &Arc<Service>, connections: &Arc<Connections>, listener: &Tcp
             return;
         }
         match accepted {
-            Ok((socket, _)) => connections.begin(service, socket),
+            Ok((socket, _)) => connections.begin(service, Arc::new(Socket::accepted(socket))),
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
                 // Out of descriptors, most likely: trying at once would only use up the processor.
@@ -238,8 +238,7 @@ fn accept(service: &Arc<Service>, connections: &Arc<Connections>, listener: &Tcp
 }
 
 impl Connections {
-    fn begin(self: &Arc<Self>, service: &Arc<Service>, socket: TcpStream) {
-        let Ok(handle) = socket.try_clone() else { return };
+    fn begin(self: &Arc<Self>, service: &Arc<Service>, socket: Arc<Socket>) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         {
             let mut open = self.lock();
@@ -247,7 +246,7 @@ impl Connections {
                 drop(open);
                 return refuse(&service.door, socket);
             }
-            open.sockets.insert(id, handle);
+            open.sockets.insert(id, Arc::clone(&socket));
             open.strangers.push_back(id);
             if open.strangers.len() > STRANGERS_MAX
                 && let Some(oldest) = open.strangers.pop_front()
@@ -298,7 +297,7 @@ impl Connections {
 }
 
 /// Answers the hello of a connection too many, so that the other side knows why.
-fn refuse(door: &Door, socket: TcpStream) {
+fn refuse(door: &Door, socket: Arc<Socket>) {
     let Ok(mut stream) = FrameStream::new(socket) else { return };
     door.refused().stranger(&stream.reader().peer(), &"too many connections are open");
     let Ok(frame) = stream.reader().receive_within(REFUSAL_TIMEOUT) else { return };
@@ -358,7 +357,10 @@ mod tests {
     fn a_connection_too_many_is_told_to_come_again() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let server = std::thread::spawn(move || refuse(&Door::default(), listener.accept().unwrap().0));
+        let server = std::thread::spawn(move || {
+            let socket = Socket::accepted(listener.accept().unwrap().0);
+            refuse(&Door::default(), Arc::new(socket));
+        });
         let caller = Caller::new(pb::Hello::default(), PrincipalKey::new(&[7; 32]), nonce);
         let refused = FrameStream::connect(&address, &caller, Duration::from_secs(5)).unwrap_err();
         assert!(

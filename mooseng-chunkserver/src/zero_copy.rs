@@ -1,11 +1,14 @@
-//! From the page cache to the socket without passing through this process: `sendfile(2)`. Its wrapper in `rustix` is
-//! safe, so there is nothing unsafe here.
+//! From the page cache to the socket without passing through this process, where the socket has such a way; else copied
+//! through memory.
 
-use std::io;
-use std::net::TcpStream;
-use std::os::fd::BorrowedFd;
+use std::io::{self, Write as _};
 
+use mooseng_env::DiskFile;
+use mooseng_protocol::transport::Socket;
 use rustix::io::Errno;
+
+/// Bytes that are copied at once.
+const COPIED_MAX: usize = 256 << 10;
 
 /// Which side failed. In either case it is not known how many bytes went out: the connection is of no more use.
 #[derive(Debug)]
@@ -16,31 +19,53 @@ pub(crate) enum Failed {
     Socket(io::Error),
 }
 
-/// Sends `length` bytes of the file behind `fd`, from `offset` on.
+/// Sends `length` bytes of `file`, from `offset` on.
 pub(crate) fn send_file(
-    socket: &TcpStream,
-    fd: BorrowedFd<'_>,
+    socket: &Socket,
+    file: &dyn DiskFile,
     offset: u64,
     length: usize,
 ) -> Result<(), Failed> {
-    let mut at = offset;
-    let end = offset + length as u64;
-    while at < end {
-        let rest = usize::try_from(end - at).unwrap_or(usize::MAX);
-        match rustix::fs::sendfile(socket, fd, Some(&mut at), rest) {
-            Ok(0) => return Err(Failed::File(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Err(Failed::Socket(io::ErrorKind::TimedOut.into())),
-            Err(error) if is_of_socket(error) => return Err(Failed::Socket(error.into())),
-            Err(error) => return Err(Failed::File(error.into())),
+    let mut sent = 0;
+    while sent < length {
+        let (at, rest) = (offset + sent as u64, length - sent);
+        match file.fd().map_or(Ok(None), |fd| socket.send_file(fd, at, rest)) {
+            Ok(Some(0)) => return Err(Failed::File(io::ErrorKind::UnexpectedEof.into())),
+            Ok(Some(more)) => sent += more,
+            Ok(None) => return copy(socket, file, at, rest),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_of_socket(&error) => return Err(refused(error)),
+            Err(error) => return Err(Failed::File(error)),
         }
     }
     Ok(())
 }
 
-/// Whether `sendfile` fails with this for the sake of the socket, or of the machine: what says nothing about the file.
-fn is_of_socket(error: Errno) -> bool {
-    [
+fn copy(socket: &Socket, file: &dyn DiskFile, offset: u64, length: usize) -> Result<(), Failed> {
+    let mut socket = socket;
+    let mut buffer = vec![0; length.min(COPIED_MAX)];
+    let mut sent = 0;
+    while sent < length {
+        buffer.truncate(length - sent);
+        file.read_exact_at(&mut buffer, offset + sent as u64).map_err(Failed::File)?;
+        socket.write_all(&buffer).map_err(refused)?;
+        sent += buffer.len();
+    }
+    Ok(())
+}
+
+/// The socket did not take bytes.
+fn refused(error: io::Error) -> Failed {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Failed::Socket(io::ErrorKind::TimedOut.into()),
+        _ => Failed::Socket(error),
+    }
+}
+
+/// Whether sending a file fails with this for the sake of the socket, or of the machine: what says nothing about the file.
+fn is_of_socket(error: &io::Error) -> bool {
+    let of_socket = [
+        Errno::AGAIN,
         Errno::PIPE,
         Errno::CONNRESET,
         Errno::CONNABORTED,
@@ -54,45 +79,67 @@ fn is_of_socket(error: Errno) -> bool {
         Errno::SHUTDOWN,
         Errno::NOBUFS,
         Errno::NOMEM,
-    ]
-    .contains(&error)
+    ];
+    Errno::from_io_error(error).is_some_and(|error| of_socket.contains(&error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read as _, Write as _};
-    use std::net::TcpListener;
-    use std::os::fd::AsFd;
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
+    use std::sync::Arc;
 
-    #[test]
-    fn a_part_of_a_file_arrives_and_a_file_that_is_too_short_is_noticed() {
+    use mooseng_env::disk::OpenMode;
+    use mooseng_env::{Disk, FsDisk, MemoryDisk};
+
+    /// A receiver, and the socket that leads to it.
+    fn pair() -> (TcpStream, Socket) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut receiver = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (sender, _) = listener.accept().unwrap();
+        let receiver = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (receiver, Socket::accepted(listener.accept().unwrap().0))
+    }
+
+    fn parts_arrive_and_a_file_that_is_too_short_is_noticed(file: Arc<dyn DiskFile>) {
+        let (mut receiver, sender) = pair();
         let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&bytes).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
         let thread = std::thread::spawn(move || {
-            send_file(&sender, file.as_fd(), 1_000, 2_000_000).unwrap();
-            send_file(&sender, file.as_fd(), 2_999_999, 2).unwrap_err()
+            send_file(&sender, &*file, 1_000, 2_000_000).unwrap();
+            send_file(&sender, &*file, 2_999_999, 2).unwrap_err()
         });
         let mut got = vec![0; 2_000_000];
         receiver.read_exact(&mut got).unwrap();
-        assert_eq!(got, bytes[1_000..2_001_000]);
+        assert!(got == bytes[1_000..2_001_000]);
         let short = thread.join().unwrap();
         assert!(matches!(&short, Failed::File(error) if error.kind() == io::ErrorKind::UnexpectedEof));
     }
 
     #[test]
+    fn a_part_of_a_file_arrives_and_a_file_that_is_too_short_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = FsDisk.open(&dir.path().join("file"), OpenMode::CreateNew).unwrap();
+        parts_arrive_and_a_file_that_is_too_short_is_noticed(file);
+    }
+
+    #[test]
+    fn where_there_is_no_way_without_a_copy_the_same_bytes_are_copied() {
+        let file = MemoryDisk::new(16 << 20).open(Path::new("/file"), OpenMode::CreateNew).unwrap();
+        assert!(file.fd().is_none());
+        parts_arrive_and_a_file_that_is_too_short_is_noticed(file);
+    }
+
+    #[test]
     fn a_receiver_that_went_away_says_nothing_about_the_file() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let receiver = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (sender, _) = listener.accept().unwrap();
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(8 << 20).unwrap();
-        drop(receiver);
-        let gone = (0..2).find_map(|_| send_file(&sender, file.as_fd(), 0, 8 << 20).err());
-        assert!(matches!(gone, Some(Failed::Socket(_))), "{gone:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let memory = MemoryDisk::new(16 << 20).open(Path::new("/file"), OpenMode::CreateNew).unwrap();
+        for file in [FsDisk.open(&dir.path().join("file"), OpenMode::CreateNew).unwrap(), memory] {
+            file.set_len(8 << 20).unwrap();
+            let (receiver, sender) = pair();
+            drop(receiver);
+            let gone = (0..2).find_map(|_| send_file(&sender, &*file, 0, 8 << 20).err());
+            assert!(matches!(gone, Some(Failed::Socket(_))), "{gone:?}");
+        }
     }
 }

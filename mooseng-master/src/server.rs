@@ -15,6 +15,7 @@ mod listener;
 mod outgoing;
 mod peers;
 mod snapshots;
+mod stream;
 mod visitors;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +42,7 @@ use prost::Message;
 
 pub use self::inbox::{FacadeReply, Inbox};
 
-use self::connection::{Connection, READ_MAX, Rest};
+use self::connection::Connection;
 use self::connections::Connections;
 use self::facade::Facade;
 use self::flusher::Flush;
@@ -49,6 +50,7 @@ use self::listener::Listener;
 use self::outgoing::{Outgoing, Wanted};
 use self::peers::{Own, Peers};
 use self::snapshots::{Incoming, Snapshots, put_in_place};
+use self::stream::{READ_MAX, Rest};
 use crate::config::Config;
 use crate::core::{ConnId, Effect, MasterCore, Now};
 use crate::desk::{self, reply_frame};
@@ -234,10 +236,10 @@ impl Server {
                     if event.is_readable() {
                         self.readable.insert(token);
                     }
-                    if event.is_writable()
+                    if (event.is_writable() || event.is_read_closed())
                         && let Some(connection) = self.connections.get(token)
                     {
-                        connection.may_write();
+                        connection.event(event);
                     }
                 }
             }

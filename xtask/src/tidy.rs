@@ -12,6 +12,7 @@ mod orphans;
 mod paths;
 mod runtime;
 mod schema;
+mod sockets;
 mod source;
 mod words;
 
@@ -52,7 +53,7 @@ impl fmt::Display for Finding {
 
 type Rule = fn(&Tree) -> Vec<Finding>;
 
-const RULES: [(&str, Rule); 11] = [
+const RULES: [(&str, Rule); 12] = [
     ("orphans", orphans::check),
     ("names", names::check),
     ("length", length::check),
@@ -62,6 +63,7 @@ const RULES: [(&str, Rule); 11] = [
     ("borders", borders::check),
     ("runtime", runtime::check),
     ("schema", schema::check),
+    ("sockets", sockets::check),
     ("links", links::check),
     ("paths", paths::check),
 ];

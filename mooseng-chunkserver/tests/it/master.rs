@@ -9,7 +9,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
-use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::transport::{FrameStream, Socket};
 use prost::Message;
 
 use crate::support::{
@@ -34,7 +34,7 @@ impl Master {
 
     /// Accepts a connection and answers its hello.
     pub(crate) fn accept(&mut self) {
-        let mut stream = FrameStream::new(self.listener.accept().unwrap().0).unwrap();
+        let mut stream = FrameStream::new(Socket::accepted(self.listener.accept().unwrap().0)).unwrap();
         let greet = |hello: &pb::Hello| {
             assert_eq!(hello.cluster_id, cluster());
             Ok(pb::HelloReply { cluster_id: cluster().into(), ..Default::default() })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mooseng_protocol::frame::{FLAG_REPLY, Header};
 use mooseng_protocol::pb;
-use mooseng_protocol::transport::FrameStream;
+use mooseng_protocol::transport::{FrameStream, Socket};
 use mooseng_types::ChunkCause;
 
 use crate::support::{cluster, fault, keys, pattern, start, token, write, write_request};
@@ -34,7 +34,8 @@ impl Next {
                     continue;
                 }
                 let (hangs, delay) = (Arc::clone(&for_thread), Arc::clone(&delay));
-                std::thread::spawn(move || answer(FrameStream::new(socket).unwrap(), &hangs, &delay));
+                let stream = FrameStream::new(Socket::accepted(socket)).unwrap();
+                std::thread::spawn(move || answer(stream, &hangs, &delay));
             }
         });
         Self { address, hangs, delay_ms }

@@ -22,7 +22,7 @@ use mooseng_env::{Clock, Entropy};
 use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
-use mooseng_protocol::status::{CallError, TransportError};
+use mooseng_protocol::status::CallError;
 use mooseng_types::{FsError, SessionId};
 
 use super::door::TimedDoor;
@@ -307,10 +307,7 @@ impl MasterClient {
             // It names another than itself, and would send the request there too.
             return Err(CallError::NotLeader { leader: named });
         }
-        self.watch.adopt(&believed.leader, stream).map_err(|source| {
-            TransportError::Io { action: "keep a connection to", peer: believed.leader.to_string(), source }
-                .into()
-        })
+        Ok(self.watch.adopt(&believed.leader, stream))
     }
 
     fn take_idle(&self, leader: &str) -> Option<Connection> {

@@ -10,7 +10,7 @@ use mooseng_protocol::frame::{FLAG_ERROR, FLAG_ONE_WAY, FLAG_PUSH, FLAG_REPLY, F
 use mooseng_protocol::principal::{Keyring, Principal, PrincipalKey, Role};
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
-use mooseng_protocol::transport::{FrameStream, FrameWriter};
+use mooseng_protocol::transport::{FrameStream, FrameWriter, Socket};
 use mooseng_protocol::{checksum, pb};
 use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkCause, ChunkId, FsError, INLINE_MAX, Part, ServerId};
 use prost::Message;
@@ -189,7 +189,7 @@ fn listen(serve: impl Fn((FrameStream, Principal)) + Send + Sync + 'static) -> S
         while let Ok((socket, _)) = listener.accept() {
             let serve = Arc::clone(&serve);
             std::thread::spawn(move || {
-                let mut stream = FrameStream::new(socket).unwrap();
+                let mut stream = FrameStream::new(Socket::accepted(socket)).unwrap();
                 let keys = Keyring::derive(&CLUSTER_KEY);
                 let greet = |_: &pb::Hello| Ok(pb::HelloReply::default());
                 let Ok(principal) = stream.welcome(&keys, mooseng_env::nonce(), greet) else { return };
@@ -207,7 +207,7 @@ fn answer_with(writer: &mut FrameWriter, to: &Frame, answer: Answer, payload: &[
     };
     let header = Header { flags, ..to.header };
     let frame = mooseng_protocol::frame::encode(header, &body, payload.len()).unwrap();
-    let mut socket = writer.socket();
+    let mut socket = &**writer.socket();
     drop(std::io::Write::write_all(&mut socket, &frame));
     drop(std::io::Write::write_all(&mut socket, payload));
 }

@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mio::net::TcpStream;
 use mio::{Registry, Token};
 use mooseng_protocol::handshake::Opening;
+use mooseng_protocol::transport::Socket;
 
 use super::connection::Connection;
 
@@ -39,7 +39,7 @@ impl Connections {
     /// Takes one in. Returns the one that loses its place for it: the oldest, if it has proved nothing.
     pub(super) fn add(
         &mut self,
-        (socket, peer): (TcpStream, SocketAddr),
+        (socket, peer): (Socket, SocketAddr),
         registry: &Registry,
         opening: Opening,
     ) -> io::Result<Option<Token>> {
@@ -72,7 +72,7 @@ impl Connections {
 
     /// Takes one out, to be closed.
     pub(super) fn remove(&mut self, token: Token, registry: &Registry) -> Option<Connection> {
-        let mut connection = self.open.remove(&token)?;
+        let connection = self.open.remove(&token)?;
         connection.deregister(registry);
         Some(connection)
     }
@@ -85,7 +85,7 @@ impl Connections {
     /// Writes what the sockets take. Returns those that are done with.
     pub(super) fn flush(&mut self, registry: &Registry) -> Vec<Token> {
         let waiting = self.open.iter_mut().filter(|(_, it)| it.wants_flush());
-        waiting.filter_map(|(token, it)| (!it.flush(registry, *token)).then_some(*token)).collect()
+        waiting.filter_map(|(token, it)| (!it.flush(registry)).then_some(*token)).collect()
     }
 }
 
@@ -97,12 +97,10 @@ mod tests {
 
     use super::*;
 
-    fn socket() -> (TcpStream, SocketAddr) {
+    fn socket() -> (Socket, SocketAddr) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = listener.local_addr().unwrap();
-        let socket = std::net::TcpStream::connect(peer).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        (TcpStream::from_std(socket), peer)
+        (Socket::connect(peer, Duration::from_secs(5)).unwrap(), peer)
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
+use mooseng_protocol::transport::Socket;
 
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -24,13 +25,13 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// The next one who has connected. Not to be able to accept ends no service; it is said once.
-    pub(super) fn next(&mut self) -> Option<(TcpStream, SocketAddr)> {
+    /// The next one who has connected; its socket does not block. Not to be able to accept ends no service; it is said once.
+    pub(super) fn next(&mut self) -> Option<(Socket, SocketAddr)> {
         loop {
             match self.socket.accept() {
-                Ok(accepted) => {
+                Ok((stream, peer)) => {
                     self.failed = false;
-                    return Some(accepted);
+                    return Some((Socket::accepted(stream), peer));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.failed = false;

@@ -4,25 +4,24 @@
 //! matters, and a late heartbeat is worth nothing.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
 use mio::event::Event;
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 use mooseng_env::nonce;
-use mooseng_protocol::frame::{self, FLAG_ERROR, FLAG_ONE_WAY, Frame, Header};
+use mooseng_protocol::frame::{self, BODY_MAX, FLAG_ERROR, FLAG_ONE_WAY, Frame, Header};
 use mooseng_protocol::handshake::{Asking, Caller, Proving};
 use mooseng_protocol::pb;
 use mooseng_protocol::principal::{Keyring, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
+use mooseng_protocol::transport::Socket;
 use mooseng_types::{CellId, MasterId};
 use prost::Message;
-use rustix::net::sockopt;
 
+use super::stream::{READ_MAX, Rest, Stream};
 use crate::config::Config;
 use crate::group::{Acknowledged, Greeting};
 use crate::wire;
@@ -37,7 +36,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// only long after.
 const DIAL_MAX: Duration = Duration::from_secs(1);
 /// What is not acknowledged by the peer's kernel for so long ends the connection, for the same reason.
-const UNACKNOWLEDGED_MAX_MS: u32 = 2000;
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(2);
 
 /// How a master calls another, in the life `id`.
 pub(super) fn caller(config: &Config, id: MasterId, keys: &Keyring) -> Caller {
@@ -63,10 +62,8 @@ struct Link {
     id: MasterId,
     address: String,
     token: Token,
-    socket: Option<TcpStream>,
+    stream: Option<Stream>,
     stage: Stage,
-    input: BytesMut,
-    output: BytesMut,
     /// When to dial, or to dial again, unless it is connected.
     try_again: Duration,
     lost: bool,
@@ -125,12 +122,16 @@ impl Peers {
 
     pub(super) fn event(&mut self, event: &Event, registry: &Registry, own: impl Fn() -> Own) {
         let Some(link) = self.links.values_mut().find(|link| link.token == event.token()) else { return };
-        if event.is_writable() {
-            link.writable(&self.caller, &own);
+        if let Some(stream) = &mut link.stream {
+            stream.event(event);
+        }
+        if event.is_writable() && !link.is_connected() {
+            link.begin(&self.caller, &own);
         }
         if event.is_readable() {
             link.readable(&own);
         }
+        link.flush(registry);
         link.settle(registry);
     }
 
@@ -138,7 +139,7 @@ impl Peers {
     pub(super) fn turn(&mut self, now: Duration, registry: &Registry) -> Vec<MasterId> {
         let mut lost = Vec::new();
         for link in self.links.values_mut() {
-            if link.socket.is_some() && !link.is_welcome() && now >= link.try_again {
+            if link.stream.is_some() && !link.is_welcome() && now >= link.try_again {
                 link.complain("it does not answer");
                 link.lost = true;
                 link.settle(registry);
@@ -147,9 +148,9 @@ impl Peers {
                 link.try_again = now + RETRY;
                 lost.push(link.id);
             }
-            if link.socket.is_none() && now >= link.try_again {
+            if link.stream.is_none() && now >= link.try_again {
                 link.dial(registry);
-                link.try_again = now + if link.socket.is_some() { DIAL_MAX } else { RETRY };
+                link.try_again = now + if link.stream.is_some() { DIAL_MAX } else { RETRY };
             }
         }
         lost
@@ -163,22 +164,22 @@ impl Peers {
     /// Queues messages for a peer.
     pub(super) fn send(&mut self, to: MasterId, said: &pb::RaftFrame) {
         let link = self.links.get_mut(&to.number()).filter(|link| link.is_welcome());
-        let Some(link) = link else { return };
-        if link.output.len() > OUTPUT_MAX {
+        let Some(stream) = link.and_then(|link| link.stream.as_mut()) else { return };
+        if stream.unsent() > OUTPUT_MAX {
             return;
         }
         let header = Header { kind: pb::RaftFrame::KIND, flags: FLAG_ONE_WAY, ..Header::default() };
         // What is proposed is bounded so that it fits; what does not is dropped as on any bad day.
         match frame::encode(header, &said.encode_to_vec(), 0) {
-            Ok(bytes) => link.output.extend_from_slice(&bytes),
+            Ok(bytes) => stream.send(&bytes),
             Err(error) => tracing::error!(%error, peer = %to, "a message for another master does not fit"),
         }
     }
 
     /// Sends what is queued, as far as the sockets take it.
     pub(super) fn flush(&mut self, registry: &Registry) {
-        for link in self.links.values_mut().filter(|link| link.is_connected() && !link.output.is_empty()) {
-            link.write();
+        for link in self.links.values_mut() {
+            link.flush(registry);
             link.settle(registry);
         }
     }
@@ -190,10 +191,8 @@ impl Link {
             id,
             address,
             token,
-            socket: None,
+            stream: None,
             stage: Stage::Dialled,
-            input: BytesMut::new(),
-            output: BytesMut::new(),
             try_again: Duration::ZERO,
             lost: false,
             complained: false,
@@ -203,20 +202,17 @@ impl Link {
     }
 
     fn dial(&mut self, registry: &Registry) {
-        let connected = || -> io::Result<TcpStream> {
+        let dialled = || -> io::Result<Stream> {
             let address: SocketAddr = self.address.parse().map_err(io::Error::other)?;
-            let mut socket = TcpStream::connect(address)?;
-            sockopt::set_tcp_user_timeout(&socket, UNACKNOWLEDGED_MAX_MS)?;
-            registry.register(&mut socket, self.token, Interest::READABLE | Interest::WRITABLE)?;
-            Ok(socket)
+            let socket = Socket::dial(address)?;
+            socket.set_user_timeout(UNACKNOWLEDGED_MAX)?;
+            Stream::dialled(socket, registry, self.token)
         };
-        match connected() {
-            Ok(socket) => self.socket = Some(socket),
+        match dialled() {
+            Ok(stream) => self.stream = Some(stream),
             Err(error) => self.complain(&error.to_string()),
         }
         self.stage = Stage::Dialled;
-        self.input.clear();
-        self.output.clear();
     }
 
     fn complain(&mut self, why: &str) {
@@ -234,69 +230,53 @@ impl Link {
         matches!(self.stage, Stage::Welcome)
     }
 
-    fn writable(&mut self, caller: &Caller, own: &dyn Fn() -> Own) {
-        let Some(socket) = &self.socket else { return };
-        if !self.is_connected() {
-            let ready = socket
-                .take_error()
-                .and_then(|error| error.map_or(Ok(()), Err))
-                .and_then(|()| socket.peer_addr());
-            match ready {
-                Ok(_) => {
-                    // A missed option costs latency only.
-                    drop(socket.set_nodelay(true));
-                    let asking =
-                        caller.saying(pb::Hello { epoch: own().epoch, ..caller.hello.clone() }).begin();
-                    self.say(asking.hello());
-                    self.stage = Stage::Asking(asking);
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
-                Err(error) => {
-                    self.complain(&error.to_string());
-                    self.lost = true;
-                    return;
-                }
+    /// Begins the handshake, if the network has connected it.
+    fn begin(&mut self, caller: &Caller, own: &dyn Fn() -> Own) {
+        let Some(socket) = self.stream.as_ref().map(Stream::socket) else { return };
+        match socket.is_connected() {
+            Ok(true) => {
+                // A missed option costs latency only.
+                drop(socket.set_nodelay());
+                let hello = pb::Hello { epoch: own().epoch, ..caller.hello.clone() };
+                let asking = caller.saying(hello).begin();
+                self.say(asking.hello());
+                self.stage = Stage::Asking(asking);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                self.complain(&error.to_string());
+                self.lost = true;
             }
         }
-        self.write();
     }
 
     /// Queues a step of the handshake.
     fn say<R: Rpc>(&mut self, said: &R) {
+        let Some(stream) = &mut self.stream else { return };
         let header = Header { kind: R::KIND, request: 1, ..Header::default() };
         // It is a few hundred bytes.
-        self.output.extend(frame::encode(header, &said.encode_to_vec(), 0).into_iter().flatten());
+        if let Ok(bytes) = frame::encode(header, &said.encode_to_vec(), 0) {
+            stream.send(&bytes);
+        }
     }
 
-    fn write(&mut self) {
-        let Some(socket) = &mut self.socket else { return };
-        while !self.output.is_empty() {
-            match socket.write(&self.output) {
-                Ok(sent) if sent > 0 => self.output.advance(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => {
-                    self.lost = true;
-                    return;
-                }
-            }
+    fn flush(&mut self, registry: &Registry) {
+        if self.is_connected()
+            && let Some(stream) = &mut self.stream
+            && stream.flush(registry).is_err()
+        {
+            self.lost = true;
         }
     }
 
     /// A peer sends nothing here but its part of the handshake.
     fn readable(&mut self, own: &dyn Fn() -> Own) {
-        let Some(socket) = &mut self.socket else { return };
-        let mut bytes = [0; 4096];
-        loop {
-            match socket.read(&mut bytes) {
-                Ok(0) => break self.lost = true,
-                Ok(read) => self.input.extend_from_slice(&bytes[..read]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break self.lost = true,
-            }
+        let Some(stream) = &mut self.stream else { return };
+        // One that has more to say than its share of a turn is at something else.
+        if stream.fill(&mut [0; 4096], READ_MAX) != Rest::Nothing {
+            self.lost = true;
         }
-        let heard = match frame::decode(&mut self.input) {
+        let heard = match stream.next_frame(BODY_MAX) {
             Ok(None) => return,
             Ok(Some(frame)) => self.hear(&frame, own).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -314,7 +294,6 @@ impl Link {
                 self.say(&proving.proof());
                 self.stage = Stage::Proving(proving);
                 self.had = own().last;
-                self.write();
             }
             Stage::Proving(proving) => {
                 let reply = proving.welcomed(&read_reply::<pb::Proof>(frame)?)?;
@@ -338,10 +317,9 @@ impl Link {
 
     fn settle(&mut self, registry: &Registry) {
         if self.lost
-            && let Some(mut socket) = self.socket.take()
+            && let Some(stream) = self.stream.take()
         {
-            // The socket is closed next, which takes it off the list in any case.
-            drop(registry.deregister(&mut socket));
+            stream.deregister(registry);
             self.stage = Stage::Dialled;
         }
     }
@@ -368,6 +346,7 @@ fn acknowledged(reply: &pb::HelloReply) -> BTreeMap<CellId, Acknowledged> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::net;
 
     use mio::{Events, Poll};

@@ -88,12 +88,15 @@ mod tests {
 
     use mooseng_meta::MetaStore as _;
     use mooseng_protocol::frame::{FLAG_REPLY, Frame, Header};
+    use mooseng_protocol::transport::Socket;
     use mooseng_types::level::SUPPORTED;
 
     use super::*;
     use crate::snapshot::testing::{Rows, all_rows, message, store};
     use crate::snapshot::{Received, Receiving};
     use crate::store::{FjallStore, IncomingStore};
+
+    const SOON: Duration = Duration::from_secs(5);
 
     /// Answers every frame of a snapshot that comes over `stream`, until one is refused or it is whole.
     fn serve(stream: FrameStream, sink: IncomingStore) -> Result<Received<FjallStore>, SnapshotError> {
@@ -128,9 +131,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let paced = RefCell::new(0);
         let (sent, received) = std::thread::scope(|scope| {
-            let receiver =
-                scope.spawn(|| serve(FrameStream::new(listener.accept().unwrap().0).unwrap(), sink));
-            let mut stream = FrameStream::new(std::net::TcpStream::connect(address).unwrap()).unwrap();
+            let receiver = scope.spawn(|| {
+                serve(FrameStream::new(Socket::accepted(listener.accept().unwrap().0)).unwrap(), sink)
+            });
+            let mut stream = FrameStream::new(Socket::connect(address, SOON).unwrap()).unwrap();
             let pace = |bytes| {
                 *paced.borrow_mut() += bytes as u64;
                 true
@@ -155,14 +159,14 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let (mut reader, mut writer) =
-                    FrameStream::new(listener.accept().unwrap().0).unwrap().split();
+                    FrameStream::new(Socket::accepted(listener.accept().unwrap().0)).unwrap().split();
                 for _ in 0..2 {
                     let header =
                         Header { flags: FLAG_REPLY, deadline_ms: 0, ..reader.receive().unwrap().header };
                     writer.send(header, &pb::Empty::default(), &[]).unwrap();
                 }
             });
-            let mut stream = FrameStream::new(std::net::TcpStream::connect(address).unwrap()).unwrap();
+            let mut stream = FrameStream::new(Socket::connect(address, SOON).unwrap()).unwrap();
             send(&mut stream, CellId::ROOT, &*from.view(), message(70), pace)
         })
     }

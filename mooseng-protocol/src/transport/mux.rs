@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IoSlice;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::socket::Socket;
 use super::stream::{FrameReader, FrameStream, FrameWriter, decode_reply};
 use crate::frame::{FLAG_ONE_WAY, FLAG_REPLY, Frame, Header};
 use crate::handshake::Caller;
@@ -28,7 +29,7 @@ type Done = Box<dyn FnOnce(Result<Frame, CallError>) + Send>;
 pub struct Mux {
     writer: Mutex<FrameWriter>,
     /// For closing while somebody is stuck in sending.
-    socket: TcpStream,
+    socket: Arc<Socket>,
     waiting: Arc<Mutex<Waiting>>,
     next_request: AtomicU64,
     reader: Option<JoinHandle<()>>,
@@ -65,11 +66,7 @@ impl Mux {
         let (stream, reply) = FrameStream::connect(address, caller, timeout)?;
         let (mut reader, writer) = stream.split();
         reader.set_timeout(None)?;
-        let socket = writer.socket().try_clone().map_err(|source| TransportError::Io {
-            action: "share a connection to",
-            peer: address.to_owned(),
-            source,
-        })?;
+        let socket = Arc::clone(writer.socket());
         let peer: Arc<str> = reader.peer().into();
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let for_thread = Arc::clone(&waiting);

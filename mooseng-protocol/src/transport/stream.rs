@@ -1,7 +1,7 @@
 //! One connection, used by one caller at a time: what is sent and received passes through no other thread.
 
 use std::io::{IoSlice, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::pb;
 use crate::principal::{Keyring, Principal};
 use crate::rpc::Rpc;
 use crate::status::{CallError, TransportError};
-use crate::transport::keep_alive;
+use crate::transport::Socket;
 
 /// How much is asked of the socket at once while looking for a header.
 const READ_AHEAD: usize = 16 << 10;
@@ -27,7 +27,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// The receiving half.
 #[derive(Debug)]
 pub struct FrameReader {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     peer: Arc<str>,
     input: BytesMut,
     payload_left: usize,
@@ -163,7 +163,7 @@ impl FrameReader {
 /// The sending half.
 #[derive(Debug)]
 pub struct FrameWriter {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     peer: Arc<str>,
     scratch: Vec<u8>,
 }
@@ -192,9 +192,9 @@ impl FrameWriter {
         self.flush_head()
     }
 
-    /// The socket, for a caller that sends a payload itself.
+    /// The socket, for a caller that sends a payload itself, or is to shut it down under another.
     #[must_use]
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Arc<Socket> {
         &self.socket
     }
 
@@ -252,12 +252,12 @@ pub struct FrameStream {
 
 impl FrameStream {
     /// Takes over a connected socket; nothing is sent.
-    pub fn new(socket: TcpStream) -> std::io::Result<Self> {
-        socket.set_nodelay(true)?;
-        keep_alive(&socket)?;
+    pub fn new(socket: impl Into<Arc<Socket>>) -> std::io::Result<Self> {
+        let socket = socket.into();
+        socket.set_nodelay()?;
+        socket.keep_alive()?;
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-        let peer: Arc<str> = socket.peer_addr()?.to_string().into();
-        let socket = Arc::new(socket);
+        let peer: Arc<str> = socket.peer_address()?.to_string().into();
         Ok(Self {
             reader: FrameReader {
                 socket: Arc::clone(&socket),
@@ -281,7 +281,7 @@ impl FrameStream {
         let failed = |source| TransportError::Io { action: "connect to", peer: address.to_owned(), source };
         let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
         for candidate in address.to_socket_addrs().map_err(failed)? {
-            match TcpStream::connect_timeout(&candidate, timeout) {
+            match Socket::connect(candidate, timeout) {
                 Ok(socket) => {
                     let mut stream = Self::new(socket).map_err(failed)?;
                     let asking = caller.begin();

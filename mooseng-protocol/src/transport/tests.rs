@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mooseng_types::FsError;
 use prost::Message as _;
 
-use super::{FrameStream, Mux, NotWelcome, greet};
+use super::{FrameStream, Mux, NotWelcome, Socket, greet};
 use crate::frame::{self, FLAG_ERROR, FLAG_PUSH, FLAG_REPLY, Header};
 use crate::handshake::{Caller, HANDSHAKE_MAX, OPENING_MAX};
 use crate::principal::{Keyring, Role};
@@ -41,7 +41,7 @@ fn peer(script: impl FnOnce(FrameStream) + Send + 'static) -> (String, std::thre
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let thread = std::thread::spawn(move || {
-        let mut stream = FrameStream::new(listener.accept().unwrap().0).unwrap();
+        let mut stream = FrameStream::new(Socket::accepted(listener.accept().unwrap().0)).unwrap();
         let known = stream.welcome(&keys(), [2; 32], |_| Ok(pb::HelloReply::default())).unwrap();
         assert_eq!(known.role, Role::Client);
         script(stream);
@@ -166,7 +166,7 @@ fn parts_without_a_common_level_do_not_mix_and_are_told_which_of_them_to_upgrade
 fn stranger(strange: impl FnOnce(&mut TcpStream)) -> (NotWelcome, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let mut called = FrameStream::new(listener.accept().unwrap().0).unwrap();
+    let mut called = FrameStream::new(Socket::accepted(listener.accept().unwrap().0)).unwrap();
     strange(&mut socket);
     let begun = Instant::now();
     let greet = |_: &pb::Hello| -> Result<pb::HelloReply, CallError> { panic!("a stranger was greeted") };

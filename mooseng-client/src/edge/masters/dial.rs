@@ -2,15 +2,13 @@
 //! whose process hangs accepts and says nothing.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
 use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::{CallError, TransportError};
-use mooseng_protocol::transport::FrameStream;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use mooseng_protocol::transport::{FrameStream, Socket};
 
 use super::super::wire;
 
@@ -40,28 +38,13 @@ pub(super) fn dial(
     Err(failed(last).into())
 }
 
-fn connected(address: SocketAddr, slice: Duration, keep_waiting: impl Fn() -> bool) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &address) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::INPROGRESS) => loop {
-            let timeout = Timespec::try_from(slice).map_err(io::Error::other)?;
-            let ready = match poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout)) {
-                Err(rustix::io::Errno::INTR) => 0,
-                other => other?,
-            };
-            if ready > 0 {
-                break sockopt::socket_error(&socket)??;
-            }
-            if !keep_waiting() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-        },
-        Err(error) => return Err(error.into()),
+fn connected(address: SocketAddr, slice: Duration, keep_waiting: impl Fn() -> bool) -> io::Result<Socket> {
+    let socket = Socket::dial(address)?;
+    while !(socket.wait_writable(slice)? && socket.is_connected()?) {
+        if !keep_waiting() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
     }
-    let socket = TcpStream::from(socket);
     socket.set_nonblocking(false)?;
     Ok(socket)
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use mooseng_env::{SystemClock, SystemEntropy, nonce};
 use mooseng_protocol::frame::{FLAG_ERROR, FLAG_REPLY, Header};
 use mooseng_protocol::principal::{Keyring, Role};
-use mooseng_protocol::transport::{FrameStream, Mux};
+use mooseng_protocol::transport::{FrameStream, Mux, Socket};
 
 use super::*;
 
@@ -34,7 +34,7 @@ struct Straw {
 
 struct Shared {
     rule: Mutex<Rule>,
-    open: Mutex<Vec<TcpStream>>,
+    open: Mutex<Vec<Arc<Socket>>>,
     stopped: std::sync::atomic::AtomicBool,
     asked: SyncSender<u16>,
 }
@@ -72,8 +72,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         if shared.stopped.load(Ordering::SeqCst) {
             break;
         }
-        let socket = socket.unwrap();
-        lock(&shared.open).push(socket.try_clone().unwrap());
+        let socket = Arc::new(Socket::accepted(socket.unwrap()));
+        lock(&shared.open).push(Arc::clone(&socket));
         let shared = Arc::clone(shared);
         threads.push(std::thread::spawn(move || serve(socket, &shared)));
     }
@@ -81,7 +81,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-fn serve(socket: TcpStream, shared: &Shared) {
+fn serve(socket: Arc<Socket>, shared: &Shared) {
     let mut stream = FrameStream::new(socket).unwrap();
     shared.asked.try_send(pb::Hello::KIND).ok();
     if *lock(&shared.rule) == Rule::Frozen {

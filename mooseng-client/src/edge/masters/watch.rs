@@ -5,14 +5,14 @@
 //! leads). Because an announcement can be missed, a caller in doubt also asks the others, on the same connections.
 
 use std::collections::BTreeMap;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_protocol::transport::{FrameStream, Mux};
+use mooseng_protocol::transport::{FrameStream, Mux, Socket};
 use mooseng_types::SessionId;
 
 use crate::edge::door::TimedDoor;
@@ -27,14 +27,17 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) struct Watch {
     belief: Mutex<Belief>,
     news: Condvar,
-    /// Connections that a caller holds or may take, by number, with the master they lead to.
-    sockets: Mutex<BTreeMap<u64, (Arc<str>, TcpStream)>>,
+    /// Connections that a caller holds or may take, by number.
+    sockets: Mutex<BTreeMap<u64, Watched>>,
     next_socket: AtomicU64,
     ears: Mutex<Vec<Ear>>,
     asked_at: Mutex<Duration>,
     door: Arc<TimedDoor>,
     answers: AtomicU64,
 }
+
+/// The master that a connection leads to, and what ends it.
+type Watched = (Arc<str>, Arc<Socket>);
 
 /// A connection on which a master can be asked by anybody.
 #[derive(Debug)]
@@ -163,15 +166,11 @@ impl Watch {
     }
 
     /// From now on the connection is shut down when another master leads.
-    pub(super) fn adopt(
-        self: &Arc<Self>,
-        address: &Arc<str>,
-        mut stream: FrameStream,
-    ) -> std::io::Result<Connection> {
-        let socket = stream.writer().socket().try_clone()?;
+    pub(super) fn adopt(self: &Arc<Self>, address: &Arc<str>, mut stream: FrameStream) -> Connection {
+        let socket = Arc::clone(stream.writer().socket());
         let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
         lock(&self.sockets).insert(number, (Arc::clone(address), socket));
-        Ok(Connection { stream, address: Arc::clone(address), number, watch: Arc::clone(self) })
+        Connection { stream, address: Arc::clone(address), number, watch: Arc::clone(self) }
     }
 
     /// A master can be asked on this connection.
