@@ -12,6 +12,7 @@ use mooseng_env::{Disk, MemoryDisk};
 use mooseng_master::raft::log::{LogOptions, Segments};
 use mooseng_master::raft::{HardState, LogEntry, Persist};
 use mooseng_meta::{Command, ContentCommand, Entry, Grant, NameCommand, Request, Response};
+use mooseng_protocol::recall::{Recall, Recalled};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::{Token, TokenKey};
 use mooseng_protocol::{frame, pb};
@@ -102,6 +103,8 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         mode: 0o644,
         ..Default::default()
     };
+    let what = Recalled::Chunk { inode: InodeId::from_raw(5), index: ChunkIndex::from_raw(1) };
+    let recall = pb::Recall::from(Recall { session: SessionId::from_raw(3), number: 1 << 32, what });
     let raft = pb::RaftMessages { messages: vec![append(2, 1, 1)], all_have: 4, ..Default::default() };
     let raft = pb::RaftFrame { groups: vec![raft] };
     vec![
@@ -109,6 +112,8 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("create", kind_and(&create)),
         ("set_attr", kind_and(&set_attr)),
         ("raft", kind_and(&raft)),
+        ("recall", kind_and(&recall)),
+        ("convert_recall", input(&[0, 0], &recall.encode_to_vec())),
         ("convert_attr", input(&[0, 0], &pb::Attr::from(attr()).encode_to_vec())),
         ("convert_set_attr", input(&[0, 0], &set_attr.encode_to_vec())),
         ("convert_meta", input(&[0, 0], &meta.encode_to_vec())),

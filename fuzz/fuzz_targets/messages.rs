@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use mooseng_protocol::convert;
 use mooseng_protocol::pb;
+use mooseng_protocol::recall::Recall;
 use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_types::{Attr, SetAttr};
 use prost::Message;
@@ -37,8 +38,8 @@ fn request_and_reply(kind: u16, bytes: &[u8]) -> bool {
         Hello Proof OpenSessionRequest ResumeSessionRequest CloseSessionRequest LookupRequest GetAttrRequest SetAttrRequest
         CreateRequest LinkRequest UnlinkRequest RmdirRequest RenameRequest ReaddirRequest ReadlinkRequest
         SetXattrRequest RemoveXattrRequest GetXattrRequest ListXattrRequest StatFsRequest OpenRequest ReleaseRequest
-        LocateRequest GrantWriteRequest CommitWriteRequest WriteInlineRequest ReleaseLeaseRequest RecallLease
-        BatchRequest LeaderChanged RaftFrame SnapshotBegin SnapshotRows SnapshotEnd RegisterServerRequest HeartbeatRequest ChunkReportRequest DeleteChunks CopyChunk
+        LocateRequest GrantWriteRequest CommitWriteRequest WriteInlineRequest ReleaseLeaseRequest AcknowledgeRecallRequest
+        Recall BatchRequest LeaderChanged RaftFrame SnapshotBegin SnapshotRows SnapshotEnd RegisterServerRequest HeartbeatRequest ChunkReportRequest DeleteChunks CopyChunk
         WriteChunkRequest SyncChunkRequest TruncateChunkRequest ReadChunkRequest ClusterStatusRequest CheckRequest
         AddMasterRequest RemoveMasterRequest TransferLeaderRequest UpgradeRequest
     )
@@ -62,6 +63,11 @@ fn conversions(bytes: &[u8]) {
     {
         assert!(id.seq != 0 && acked_below <= id.seq);
         assert_eq!((id.session.raw(), id.seq, acked_below), (wire.session, wire.seq, wire.acked_below));
+    }
+    if let Some(wire) = survives::<pb::Recall>(bytes)
+        && let Ok(recall) = Recall::try_from(wire)
+    {
+        assert_eq!(Recall::try_from(pb::Recall::from(recall)), Ok(recall));
     }
     survives::<pb::ErrorReply>(bytes);
 }

@@ -18,6 +18,7 @@ use crate::edge::door::TimedDoor;
 use crate::edge::inode::Inode;
 use crate::edge::keeper::{self, Events};
 use crate::edge::masters::MasterClient;
+use crate::edge::recalls::Recallers;
 use crate::edge::wire::Own;
 use crate::edge::workers::Workers;
 use crate::file::{File, Rules};
@@ -35,10 +36,6 @@ const FLUSHES_QUEUED: usize = 256;
 const FETCHERS: usize = 8;
 /// Pieces that wait to be read ahead.
 const FETCHES_QUEUED: usize = 64;
-/// Recalls of leases that are served at the same time.
-const RECALLERS: usize = 2;
-/// Recalls that wait; one beyond them is told again by the masters.
-const RECALLS_QUEUED: usize = 1024;
 /// Idle files that are tidied up at the same time; apart from recalls, for which another client waits.
 const TIDIERS: usize = 4;
 /// Idle files that wait for it; the rest is found again at the next tick.
@@ -66,7 +63,7 @@ pub struct Client {
     pub(crate) cache: Arc<DataCache>,
     pub(crate) flushers: Workers,
     pub(crate) fetchers: Workers,
-    pub(crate) recallers: Workers,
+    pub(crate) recallers: Recallers,
     pub(crate) tidiers: Workers,
     pub(crate) connectors: Workers,
     pub(crate) foreign: ForeignChanges,
@@ -117,7 +114,7 @@ impl Client {
             cache: DataCache::new(config.read_ahead_bytes),
             flushers: Workers::start("flush", FLUSHERS, FLUSHES_QUEUED).map_err(no_thread)?,
             fetchers: Workers::start("fetch", FETCHERS, FETCHES_QUEUED).map_err(no_thread)?,
-            recallers: Workers::start("recall", RECALLERS, RECALLS_QUEUED).map_err(no_thread)?,
+            recallers: Recallers::new(Arc::clone(&clock)),
             tidiers: Workers::start("tidy", TIDIERS, TIDIES_QUEUED).map_err(no_thread)?,
             connectors: Workers::start("connect", CONNECTORS, CONNECTS_QUEUED).map_err(no_thread)?,
             foreign: ForeignChanges::default(),
@@ -132,6 +129,7 @@ impl Client {
             config,
             clock,
         });
+        client.recallers.start(&client).map_err(no_thread)?;
         let weak = Arc::downgrade(&client);
         let (masters, events) = (Arc::clone(&client.masters), client.events.clone());
         client

@@ -11,5 +11,6 @@ pub(crate) mod masters;
 pub mod messages;
 pub(crate) mod operate;
 pub(crate) mod reader;
+pub(crate) mod recalls;
 pub(crate) mod wire;
 pub(crate) mod workers;

@@ -4,6 +4,7 @@
 //! - `requests`: which request is whose, and what completes it; `metadata` (and `changes`, `batch`), `servers`, `admin`: the
 //!   requests.
 //! - `askers`: who waits for what was proposed; `parked`: requests that wait for a lease; `checks`: for fsck.
+//! - `recalls`: the leases that others wait for.
 //! - `outbox`: frames for connections.
 
 mod admin;
@@ -15,6 +16,7 @@ mod effect;
 mod metadata;
 mod outbox;
 mod parked;
+mod recalls;
 mod requests;
 mod servers;
 #[cfg(test)]
@@ -44,6 +46,7 @@ use self::askers::{Asker, Askers};
 use self::checks::Checks;
 use self::outbox::Outbox;
 use self::parked::Parked;
+use self::recalls::Recalls;
 use self::requests::{Answer, Context};
 use self::tokens::Tokens;
 use crate::callers::{Callers, Survey};
@@ -89,6 +92,7 @@ pub struct Desk {
 struct CellDesk {
     sessions: Sessions,
     parked: Parked,
+    recalls: Recalls,
     workers: Supervisor,
     /// This master leads the cell's group, as far as the desk has heard.
     leads: bool,
@@ -97,7 +101,8 @@ struct CellDesk {
 impl CellDesk {
     fn new(config: &DeskConfig) -> Self {
         let workers = Supervisor::new(config.cluster, config.copies, config.session_timeout);
-        Self { sessions: Sessions::default(), parked: Parked::default(), workers, leads: false }
+        let (parked, recalls) = (Parked::default(), Recalls::default());
+        Self { sessions: Sessions::default(), parked, recalls, workers, leads: false }
     }
 }
 
@@ -151,6 +156,7 @@ impl Desk {
             }
         }
         self.look_after_parked(group, now.mono);
+        self.look_after_recalls(group.cell(), now.mono);
     }
 
     /// A part that has proved who it is says Hello. It is told what this master is, or why the two cannot work together,
@@ -271,7 +277,7 @@ impl Desk {
         let Some(lease) = parked::lease_in_the_way(group.state(), &proposal) else {
             return group.gather(proposal);
         };
-        self.recall(group.state(), lease);
+        self.recall(group.state(), lease.inode, lease.index, now);
         if !self.cell(group.cell()).parked.park(proposal, lease, now, deadline) {
             self.fail(ticket, &CallError::Refused(FsError::LeaseHeld));
         }
@@ -305,6 +311,7 @@ impl Desk {
                 }
                 let cell = self.cell(group.cell());
                 cell.leads = false;
+                cell.recalls.end();
                 for ticket in cell.parked.take_all() {
                     self.fail(ticket, &error);
                 }
@@ -332,7 +339,7 @@ impl Desk {
         {
             cell.sessions.known(*session, *client, now.mono);
         }
-        self.leases_moved(group, command.moves_leases());
+        self.leases_moved(group, command.moves_leases(), now.mono);
     }
 
     /// What was proposed with this ticket has been applied.
@@ -393,6 +400,7 @@ impl Desk {
         cell.leads = true;
         cell.sessions.begin(now, group.state().sessions().iter().map(|row| (row.session, row.client)));
         cell.workers.begin();
+        cell.recalls.begin(group.term());
         if group.cell() == CellId::ROOT {
             let leader_address = group.config().address.clone();
             self.out.announce(&pb::LeaderChanged { leader_address });

@@ -12,6 +12,7 @@
 //! - [`limits`]: how much one request may carry.
 //! - [`group_entry`]: what the log's entries that change the masters' group carry.
 //! - [`principal`]: who sends a request; [`handshake`]: how the two sides of a connection prove it. No I/O.
+//! - [`recall`]: what the leader wants back from a session.
 //! - [`convert`]: messages from and to the vocabulary of `mooseng-types`.
 
 pub mod checksum;
@@ -23,6 +24,7 @@ pub mod handshake;
 mod hello;
 pub mod limits;
 pub mod principal;
+pub mod recall;
 pub mod rpc;
 pub mod status;
 pub mod token;

@@ -78,7 +78,8 @@ rpcs! {
     0x0118 WriteInlineRequest [Client] => AttrReply,
     0x0119 ReleaseLeaseRequest [Client] => Empty,
     0x011a BatchRequest [Client] => BatchReply,
-    0x0180 RecallLease [Master] => Empty,
+    0x011b AcknowledgeRecallRequest [Client] => Empty,
+    0x0180 Recall [Master] => Empty,
     0x0181 LeaderChanged [Master] => Empty,
 
     0x0201 RaftFrame [Master] => Empty,

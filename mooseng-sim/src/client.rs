@@ -89,6 +89,8 @@ pub(crate) async fn run(
     let parts: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>> = vec![
         Box::pin(program),
         Box::pin(process.clone().keep_session()),
+        Box::pin(process.clone().hear_recalls()),
+        Box::pin(process.clone().serve_recalls()),
         Box::pin(process.clone().serve_recalls()),
         Box::pin(process.tidy()),
     ];

@@ -179,7 +179,7 @@ impl Link {
     async fn say(&self, talk: &mut Talk) -> Result<(), CallError> {
         let (port, teller) = (&self.port, self.engine.teller());
         loop {
-            while let Some((kind, body)) = port.next_push() {
+            while let Some((_, kind, body)) = port.next_push() {
                 if let Some(fetch) = self.engine.obey(kind, &body) {
                     self.fetch(fetch).await;
                 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use mooseng_chunkserver::{Piece, Request};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
+use prost::Message as _;
 
 use crate::entropy::Rng;
 
@@ -82,7 +83,8 @@ struct Mail {
     next_call: u64,
     answers: BTreeMap<u64, Result<Answer, CallError>>,
     orders: Vec<Order>,
-    pushes: VecDeque<(u16, Bytes)>,
+    /// What masters have pushed, and which.
+    pushes: VecDeque<(u64, u16, Bytes)>,
     last_failure: String,
 }
 
@@ -116,11 +118,11 @@ impl Port {
         self.0.borrow_mut().answers.insert(call, answer);
     }
 
-    pub(crate) fn push(&self, kind: u16, body: Bytes) {
-        self.0.borrow_mut().pushes.push_back((kind, body));
+    pub(crate) fn push(&self, master: u64, kind: u16, body: Bytes) {
+        self.0.borrow_mut().pushes.push_back((master, kind, body));
     }
 
-    pub(crate) fn next_push(&self) -> Option<(u16, Bytes)> {
+    pub(crate) fn next_push(&self) -> Option<(u64, u16, Bytes)> {
         self.0.borrow_mut().pushes.pop_front()
     }
 
@@ -183,13 +185,18 @@ impl Port {
         .await
     }
 
+    /// Tells a master something, and waits for no answer.
+    pub(crate) fn tell_master<R: Rpc>(&self, master: u64, request: &R) {
+        let call = self.new_call();
+        self.order(Order::ToMaster { call, master, kind: R::KIND, body: request.encode_to_vec() });
+    }
+
     pub(crate) async fn ask_master<R: Rpc>(
         &self,
         master: u64,
         request: &R,
         timeout: Duration,
     ) -> Result<R::Reply, CallError> {
-        use prost::Message as _;
         let call = self.new_call();
         self.order(Order::ToMaster { call, master, kind: R::KIND, body: request.encode_to_vec() });
         match self.answer(call, timeout).await? {

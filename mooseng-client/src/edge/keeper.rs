@@ -1,7 +1,7 @@
-//! Keeps the session alive, hears what the masters push, and gives back leases that nobody uses.
+//! Keeps the session alive, hears who leads, and gives back leases that nobody uses.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,16 +9,17 @@ use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use mooseng_protocol::transport::Mux;
-use mooseng_types::{ChunkIndex, FsError, InodeId, SessionId};
+use mooseng_types::{FsError, SessionId};
 use prost::Message as _;
 
 use super::door::TimedDoor;
 use super::inode::Inode;
 use super::masters::MasterClient;
+use super::recalls::{RecallEar, RecallQueue};
 use crate::Result;
 use crate::client::Client;
 
-/// Events that wait for the thread. A recall beyond them is pushed again by the masters.
+/// Events that wait for the thread.
 const EVENTS_MAX: usize = 4096;
 /// Closed files are told to the masters this often, or when many have gathered.
 const TELL_CLOSED_EVERY: Duration = Duration::from_millis(200);
@@ -37,7 +38,6 @@ const SLICE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 enum Event {
-    Recall(InodeId, ChunkIndex),
     LeaderChanged,
     /// To this address; `None` if it was not reached.
     Connected(String, Option<Arc<Mux>>),
@@ -70,7 +70,7 @@ impl Events {
     }
 
     fn push(&self, event: Event) {
-        // A full queue: see `EVENTS_MAX`; all else is looked at every tick anyway.
+        // With a full queue: what these tell is looked at every tick anyway.
         drop(self.0.try_send(event));
     }
 }
@@ -108,7 +108,6 @@ pub(crate) fn run(
         let Some(client) = client.upgrade() else { return };
         match event {
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Ok(Event::Recall(inode, index)) => recall(&client, inode, index),
             Ok(Event::Connected(address, mux)) => keeper.connected(&address, mux),
             Ok(Event::LeaderChanged | Event::ConnectionEnded) | Err(RecvTimeoutError::Timeout) => {}
         }
@@ -237,24 +236,27 @@ impl Control {
             return;
         }
         let (address, masters, events) = (self.address.clone(), Arc::clone(masters), events.clone());
+        let recalls = Arc::clone(client.recallers.queue());
         self.connecting = client.connectors.try_submit(move || {
-            let mux = connect(&address, &masters, &events);
+            let mux = connect(&address, &masters, &events, recalls);
             events.must_push(Event::Connected(address, mux));
         });
         self.retry_at = now + RECONNECT;
     }
 }
 
-fn connect(address: &str, masters: &Arc<MasterClient>, events: &Events) -> Option<Arc<Mux>> {
+fn connect(
+    address: &str,
+    masters: &Arc<MasterClient>,
+    events: &Events,
+    recalls: Arc<RecallQueue>,
+) -> Option<Arc<Mux>> {
     let (events, watch) = (events.clone(), Arc::clone(masters.watch()));
+    let back = Arc::new(OnceLock::new());
+    let mut ear = RecallEar::new(recalls, Arc::clone(masters.door()), Arc::clone(&back));
     let on_push = move |kind, body: Bytes| match kind {
         0 => events.push(Event::ConnectionEnded),
-        pb::RecallLease::KIND => {
-            if let Ok(push) = pb::RecallLease::decode(body) {
-                let index = ChunkIndex::from_raw(push.index);
-                events.push(Event::Recall(InodeId::from_raw(push.inode), index));
-            }
-        }
+        pb::Recall::KIND => ear.heard(body),
         pb::LeaderChanged::KIND => {
             if let Ok(push) = pb::LeaderChanged::decode(body) {
                 // At once, for those who wait for the old leader; and the thread tells the new one what is open.
@@ -272,6 +274,7 @@ fn connect(address: &str, masters: &Arc<MasterClient>, events: &Events) -> Optio
             None
         }
         Ok((mux, _)) => {
+            back.get_or_init(|| Arc::downgrade(&mux));
             masters.watch().listen(address, &mux);
             Some(mux)
         }
@@ -279,20 +282,6 @@ fn connect(address: &str, masters: &Arc<MasterClient>, events: &Events) -> Optio
             tracing::debug!(address, %error, "no control connection");
             None
         }
-    }
-}
-
-fn recall(client: &Arc<Client>, inode: InodeId, index: ChunkIndex) {
-    let queued = client.recallers.try_submit({
-        let client = Arc::clone(client);
-        move || match client.known(inode) {
-            Some(inode) => given_back(&inode, client.give_back_recalled(&inode, index)),
-            // Nothing is held that the masters believe is held.
-            None => drop(client.masters.release_leases(inode, &[index])),
-        }
-    });
-    if !queued {
-        tracing::warn!(%inode, "too many leases are recalled at once; the masters will ask again");
     }
 }
 

@@ -147,10 +147,10 @@ impl Client {
         self.run(inode, give_back)
     }
 
-    /// Gives back a write lease that the masters recall.
-    pub(crate) fn give_back_recalled(&self, inode: &Inode, index: ChunkIndex) -> Result<()> {
+    /// Gives back a write lease that the masters recall; `false` if that cannot be yet.
+    pub(crate) fn give_back_recalled(&self, inode: &Inode, index: ChunkIndex) -> Result<bool> {
         let now = self.clock.monotonic();
         let give_back = GiveBack::recalled(&mut inode.enter(self).file, index, now);
-        self.run(inode, give_back)
+        give_back.map_or(Ok(false), |give_back| self.run(inode, give_back).map(|()| true))
     }
 }

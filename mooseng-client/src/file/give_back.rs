@@ -36,13 +36,15 @@ impl GiveBack {
         Self { leases, mark: file.buffer.last_write(), until: now + file.rules.patience, unknown: false }
     }
 
-    /// One that the masters recall. While it is being asked for it is left alone: the recall was of the one before, or comes
-    /// again; given back before anybody has used it, it would go to and fro between clients for ever. One that is not held
-    /// is given back all the same, and not asked for meanwhile.
-    pub fn recalled(file: &mut File, index: ChunkIndex, now: Duration) -> Self {
+    /// One that the masters recall. `None` while it is being asked for: the recall is of the one before, or has to wait; given
+    /// back before anybody has used it, the lease would go to and fro between clients for ever. One that is not held is given
+    /// back all the same, and not asked for meanwhile.
+    pub fn recalled(file: &mut File, index: ChunkIndex, now: Duration) -> Option<Self> {
         let unknown = file.has_no_lease(index);
-        file.lease_of(index);
-        Self { unknown, ..Self::new(file, Some(index), now) }
+        if file.lease_of(index).phase == Phase::Granting {
+            return None;
+        }
+        Some(Self { unknown, ..Self::new(file, Some(index), now) })
     }
 
     /// Sends and syncs what was written under one lease, until nothing is under way there any more.

@@ -758,11 +758,10 @@ fn a_lease_that_is_being_asked_for_is_not_given_back_before_anybody_has_used_it(
     let mut append = Append::new(&a, Bytes::from_static(b"record"), TimeNs::from_raw(3), cluster.now);
     let Step::Do(grant @ Action::Grant(..)) = append.next(&mut a, cluster.now) else { panic!("no grant") };
     // Another client wants the lease that was given back a moment ago, or the one that is on its way.
-    let recalled = GiveBack::recalled(&mut a, chunk, cluster.now);
-    cluster.run(1, &mut a, recalled).unwrap();
+    assert!(GiveBack::recalled(&mut a, chunk, cluster.now).is_none());
     cluster.step(1, &mut a, grant).unwrap();
     assert_eq!(cluster.run(1, &mut a, append).unwrap().offset, 10_000);
-    let recalled = GiveBack::recalled(&mut a, chunk, cluster.now);
+    let recalled = GiveBack::recalled(&mut a, chunk, cluster.now).unwrap();
     cluster.run(1, &mut a, recalled).unwrap();
     assert!(a.has_no_lease(chunk) && a.is_clean());
     assert_eq!(cluster.size, 10_006);
@@ -815,7 +814,7 @@ fn a_lease_that_only_the_masters_know_of_is_given_back_and_not_asked_for_meanwhi
     let (mut a, chunk) = (file(), ChunkIndex::from_raw(0));
     cluster.open(&mut a);
     cluster.write(&mut a, 0, &pattern(10_000, 1));
-    let mut recalled = GiveBack::recalled(&mut a, chunk, cluster.now);
+    let mut recalled = GiveBack::recalled(&mut a, chunk, cluster.now).unwrap();
     let Step::Do(release @ Action::ReleaseLeases(_)) = recalled.next(&mut a, cluster.now) else {
         panic!("the masters are not told, or are asked for another one first");
     };
@@ -849,7 +848,7 @@ fn a_lease_that_only_the_masters_know_of_is_given_back_while_a_small_write_waits
         panic!("no write")
     };
     // The masters refuse it, ask for the lease, and are asked again.
-    let recalled = GiveBack::recalled(&mut a, index, cluster.now);
+    let recalled = GiveBack::recalled(&mut a, index, cluster.now).unwrap();
     cluster.run(1, &mut a, recalled).unwrap();
     cluster.step(1, &mut a, inline).unwrap();
     cluster.run(1, &mut a, flush).unwrap();
@@ -874,7 +873,7 @@ fn an_append_to_a_chunk_whose_only_copy_is_damaged_fails_soon_though_another_cli
             Step::Do(action) => cluster.step(1, &mut a, action).unwrap(),
             Step::Wait(until) => {
                 for _ in 0..2 {
-                    let recalled = GiveBack::recalled(&mut a, index, cluster.now);
+                    let recalled = GiveBack::recalled(&mut a, index, cluster.now).unwrap();
                     cluster.run(1, &mut a, recalled).unwrap();
                     // The second one meets a lease that has not been asked for yet.
                     assert!(matches!(append.next(&mut a, cluster.now), Step::Wait(_)));

@@ -324,7 +324,9 @@ impl State {
                 }
                 reply(&pb::Empty {})
             }
-            pb::ReleaseRequest::KIND | pb::CloseSessionRequest::KIND => reply(&pb::Empty {}),
+            pb::ReleaseRequest::KIND | pb::CloseSessionRequest::KIND | pb::AcknowledgeRecallRequest::KIND => {
+                reply(&pb::Empty {})
+            }
             _ => Err(FsError::NotSupported.into()),
         }
     }

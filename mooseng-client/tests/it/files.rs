@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use mooseng_client::{Client, OpenFile};
+use mooseng_client::{Client, ClientConfig, OpenFile};
 use mooseng_protocol::pb;
-use mooseng_types::{CHUNK_SIZE, FsError, SetAttr};
+use mooseng_protocol::recall::{Recall, Recalled};
+use mooseng_types::{CHUNK_SIZE, ChunkIndex, FsError, InodeId, SessionId, SetAttr};
 
 use crate::fake::{Fault, World};
 use crate::{client, create, pattern, read_all};
@@ -178,25 +179,53 @@ fn held_by_another(world: &Arc<World>) -> (Arc<Client>, Arc<Client>, Arc<OpenFil
     (first, second, other)
 }
 
+fn holder(world: &World, inode: InodeId) -> Option<u64> {
+    world.state().nodes[&inode.raw()].chunks[&0].lease
+}
+
+/// Recalls the lease of a file's first chunk until another session has it, or none. Nobody is the wiser for the session.
+fn recall_until_given_back(world: &World, inode: InodeId) {
+    let first = holder(world, inode);
+    let what = Recalled::Chunk { inode, index: ChunkIndex::from_raw(0) };
+    let recall = Recall { session: SessionId::from_raw(first.unwrap()), number: 1, what };
+    while holder(world, inode) == first {
+        world.push(&pb::Recall::from(recall));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_recall_does_not_wait_behind_what_the_masters_leave_unanswered() {
+    let world = World::new(2);
+    let config = ClientConfig { retry_ms: 60_000, ..crate::config(vec![world.master()]) };
+    let holder = Client::connect(config, crate::fake::key()).unwrap();
+    let (_, closed) = create(&holder, "closed");
+    let (attr, file) = create(&holder, "shared");
+    holder.write(&file, 0, &pattern(MIB, 10)).unwrap();
+    holder.flush(&file).unwrap();
+    // The thread that keeps the session alive tells what is closed, and waits for a master that does not answer.
+    (0..100).for_each(|_| world.fault("ReleaseRequest", Fault::Hang));
+    holder.release(&closed);
+    let told = || world.state().log.iter().filter(|name| **name == "ReleaseRequest").count();
+    while told() == 0 {
+        std::thread::yield_now();
+    }
+    recall_until_given_back(&world, attr.inode);
+    assert_eq!(told(), 1, "that thread still waits for the first answer");
+}
+
 #[test]
 fn a_recalled_lease_is_given_back_with_what_was_written_under_it() {
     let world = World::new(2);
     let (_first, second, other) = held_by_another(&world);
     // The control connection of the first client may still be on its way: the masters repeat themselves.
-    let inode = other.inode().raw();
     let recalling = std::thread::spawn({
-        let world = std::sync::Arc::clone(&world);
-        move || {
-            let holder = |world: &World| world.state().nodes[&inode].chunks[&0].lease;
-            let first = holder(&world);
-            while first.is_some() && holder(&world) == first {
-                world.push(&pb::RecallLease { inode, index: 0 });
-                std::thread::yield_now();
-            }
-        }
+        let (world, inode) = (Arc::clone(&world), other.inode());
+        move || recall_until_given_back(&world, inode)
     });
     second.fsync(&other).unwrap();
     recalling.join().unwrap();
+    assert!(world.state().log.contains(&"AcknowledgeRecallRequest"));
     let mut expected = pattern(MIB, 10);
     expected[10..100_010].fill(7);
     assert!(read_all(&client(&world), other.inode()) == expected);
@@ -278,8 +307,8 @@ fn a_session_that_expires_with_uncommitted_data_is_told_and_the_next_write_works
 fn writers_wait_for_room_and_all_is_written() {
     let world = World::new(1);
     let masters = vec![world.master()];
-    let config = mooseng_client::ClientConfig { write_buffer_bytes: 4 << 20, ..crate::config(masters) };
-    let writer = mooseng_client::Client::connect(config, crate::fake::key()).unwrap();
+    let config = ClientConfig { write_buffer_bytes: 4 << 20, ..crate::config(masters) };
+    let writer = Client::connect(config, crate::fake::key()).unwrap();
     let data = pattern(20 * MIB, 12);
     let (attr, file) = create(&writer, "pressure");
     for (i, part) in data.chunks(300_000).enumerate() {

@@ -1,5 +1,7 @@
 //! Several changes as one request.
 
+use std::time::Duration;
+
 use mooseng_meta::{BATCH_MAX, Changes, Command, MetaState, Response};
 use mooseng_protocol::convert::BadMessage;
 use mooseng_protocol::pb;
@@ -39,12 +41,13 @@ pub(super) fn changes(state: &MetaState, it: pb::BatchRequest) -> Result<Change,
 pub(super) fn reply(
     desk: &mut Desk,
     group: &Group,
+    now: Duration,
     contexts: &[Context],
     responses: Vec<Response>,
 ) -> Result<Vec<u8>, CallError> {
     let mut answers = Vec::with_capacity(responses.len());
     for (context, response) in contexts.iter().zip(responses) {
-        take_effect(desk, group, context, &response);
+        take_effect(desk, group, now, context, &response);
         answers.push(match response {
             Response::Done => pb::BatchAnswer::default(),
             Response::Attr(attr) => pb::BatchAnswer { attr: Some(attr.into()), refusal: 0 },

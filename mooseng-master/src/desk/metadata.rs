@@ -37,6 +37,7 @@ pub(super) fn dispatch(
     match kind {
         pb::OpenSessionRequest::KIND => open_session(desk, groups, from, decode(body)?),
         pb::ResumeSessionRequest::KIND => resume_session(desk, groups, now.mono, from, conn, &decode(body)?),
+        pb::AcknowledgeRecallRequest::KIND => desk.acknowledge_recall(groups, from, conn, decode(body)?),
         pb::LookupRequest::KIND
         | pb::GetAttrRequest::KIND
         | pb::ReaddirRequest::KIND
@@ -253,6 +254,7 @@ fn resume_session(
     if it.list_follows {
         sessions.list_open(id, it.as_of, it.open_inodes.iter().map(|raw| inode(*raw)));
     }
+    desk.send_recalls(group.cell(), now);
     answer(&pb::ResumeSessionReply { timeout_ms: timeout_ms(&desk.config), masters: master_addresses(group) })
 }
 

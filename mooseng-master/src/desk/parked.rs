@@ -7,16 +7,17 @@ use mooseng_meta::{LeaseInTheWay, MetaState, MovesLeases};
 use mooseng_protocol::status::CallError;
 use mooseng_types::{FsError, InodeId};
 
+use super::Desk;
 use super::askers::Askers;
-use super::{Desk, requests};
+use super::recalls::is_held;
 use crate::conn::ConnId;
 use crate::group::{Group, Proposal, Ticket};
 
 /// A request waits no longer than this, and no longer than half of what its sender waits; then it is refused, and its sender
 /// asks again.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A lease is recalled again after this time: a push is lost with its connection.
-const RECALL_AGAIN: Duration = Duration::from_millis(250);
+/// How often it is looked whether leases are still in the way, and their recalls still wanted.
+const LOOK: Duration = Duration::from_millis(250);
 /// Requests that wait. One more is refused at once.
 const PARKED_MAX: usize = 1024;
 
@@ -24,7 +25,7 @@ const PARKED_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Parked {
     requests: Vec<Waiting>,
-    recalled: Duration,
+    looked: Duration,
 }
 
 #[derive(Debug)]
@@ -78,20 +79,15 @@ pub(super) fn lease_in_the_way(state: &MetaState, proposal: &Proposal) -> Option
     state.lease_in_the_way(&proposal.command)
 }
 
-/// Whether it is still as it was: a look at one row, where a truncation would look at all behind its end.
-fn is_held(state: &MetaState, lease: LeaseInTheWay) -> bool {
-    let found = state.locate(lease.inode, lease.index, 1).unwrap_or_default();
-    found.iter().any(|(_, _, row)| row.lease == Some(lease.holder))
-}
-
 impl Desk {
     /// An entry was applied. Of the requests that wait for a lease of the same file, the first one that can be proposed is;
     /// the others wait for what comes of it.
-    pub(super) fn leases_moved(&mut self, group: &mut Group, moved: MovesLeases) {
-        let cell = group.cell();
-        if moved == MovesLeases::None || self.cell(cell).parked.requests.is_empty() {
+    pub(super) fn leases_moved(&mut self, group: &mut Group, moved: MovesLeases, now: Duration) {
+        if moved == MovesLeases::None {
             return;
         }
+        self.end_recalls(group, moved);
+        let cell = group.cell();
         let mut proposed: Vec<InodeId> = Vec::new();
         for mut waiting in std::mem::take(&mut self.cell(cell).parked.requests) {
             let inode = waiting.lease.inode;
@@ -107,7 +103,7 @@ impl Desk {
                 }
                 Some(lease) => {
                     if lease != waiting.lease {
-                        self.recall(group.state(), lease);
+                        self.recall(group.state(), lease.inode, lease.index, now);
                     }
                     waiting.lease = lease;
                     self.cell(cell).parked.requests.push(waiting);
@@ -116,39 +112,32 @@ impl Desk {
         }
     }
 
-    /// Time has passed: what has waited for too long is refused, and leases that are still in the way are recalled again.
+    /// Time has passed: what has waited for too long is refused, and leases that are still in the way are still wanted.
     pub(super) fn look_after_parked(&mut self, group: &mut Group, now: Duration) {
         let parked = &mut self.cell(group.cell()).parked;
         if parked.requests.is_empty() {
             return;
         }
         let over: Vec<Waiting> = parked.requests.extract_if(.., |it| it.until <= now).collect();
-        let recall = now.saturating_sub(parked.recalled) >= RECALL_AGAIN;
-        if recall {
-            parked.recalled = now;
+        let look = now.saturating_sub(parked.looked) >= LOOK;
+        if look {
+            parked.looked = now;
         }
         for waiting in over {
             self.fail(waiting.proposal.ticket, &CallError::Refused(FsError::LeaseHeld));
         }
-        if !recall {
+        if !look {
             return;
         }
         // One that was proposed and refused, or could not be proposed, woke nobody.
-        self.leases_moved(group, MovesLeases::Any);
+        self.leases_moved(group, MovesLeases::Any, now);
         let requests = &self.cell(group.cell()).parked.requests;
         let mut leases: Vec<_> = requests.iter().map(|it| it.lease).collect();
         leases.sort_unstable_by_key(|lease| (lease.inode, lease.index));
         leases.dedup();
         for lease in leases {
-            self.recall(group.state(), lease);
+            self.recall(group.state(), lease.inode, lease.index, now);
         }
-    }
-
-    /// Asks the holder of a lease, and those of the chunks behind it, to give it back.
-    pub(super) fn recall(&mut self, state: &MetaState, lease: LeaseInTheWay) {
-        let cell = self.cells.get(&state.cell());
-        let sessions = cell.map(|cell| &cell.sessions);
-        requests::recall_leases(state, sessions, &mut self.out, lease.inode, lease.index);
     }
 }
 
@@ -161,48 +150,13 @@ mod tests {
 
     use super::*;
     use crate::core::testing::{Leader, number};
-
-    const FILE: &str = "f";
-
-    /// A leader with a chunkserver and three sessions, each over the connection of its number; the first one has the lease
-    /// of the file's only chunk. The file, and the chunk.
-    fn held() -> (Leader, u64, pb::GrantWriteReply) {
-        let mut leader = Leader::new();
-        leader.serve_chunks(1);
-        let sessions = [1, 2, 3].map(|client| leader.open(client));
-        assert_eq!(sessions, [1, 2, 3]);
-        for session in sessions {
-            leader.ask(session, &pb::ResumeSessionRequest { session, ..Default::default() }).unwrap();
-        }
-        let create = pb::CreateRequest {
-            meta: meta(1, 1),
-            parent: 1,
-            name: FILE.into(),
-            kind: 8,
-            ..Default::default()
-        };
-        let inode = leader.ask(1, &create).unwrap().attr.unwrap().inode;
-        let chunk = leader.ask(1, &grant(1, 2, inode)).unwrap();
-        (leader, inode, chunk)
-    }
-
-    fn meta(session: u64, seq: u64) -> Option<pb::RequestMeta> {
-        Some(pb::RequestMeta { session, seq, acked_below: seq })
-    }
-
-    fn grant(session: u64, seq: u64, inode: u64) -> pb::GrantWriteRequest {
-        pb::GrantWriteRequest { meta: meta(session, seq), inode, ..Default::default() }
-    }
-
-    fn release(session: u64, seq: u64, inode: u64) -> pb::ReleaseLeaseRequest {
-        pb::ReleaseLeaseRequest { meta: meta(session, seq), inode, indexes: vec![0] }
-    }
+    use crate::desk::tests::leases::{grant, held, meta, release};
 
     /// Who was asked to give a lease back since the last look.
     fn recalled(leader: &mut Leader) -> Vec<u64> {
         let pushed = std::mem::take(&mut leader.pushed).into_iter();
         pushed
-            .filter(|(_, frame)| frame.header.kind == pb::RecallLease::KIND)
+            .filter(|(_, frame)| frame.header.kind == pb::Recall::KIND)
             .map(|(conn, _)| number(conn))
             .collect()
     }
@@ -223,7 +177,7 @@ mod tests {
         assert_eq!(leader.send(2, 7, &grant(2, 1, inode)), []);
         assert_eq!(leader.send(3, 8, &grant(3, 1, inode)), []);
         assert_eq!(log_end(&leader), before);
-        assert_eq!(recalled(&mut leader), [1, 1]);
+        assert_eq!(recalled(&mut leader), [1], "once");
 
         let answers = leader.send(1, 9, &release(1, 3, inode));
         assert_eq!(answered(&answers), [(1, 9), (2, 7)], "the first one to ask has it");

@@ -3,8 +3,10 @@
 //! [`dispatch`] answers at once what only reads, and turns what changes something into a [`Command`]; [`complete`] turns
 //! the state's [`Response`] into the reply once a majority has the command.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use mooseng_meta::{ChunkRow, Command, Grant, Member, MetaState, Request, Response};
+use mooseng_meta::{ChunkRow, Command, Grant, Member, Request, Response};
 use mooseng_protocol::convert::{BadMessage, request_id};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
@@ -14,14 +16,13 @@ use mooseng_protocol::status::CallError;
 use mooseng_types::{CellId, ChunkId, ChunkIndex, FsError, InodeId, ServerId, SessionId};
 use prost::Message;
 
-use super::outbox::Outbox;
 use super::tokens::Tokens;
 use super::{Desk, admin, batch, metadata, servers};
 use crate::conn::ConnId;
 use crate::group::{Group, Groups, Now};
 use crate::raft::Change;
 use crate::registry::Registry;
-use crate::sessions::{ClientId, Sessions};
+use crate::sessions::ClientId;
 
 /// What a request leads to.
 #[derive(Debug)]
@@ -133,14 +134,14 @@ pub(super) fn complete(
     response: Response,
 ) -> Result<Vec<u8>, CallError> {
     let cell = group.cell();
-    take_effect(desk, group, &context, &response);
+    take_effect(desk, group, now.mono, &context, &response);
     let reply = match (context, unrefused(response)?) {
         (Context::Empty | Context::ClosedSession(_), _) => Vec::new(),
         (Context::Attr | Context::Recalling(..) | Context::Created(..), Response::Attr(attr)) => {
             attr_reply(attr)
         }
         (Context::Batch(contexts), Response::Batch(responses)) => {
-            batch::reply(desk, group, &contexts, responses)?
+            batch::reply(desk, group, now.mono, &contexts, responses)?
         }
         (Context::Grant(session, ..), Response::Grant(grant)) => {
             grant_reply(&mut desk.registry, &desk.tokens, now, session, grant).encode_to_vec()
@@ -162,14 +163,19 @@ pub(super) fn complete(
 }
 
 /// What a response means for the desk, beside the reply.
-pub(super) fn take_effect(desk: &mut Desk, group: &Group, context: &Context, response: &Response) {
+pub(super) fn take_effect(
+    desk: &mut Desk,
+    group: &Group,
+    now: Duration,
+    context: &Context,
+    response: &Response,
+) {
     match (context, response) {
         (
             Context::Grant(_, inode, index) | Context::Recalling(inode, index),
             Response::Refused(FsError::LeaseHeld),
         ) => {
-            let sessions = desk.cells.get(&group.cell()).map(|cell| &cell.sessions);
-            recall_leases(group.state(), sessions, &mut desk.out, *inode, *index);
+            desk.recall(group.state(), *inode, *index, now);
         }
         (Context::Created(session, number), Response::Attr(attr)) => {
             desk.cell(group.cell()).sessions.open(*session, attr.inode, *number);
@@ -201,23 +207,6 @@ pub(super) fn attr_reply(attr: mooseng_types::Attr) -> Vec<u8> {
 pub(super) fn request(meta: Option<&pb::RequestMeta>) -> Result<Request, BadMessage> {
     let (id, acked_below) = request_id(meta)?;
     Ok(Request { id, acked_below })
-}
-
-/// Asks the holders of leases on this chunk of the file, and on those after it, to give them back.
-pub(super) fn recall_leases(
-    state: &MetaState,
-    sessions: Option<&Sessions>,
-    out: &mut Outbox,
-    inode: InodeId,
-    from: ChunkIndex,
-) {
-    const RECALLS_MAX: u32 = 64;
-    let held = state.locate(inode, from, RECALLS_MAX).unwrap_or_default();
-    for (index, _, row) in held {
-        if let Some(conn) = row.lease.and_then(|session| sessions?.conn(session)) {
-            out.push(conn, &pb::RecallLease { inode: inode.raw(), index: index.raw() });
-        }
-    }
 }
 
 fn grant_reply(

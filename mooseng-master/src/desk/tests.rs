@@ -1,5 +1,6 @@
 //! What the desk makes of what the group does.
 
+pub(super) mod leases;
 mod limits;
 
 use std::sync::Arc;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use mooseng_client::file::{Flush, GiveBack};
 use mooseng_protocol::pb;
+use mooseng_protocol::recall::{Recall, Recalled};
 use mooseng_protocol::rpc::Rpc as _;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkIndex, FsError, InodeId};
+use mooseng_types::FsError;
 use prost::Message as _;
 
 use super::process::Process;
@@ -95,20 +96,43 @@ impl Process {
         }
     }
 
+    /// Takes in what is recalled, for ever, and acknowledges it.
+    pub(super) async fn hear_recalls(self) {
+        loop {
+            self.port.sleep(LOOK).await;
+            while let Some((master, kind, body)) = self.port.next_push() {
+                if kind == pb::Recall::KIND
+                    && let Ok(recall) = pb::Recall::decode(body)
+                    && let Ok(recall) = Recall::try_from(recall)
+                    && self.memory().recalls.take_in(recall)
+                {
+                    let Recall { session, number, .. } = recall;
+                    let request = pb::AcknowledgeRecallRequest { session: session.raw(), number };
+                    self.port.tell_master(master, &request);
+                }
+            }
+        }
+    }
+
     /// Gives back what is recalled, for ever. Apart from the rest: another client waits for it, and must not wait for
     /// what this one waits for.
     pub(super) async fn serve_recalls(self) {
         loop {
             self.port.sleep(LOOK).await;
-            while let Some((kind, body)) = self.port.next_push() {
-                if kind == pb::RecallLease::KIND
-                    && let Ok(recall) = pb::RecallLease::decode(body)
-                {
-                    let index = ChunkIndex::from_raw(recall.index);
-                    self.recalled(InodeId::from_raw(recall.inode), index).await;
+            while let Some(what) = self.next_recall() {
+                let served = self.recalled(what).await;
+                let mut memory = self.memory();
+                if served {
+                    memory.recalls.served(what);
+                } else {
+                    memory.recalls.put_off(what, self.port.now());
                 }
             }
         }
+    }
+
+    fn next_recall(&self) -> Option<Recalled> {
+        self.memory().recalls.next(self.port.now())
     }
 
     /// Gives back now and then what is idle, and closes what no program has open.
@@ -126,14 +150,18 @@ impl Process {
         }
     }
 
-    async fn recalled(&self, inode: InodeId, index: ChunkIndex) {
+    /// `false` if it cannot be given back yet.
+    async fn recalled(&self, what: Recalled) -> bool {
+        let Recalled::Chunk { inode, index } = what;
         let now = self.port.now();
-        if self.known().contains(&inode) {
-            let give_back = self.with(inode, |file| GiveBack::recalled(file, index, now));
-            drop(self.run(inode, give_back).await);
-        } else {
+        if !self.known().contains(&inode) {
             drop(self.release_leases(inode, &[index]).await);
+            return true;
         }
+        let give_back = self.with(inode, |file| GiveBack::recalled(file, index, now));
+        let Some(give_back) = give_back else { return false };
+        drop(self.run(inode, give_back).await);
+        true
     }
 
     async fn give_back_some(&self) {

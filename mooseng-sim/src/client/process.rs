@@ -9,7 +9,7 @@ use std::time::Duration;
 use mooseng_client::ClientError;
 use mooseng_client::chunk::Located;
 use mooseng_client::file::{At, Event, Explained, File, Operation, ReadStep, Rules, Step, Told};
-use mooseng_client::session::{Belief, Kind, Next, OpenFiles, RequestIds, Retry};
+use mooseng_client::session::{Belief, Kind, Next, OpenFiles, Recalls, RequestIds, Retry};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
@@ -40,6 +40,7 @@ pub(super) struct Memory {
     sent_before: BTreeMap<InodeId, u64>,
     renewing: bool,
     pub(super) opens: OpenFiles,
+    pub(super) recalls: Recalls,
     files: BTreeMap<InodeId, File>,
     stamp: u64,
     /// Under which leader (by term of the belief) and session the open files were told.
@@ -91,6 +92,7 @@ impl Process {
             sent_before: BTreeMap::new(),
             renewing: false,
             opens: OpenFiles::default(),
+            recalls: Recalls::default(),
             files: BTreeMap::new(),
             stamp: 0,
             told: None,

@@ -216,7 +216,7 @@ impl World {
         };
         if frame.header.flags & FLAG_PUSH != 0 {
             if let Some(slot) = self.tasks.get(&known.task) {
-                slot.task.port.push(frame.header.kind, frame.body);
+                slot.task.port.push(known.master, frame.header.kind, frame.body);
             }
             return self.poll(known.task);
         }
