@@ -350,8 +350,7 @@ fn keep_house(service: &Arc<Service>, changes: &Changes) {
                 }
             };
             if pool.try_submit(Some(id), clean).is_err() {
-                // The disk is busy: the next round finds the copy again.
-                break;
+                tracing::debug!(copy = %id, "disk is busy: the next round finds the idle copy again");
             }
         }
         service.store.report_failed_disks();

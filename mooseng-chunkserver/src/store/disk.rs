@@ -1,23 +1,19 @@
 //! One disk of chunks: its directories, its room, what is found there at start, and the end of a disk that fails.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mooseng_env::{Disk, DiskFile, disk::OpenMode};
 use mooseng_types::{ClusterId, Part};
 
-use super::chunk::Chunk;
 use super::error::StoreError;
 use super::name::Stem;
 use super::sidecar::{HEADER_SIZE, Header};
 use crate::changes::{Change, Changes};
 use crate::identity::IDENTITY_FILE;
-
-/// Open files are the scarce thing: this many copies stay open on one disk, the longest unused ones are closed first.
-const OPEN_MAX: usize = 2048;
 
 /// The directory of copies being fetched.
 const INCOMING: &str = "incoming";
@@ -43,8 +39,6 @@ pub(crate) struct ChunkDisk {
     incoming: AtomicU64,
     /// Of what there is something in `damaged/` that nothing has made good.
     broken: Mutex<BTreeSet<Part>>,
-    /// A copy has its disk, so the disk does not keep the copy; the store's index does.
-    open: Mutex<HashMap<Part, Weak<Chunk>>>,
 }
 
 /// What tells a disk from another one that has come into its place, and from an empty mount point.
@@ -62,10 +56,10 @@ pub(super) struct Found {
 
 /// The files of a copy that was put together out of sight.
 #[derive(Debug)]
-pub(super) struct Fetched {
-    pub(super) part: Part,
-    pub(super) data: PathBuf,
-    pub(super) meta: PathBuf,
+struct Fetched {
+    part: Part,
+    data: PathBuf,
+    meta: PathBuf,
 }
 
 impl ChunkDisk {
@@ -91,7 +85,6 @@ impl ChunkDisk {
             moved_aside: AtomicU64::new(0),
             incoming: AtomicU64::new(0),
             broken: Mutex::default(),
-            open: Mutex::default(),
         }
     }
 
@@ -253,7 +246,7 @@ impl ChunkDisk {
     }
 
     /// Fetched copies that had their sidecar when the process stopped.
-    pub(super) fn incoming_sidecars(&self) -> io::Result<Vec<Fetched>> {
+    fn incoming_sidecars(&self) -> io::Result<Vec<Fetched>> {
         let fetched = |meta: &PathBuf| {
             let (part, rest) = Stem::split(meta.file_name()?.to_str()?)?;
             let number = rest.strip_suffix(".meta")?.parse().ok()?;
@@ -261,6 +254,35 @@ impl ChunkDisk {
             Some(Fetched { part, data, meta: meta.clone() })
         };
         Ok(self.disk.list(&self.root.join(INCOMING))?.iter().filter_map(fetched).collect())
+    }
+
+    /// Gives fetched copies their place that a crash has kept from it: they are whole, and the sidecar of the copy that they
+    /// replace is gone already.
+    fn finish_placing(&self) -> io::Result<()> {
+        for fetched in self.incoming_sidecars()? {
+            let Ok(file) = self.disk.open(&fetched.meta, OpenMode::Read) else { continue };
+            let Ok(header) = self.read_header(fetched.part, &*file)? else { continue };
+            let length = |path: &Path| match self.disk.open(path, OpenMode::Read) {
+                Ok(file) => file.len().map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            };
+            let (data, meta) = (self.data_path(fetched.part), self.meta_path(fetched.part));
+            if length(&meta)?.is_some() {
+                continue;
+            }
+            let whole = Some(u64::from(header.length));
+            match length(&fetched.data)? {
+                found if found.is_some() && found == whole => self.disk.rename(&fetched.data, &data)?,
+                None if length(&data)? == whole => {}
+                _ => continue,
+            }
+            self.disk.rename(&fetched.meta, &meta)?;
+            self.disk.sync_dir(&self.directory(fetched.part))?;
+            self.forget_broken(fetched.part);
+            tracing::info!(copy = %fetched.part, disk = %self.root().display(), "a fetched copy gets its place");
+        }
+        Ok(())
     }
 
     /// A number for a fetch.
@@ -416,41 +438,6 @@ impl ChunkDisk {
             return Ok(Err(format!("it belongs to cluster {}", header.cluster)));
         }
         Ok(Ok(header))
-    }
-
-    /// Remembers that `chunk` has open files, and closes those of others where there are too many.
-    pub(super) fn opened(&self, chunk: &Arc<Chunk>) {
-        let victims = {
-            let mut open = self.lock_open();
-            open.insert(chunk.id(), Arc::downgrade(chunk));
-            if open.len() <= OPEN_MAX {
-                return;
-            }
-            open.retain(|_, chunk| chunk.strong_count() > 0);
-            let mut by_age: Vec<_> = open.values().filter_map(Weak::upgrade).collect();
-            by_age.sort_by_key(|chunk| chunk.last_used_ms());
-            // A batch, so that the sorting is paid for once in many openings.
-            by_age.truncate(OPEN_MAX / 8);
-            by_age
-        };
-        for victim in victims {
-            if victim.close_if_clean() {
-                self.lock_open().remove(&victim.id());
-            }
-        }
-    }
-
-    pub(super) fn closed(&self, part: Part) {
-        self.lock_open().remove(&part);
-    }
-
-    /// The copies with open files.
-    pub(super) fn open_chunks(&self) -> Vec<Arc<Chunk>> {
-        self.lock_open().values().filter_map(Weak::upgrade).collect()
-    }
-
-    fn lock_open(&self) -> MutexGuard<'_, HashMap<Part, Weak<Chunk>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -51,7 +51,7 @@ impl Chunk {
         self.touch(now);
         if state.open.is_none() {
             self.load(state)?;
-            self.disk.opened(self);
+            self.open_copies.opened(self);
         }
         state.open.as_mut().ok_or(StoreError::NotFound { part: self.id() })
     }
@@ -150,7 +150,7 @@ impl Chunk {
         self.set_version(state, version);
         self.touch(now);
         self.disk.count_copy();
-        self.disk.opened(self);
+        self.open_copies.opened(self);
         Ok(())
     }
 

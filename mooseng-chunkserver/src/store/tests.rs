@@ -2,6 +2,7 @@
 
 mod doubt;
 mod gone;
+mod open;
 mod parts;
 
 use std::collections::HashMap;

@@ -322,9 +322,8 @@ impl Chunk {
         }
         let was_present = state.phase == Phase::Present;
         state.phase = Phase::Gone;
-        state.open = None;
+        self.close(&mut state);
         self.unpublish();
-        self.disk.closed(self.id());
         if was_present {
             self.disk.uncount_copy();
         }
