@@ -26,7 +26,7 @@ use std::time::Duration;
 use mooseng_env::Disk;
 use mooseng_types::{ChunkVersion, ClusterId, Part};
 
-use crate::changes::{Change, Changes};
+use crate::copy_events::{CopyEvent, CopyEvents};
 
 pub(crate) use chunk::{Chunk, Follows};
 pub(crate) use disk::ChunkDisk;
@@ -52,7 +52,7 @@ pub(crate) struct Store {
     disks: Vec<Arc<ChunkDisk>>,
     index: Mutex<HashMap<Part, Arc<Chunk>>>,
     open_copies: Arc<OpenCopies<Chunk>>,
-    changes: Arc<Changes>,
+    events: Arc<CopyEvents>,
     told_failed: Mutex<Vec<bool>>,
 }
 
@@ -63,14 +63,14 @@ impl Store {
         disks: Vec<(Arc<dyn Disk>, PathBuf)>,
         cluster: ClusterId,
         reserve_bytes: u64,
-        changes: Arc<Changes>,
+        events: Arc<CopyEvents>,
     ) -> io::Result<Self> {
         let open_copies = Arc::new(OpenCopies::of_disks(disks.len()));
         let mut opened = Vec::new();
         let mut index = HashMap::new();
         let mut last_error = None;
         for (disk, root) in disks {
-            let disk = Arc::new(ChunkDisk::new(disk, root, cluster, reserve_bytes, Arc::clone(&changes)));
+            let disk = Arc::new(ChunkDisk::new(disk, root, cluster, reserve_bytes, Arc::clone(&events)));
             if let Err(error) = disk.prepare().and_then(|()| add_found(&disk, &open_copies, &mut index)) {
                 disk.fail(&error);
                 last_error = Some(error);
@@ -89,7 +89,7 @@ impl Store {
             return Err(error);
         }
         let told_failed = Mutex::new(vec![false; opened.len()]);
-        Ok(Self { disks: opened, index: Mutex::new(index), open_copies, changes, told_failed })
+        Ok(Self { disks: opened, index: Mutex::new(index), open_copies, events, told_failed })
     }
 
     /// The disks, in the order of the configuration.
@@ -184,7 +184,7 @@ impl Store {
                 continue;
             }
             for chunk in self.lock().values().filter(|chunk| Arc::ptr_eq(chunk.disk(), disk)) {
-                self.changes.note(chunk.id(), Change::Lost);
+                self.events.note(chunk.id(), CopyEvent::Lost);
             }
         }
     }
@@ -193,7 +193,7 @@ impl Store {
     /// made clean is recovered at the next start.
     pub(crate) fn close(&self, now: Duration) {
         for chunk in self.open_copies.list() {
-            drop(chunk.settle_idle(now, Duration::ZERO));
+            drop(chunk.clean_if_idle(now, Duration::ZERO));
         }
     }
 

@@ -16,7 +16,7 @@ use super::disk::ChunkDisk;
 use super::error::StoreError;
 use super::open_copies::{Closable, OpenCopies};
 use super::sidecar::Header;
-use crate::changes::Change;
+use crate::copy_events::CopyEvent;
 
 /// How long a change waits for readers of the copy.
 const READERS_WAIT: Duration = Duration::from_secs(2);
@@ -179,7 +179,7 @@ impl Chunk {
             chunk.publish(&state);
             if header.dirty {
                 let recovered = chunk.load(&mut state).map(drop);
-                match chunk.settle(&mut state, recovered) {
+                match chunk.conclude(&mut state, recovered) {
                     Err(error @ (StoreError::Broken { .. } | StoreError::Disk { .. })) => return Err(error),
                     // What is in the way passes: the copy is here, and is recovered when it is used.
                     Err(error) => tracing::warn!(%error, "copy not recovered yet"),
@@ -260,11 +260,11 @@ impl Chunk {
     }
 
     /// The copy is in doubt no more, which the masters will want to know.
-    pub(super) fn settle_doubt(&self, state: &mut State) {
+    pub(super) fn clear_doubt(&self, state: &mut State) {
         if std::mem::take(&mut state.in_doubt) {
             self.publish(state);
-            let change = Change::Here { version: state.version, in_doubt: false };
-            self.disk.changes.note(self.id, change);
+            let event = CopyEvent::Here { version: state.version, in_doubt: false };
+            self.disk.events.note(self.id, event);
         }
     }
 
@@ -318,7 +318,7 @@ impl Chunk {
     }
 
     /// Draws the consequences of an error: a broken copy is moved aside, a failing disk is taken out of use.
-    pub(super) fn settle<T>(
+    pub(super) fn conclude<T>(
         &self,
         state: &mut State,
         result: Result<T, StoreError>,
@@ -344,16 +344,16 @@ impl Chunk {
 
     /// What follows from an error of a read that was made without the lock. The caller has no permit any more.
     pub(crate) fn read_failed(self: &Arc<Self>, source: std::io::Error) -> StoreError {
-        self.settle_unlocked(self.disk.trouble(self.id, source))
+        self.conclude_unlocked(self.disk.trouble(self.id, source))
     }
 
-    pub(super) fn settle_unlocked(self: &Arc<Self>, error: StoreError) -> StoreError {
+    pub(super) fn conclude_unlocked(self: &Arc<Self>, error: StoreError) -> StoreError {
         let mut state = match self.lock_to_change() {
             Ok(state) => state,
             // The next one who reads finds it again.
             Err(busy) => return busy,
         };
-        match self.settle::<()>(&mut state, Err(error)) {
+        match self.conclude::<()>(&mut state, Err(error)) {
             Err(error) => error,
             Ok(()) => StoreError::NotFound { part: self.id },
         }

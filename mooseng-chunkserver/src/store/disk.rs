@@ -12,7 +12,7 @@ use mooseng_types::{ClusterId, Part};
 use super::error::StoreError;
 use super::name::Stem;
 use super::sidecar::{HEADER_SIZE, Header};
-use crate::changes::{Change, Changes};
+use crate::copy_events::{CopyEvent, CopyEvents};
 use crate::identity::IDENTITY_FILE;
 
 /// The directory of copies being fetched.
@@ -20,7 +20,7 @@ const INCOMING: &str = "incoming";
 /// The directory of copies that could not be believed.
 const DAMAGED: &str = "damaged";
 /// What the name of a file in `damaged/` ends with once its chunk has been made good or given up.
-const SETTLED: &str = "old";
+const OLD: &str = "old";
 
 /// One disk of chunks.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct ChunkDisk {
     root: PathBuf,
     pub(super) cluster: ClusterId,
     reserve_bytes: u64,
-    pub(super) changes: Arc<Changes>,
+    pub(super) events: Arc<CopyEvents>,
     failed: AtomicBool,
     mark: OnceLock<Mark>,
     total_bytes: AtomicU64,
@@ -69,14 +69,14 @@ impl ChunkDisk {
         root: PathBuf,
         cluster: ClusterId,
         reserve_bytes: u64,
-        changes: Arc<Changes>,
+        events: Arc<CopyEvents>,
     ) -> Self {
         Self {
             disk,
             root,
             cluster,
             reserve_bytes,
-            changes,
+            events,
             failed: AtomicBool::new(false),
             mark: OnceLock::new(),
             total_bytes: AtomicU64::new(0),
@@ -307,12 +307,12 @@ impl ChunkDisk {
             copy = %part, why, disk = %self.root.display(),
             "copy is damaged, moved aside and reported lost; readers take another copy"
         );
-        self.changes.note(part, Change::Lost);
+        self.events.note(part, CopyEvent::Lost);
     }
 
     /// Moves a copy aside of which another disk of this server has one as good.
     pub(super) fn move_surplus_aside(&self, part: Part) {
-        self.put_aside(part, &format!(".{SETTLED}"));
+        self.put_aside(part, &format!(".{OLD}"));
         tracing::error!(copy = %part, disk = %self.root.display(), "a second copy on this server, moved aside");
     }
 
@@ -345,9 +345,9 @@ impl ChunkDisk {
         let damaged = self.root.join(DAMAGED);
         let renamed = self.disk.list(&damaged).and_then(|aside| {
             for path in aside.iter().filter(|path| aside_name(path) == Some(part)) {
-                let mut settled = path.clone().into_os_string();
-                settled.push(format!(".{SETTLED}"));
-                self.disk.rename(path, Path::new(&settled))?;
+                let mut old = path.clone().into_os_string();
+                old.push(format!(".{OLD}"));
+                self.disk.rename(path, Path::new(&old))?;
             }
             self.disk.sync_dir(&damaged)
         });

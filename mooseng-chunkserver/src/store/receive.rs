@@ -9,7 +9,7 @@ use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkVersion};
 use super::chunk::{Chunk, Phase, blocks};
 use super::error::StoreError;
 use super::sidecar::{SIDECAR_SIZE, TABLE_OFFSET, encode_table};
-use crate::changes::Change;
+use crate::copy_events::CopyEvent;
 
 /// A copy that is being put together.
 #[derive(Debug)]
@@ -74,8 +74,8 @@ impl Incoming {
         let here = state.phase == Phase::Present;
         if here && state.version >= version {
             if !(replace && state.in_doubt && state.version == version) {
-                let change = Change::Here { version: state.version, in_doubt: state.in_doubt };
-                disk.changes.note(chunk.id(), change);
+                let event = CopyEvent::Here { version: state.version, in_doubt: state.in_doubt };
+                disk.events.note(chunk.id(), event);
                 return Ok(());
             }
             if state.changes != self.changes {
@@ -84,7 +84,7 @@ impl Incoming {
         }
         let synced = self.data.sync_data().and_then(|()| meta.sync_data());
         let placed = synced.map_err(|source| chunk.disk_fails(source)).and_then(|()| self.place());
-        chunk.settle(&mut state, placed)?;
+        chunk.conclude(&mut state, placed)?;
         chunk.close(&mut state);
         state.phase = Phase::Present;
         (state.version, state.interrupted, state.in_doubt) = (version, false, false);
@@ -93,7 +93,7 @@ impl Incoming {
         if !here {
             disk.count_copy();
         }
-        disk.changes.note(chunk.id(), Change::Here { version, in_doubt: false });
+        disk.events.note(chunk.id(), CopyEvent::Here { version, in_doubt: false });
         Ok(())
     }
 

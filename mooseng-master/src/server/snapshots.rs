@@ -21,7 +21,7 @@ use mooseng_types::{CellId, Levels, MasterId};
 use super::Inbox;
 use crate::open::cached;
 use crate::raft::Message;
-use crate::snapshot::{Piece, Receiving, SnapshotError};
+use crate::snapshot::{Receiving, SnapshotError, SnapshotFrame};
 use crate::store::{IncomingStore, StorePlace};
 use crate::wire;
 
@@ -180,19 +180,19 @@ impl Incoming {
         };
         let none = || CallError::Rejected { message: "no snapshot was begun on this connection".into() };
         match wire::snapshot::read(kind, body)? {
-            Piece::Begin(cell, begin) => {
+            SnapshotFrame::Begin(cell, begin) => {
                 under_way.take();
                 let dir = self.place.of(cell).fresh().map_err(|error| failed(&error))?;
                 let sink = IncomingStore::begin(&dir).map_err(|error| failed(&error))?;
                 let receiving = Receiving::begin(begin, sink, self.levels).map_err(|error| failed(&error))?;
                 *under_way = Some(UnderWay { token, cell, receiving, dir });
             }
-            Piece::Rows(rows) => {
+            SnapshotFrame::Rows(rows) => {
                 let mut it = under_way.take_if(|it| it.token == token).ok_or_else(none)?;
                 it.receiving.rows(rows).map_err(|error| failed(&error))?;
                 *under_way = Some(it);
             }
-            Piece::End(end) => {
+            SnapshotFrame::End(end) => {
                 let it = under_way.take_if(|it| it.token == token).ok_or_else(none)?;
                 let received = it.receiving.end(end).map_err(|error| failed(&error))?;
                 let store = cached(received.store, self.cache_bytes);

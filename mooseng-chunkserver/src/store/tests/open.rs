@@ -47,7 +47,7 @@ fn no_copy_is_closed_that_is_read_or_dirty_unless_its_disk_is_out_of_use() {
     let chunk = store.find_or_place(id(1)).unwrap();
     put(&chunk, &token(id(1), 1, 1, true), 0, b"x").unwrap();
     assert!(!chunk.try_close(), "it is dirty");
-    chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
+    chunk.clean_if_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
     let permit = chunk.permit(&mut chunk.lock());
     assert!(!chunk.try_close(), "it is being read");
     drop(permit);
