@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use mooseng_master::raft::{Message, SnapshotOf};
-use mooseng_master::snapshot::{MemorySink, Piece, Receiving, SnapshotError, pieces};
+use mooseng_master::snapshot::{MemorySink, Receiving, SnapshotError, SnapshotFrame, frames};
 use mooseng_master::wire;
 use mooseng_meta::{
     Batch, Member, Membership, MemoryStore, MetaState, MetaStore, StoreView, applied_index_of, base_row,
@@ -32,20 +32,20 @@ fn rows_of(view: &dyn StoreView) -> Rows {
     rows
 }
 
-/// Gives the pieces to a receiver; the store, if it takes them all in.
-fn receive(pieces: impl IntoIterator<Item = Piece>) -> Option<MemoryStore> {
+/// Gives the frames to a receiver; the store, if it takes them all in.
+fn receive(frames: impl IntoIterator<Item = SnapshotFrame>) -> Option<MemoryStore> {
     let mut receiving: Option<Receiving<MemorySink>> = None;
-    for piece in pieces {
-        match piece {
-            Piece::Begin(_, begin) => {
+    for frame in frames {
+        match frame {
+            SnapshotFrame::Begin(_, begin) => {
                 receiving = Receiving::begin(begin, MemorySink::default(), SUPPORTED).ok()
             }
-            Piece::Rows(rows) => {
+            SnapshotFrame::Rows(rows) => {
                 if receiving.as_mut()?.rows(rows).is_err() {
                     return None;
                 }
             }
-            Piece::End(end) => {
+            SnapshotFrame::End(end) => {
                 let received = receiving.take()?.end(end).ok()?;
                 let said = received.message.snapshot.map(|snapshot| snapshot.index);
                 assert_eq!(said, Some(applied_index_of(&*received.store.view())));
@@ -58,8 +58,8 @@ fn receive(pieces: impl IntoIterator<Item = Piece>) -> Option<MemoryStore> {
 }
 
 /// Frames: one byte for the kind, two for the length, the message.
-fn frames(mut rest: &[u8]) -> Vec<Piece> {
-    let mut pieces = Vec::new();
+fn read_frames(mut rest: &[u8]) -> Vec<SnapshotFrame> {
+    let mut frames = Vec::new();
     while let Some((&[kind, low, high], after)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_le_bytes([low, high]));
         let (bytes, after) = after.split_at(length.min(after.len()));
@@ -69,9 +69,9 @@ fn frames(mut rest: &[u8]) -> Vec<Piece> {
             1 => pb::SnapshotRows::KIND,
             _ => pb::SnapshotEnd::KIND,
         };
-        pieces.extend(wire::snapshot::read(kind, Bytes::copy_from_slice(bytes)).ok());
+        frames.extend(wire::snapshot::read(kind, Bytes::copy_from_slice(bytes)).ok());
     }
-    pieces
+    frames
 }
 
 /// A store as of entry 70, with rows of `data` besides: one byte for the key's length, one for the value's, both.
@@ -94,12 +94,12 @@ fn store(mut data: &[u8]) -> MemoryStore {
     store
 }
 
-fn true_pieces(store: &MemoryStore) -> Vec<Piece> {
+fn true_frames(store: &MemoryStore) -> Vec<SnapshotFrame> {
     let snapshot = SnapshotOf { index: INDEX, term: TERM, ..Default::default() };
     let message = Message { kind: 7, snapshot: Some(snapshot), ..Default::default() };
     let mut all = Vec::new();
-    let sent: Result<_, SnapshotError> = pieces(CellId::ROOT, &*store.view(), message, &mut |piece| {
-        all.push(piece);
+    let sent: Result<_, SnapshotError> = frames(CellId::ROOT, &*store.view(), message, &mut |frame| {
+        all.push(frame);
         Ok(())
     });
     assert!(sent.is_ok(), "{sent:?}");
@@ -131,12 +131,12 @@ fn change(rows: &mut Vec<(Bytes, Bytes)>, [kind, at, to, byte]: [u8; 4]) {
 fuzz_target!(|data: &[u8]| {
     let Some((&first, rest)) = data.split_first() else { return };
     if first & 1 == 0 {
-        drop(receive(frames(rest)));
+        drop(receive(read_frames(rest)));
         return;
     }
     let Some((&edit, rest)) = rest.split_first_chunk::<4>() else { return };
     let store = store(rest);
-    let sent = true_pieces(&store);
+    let sent = true_frames(&store);
     let mut wanted = rows_of(&*store.view());
     let (key, value) = base_row(INDEX, TERM);
     wanted.insert(key.to_vec(), value);
@@ -144,13 +144,13 @@ fuzz_target!(|data: &[u8]| {
     assert!(rows_of(&*received.view()) == wanted);
 
     let mut rows: Vec<(Bytes, Bytes)> = Vec::new();
-    for piece in &sent {
-        if let Piece::Rows(part) = piece {
+    for frame in &sent {
+        if let SnapshotFrame::Rows(part) = frame {
             rows.extend(part.iter().cloned());
         }
     }
     change(&mut rows, edit);
-    let middle = rows.chunks(1 + usize::from(first >> 1)).map(|rows| Piece::Rows(rows.to_vec()));
+    let middle = rows.chunks(1 + usize::from(first >> 1)).map(|rows| SnapshotFrame::Rows(rows.to_vec()));
     let changed = sent[..1].iter().cloned().chain(middle).chain(sent[sent.len() - 1..].iter().cloned());
     if let Some(received) = receive(changed) {
         assert!(rows_of(&*received.view()) == wanted, "another store than was sent is taken in");

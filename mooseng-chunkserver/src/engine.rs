@@ -14,7 +14,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_types::ClusterId;
 
 use crate::buffer::BufferPool;
-use crate::changes::Changes;
+use crate::copy_events::CopyEvents;
 use crate::identity::mark_disk;
 use crate::order::{self, Fetch, Order};
 use crate::request::{Read, Request, Tokens, Work};
@@ -23,14 +23,14 @@ use crate::talk::Teller;
 
 /// What a read found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Piece {
+pub struct BytesRead {
     /// The copy's version.
     pub version: u32,
     /// The copy's length in bytes.
     pub copy_length: u64,
     /// Where in the chunk the bytes begin.
     pub offset: u64,
-    /// The checksums of their pieces.
+    /// The checksums of their sections.
     pub checksums: Vec<u32>,
     /// The bytes.
     pub bytes: Vec<u8>,
@@ -66,11 +66,11 @@ impl ChunkEngine {
             mark_disk(&**disk, entropy, root, cluster, ClusterId::from_bytes(uuid))
                 .map_err(io::Error::other)?;
         }
-        let changes = Arc::<Changes>::default();
-        let store = Arc::new(Store::open(disks, cluster, 0, Arc::clone(&changes))?);
+        let events = Arc::<CopyEvents>::default();
+        let store = Arc::new(Store::open(disks, cluster, 0, Arc::clone(&events))?);
         let teller = Teller {
             store,
-            changes,
+            events,
             uuid,
             name: address.clone(),
             address,
@@ -87,7 +87,7 @@ impl ChunkEngine {
         tokens: &mut Tokens,
         request: &Request,
         payload: &[u8],
-    ) -> Result<Option<Piece>, CallError> {
+    ) -> Result<Option<BytesRead>, CallError> {
         let store = &self.teller.store;
         match request.admit(store, tokens, now.unix_s, payload.len())? {
             Work::Change(change) => change.perform(store, now.mono, payload).map(|()| None),
@@ -95,7 +95,7 @@ impl ChunkEngine {
         }
     }
 
-    fn read(&self, now: Now, read: &Read) -> Result<Piece, CallError> {
+    fn read(&self, now: Now, read: &Read) -> Result<BytesRead, CallError> {
         let answer = read.perform(now.mono, &self.buffers)?;
         let bytes = match answer.bytes {
             ReadBytes::Nothing => Vec::new(),
@@ -108,7 +108,7 @@ impl ChunkEngine {
                 }
             }
         };
-        Ok(Piece {
+        Ok(BytesRead {
             version: answer.version.raw(),
             copy_length: answer.copy_length,
             offset: answer.offset,
@@ -119,13 +119,13 @@ impl ChunkEngine {
 
     /// Does what a master has pushed; a copy to be fetched is the caller's to drive.
     pub fn obey(&self, kind: u16, body: &Bytes) -> Option<Fetch> {
-        let Teller { store, changes, .. } = &self.teller;
+        let Teller { store, events, .. } = &self.teller;
         match Order::decode(kind, body)? {
             Order::Delete(parts) => {
-                parts.into_iter().for_each(|id| order::delete(store, changes, id));
+                parts.into_iter().for_each(|id| order::delete(store, events, id));
                 None
             }
-            Order::Copy(part, order) => Fetch::begin(store, changes, part, order).unwrap_or_else(|error| {
+            Order::Copy(part, order) => Fetch::begin(store, events, part, order).unwrap_or_else(|error| {
                 tracing::warn!(%error, "copy not fetched");
                 None
             }),
@@ -146,7 +146,7 @@ impl ChunkEngine {
         let mut chunks = store.idle_chunks(now, idle);
         chunks.sort_by_key(|chunk| chunk.id());
         for chunk in chunks {
-            if let Err(error) = chunk.settle_idle(now, idle) {
+            if let Err(error) = chunk.clean_if_idle(now, idle) {
                 tracing::warn!(%error, "copy not made clean");
             }
         }

@@ -8,10 +8,10 @@
 //! this one), `master_link.rs` and `orders.rs`.
 
 mod buffer;
-mod changes;
 mod completion;
 mod config;
 mod connection;
+mod copy_events;
 mod engine;
 mod epoch;
 mod identity;
@@ -31,7 +31,7 @@ mod zero_copy;
 
 pub use completion::{Completion, blame, fault};
 pub use config::Config;
-pub use engine::{ChunkEngine, Now, Piece};
+pub use engine::{BytesRead, ChunkEngine, Now};
 pub use order::{Fetch, FetchError};
 pub use request::{Request, Tokens};
 pub use server::ChunkServer;

@@ -49,7 +49,7 @@ impl LinkContext {
 pub(crate) fn keep_links(context: &Arc<LinkContext>) {
     let threads = Threads::default();
     let mut running = BTreeSet::new();
-    while !context.teller.changes.stopping() {
+    while !context.teller.events.stopping() {
         let wanted = context.wanted();
         running.retain(|master| wanted.contains(master));
         for master in wanted {
@@ -63,7 +63,7 @@ pub(crate) fn keep_links(context: &Arc<LinkContext>) {
                 running.remove(&master);
             }
         }
-        context.teller.changes.wait(context.heartbeat, true);
+        context.teller.events.wait(context.heartbeat, true);
     }
     threads.join();
 }
@@ -72,7 +72,7 @@ pub(crate) fn keep_links(context: &Arc<LinkContext>) {
 fn run(context: &LinkContext, master: &str) {
     let mut back_off = BACK_OFF.0;
     let mut said = false;
-    while !context.teller.changes.stopping() && context.wanted().contains(master) {
+    while !context.teller.events.stopping() && context.wanted().contains(master) {
         let reason = match connect(context, master) {
             Ok(mux) => {
                 tracing::info!(master, "master reached");
@@ -92,7 +92,7 @@ fn run(context: &LinkContext, master: &str) {
                 tracing::warn!(master, %error, "master not reached, trying on");
             }
         }
-        context.teller.changes.wait(if foreign { FOREIGN_BACK_OFF } else { back_off }, true);
+        context.teller.events.wait(if foreign { FOREIGN_BACK_OFF } else { back_off }, true);
         back_off = (back_off * 2).min(BACK_OFF.1);
     }
 }
@@ -114,7 +114,7 @@ fn connect(context: &LinkContext, master: &str) -> Result<Arc<Mux>, CallError> {
 /// Says what is to be said until the connection ends.
 fn talk(context: &LinkContext, mux: &Mux) -> Result<(), CallError> {
     let (mut talk, teller) = (Talk::default(), &context.teller);
-    while !teller.changes.stopping() {
+    while !teller.events.stopping() {
         match talk.next(teller) {
             Say::Register(request) => talk.registered(teller, mux.call(&request, &[], CALL_TIMEOUT))?,
             Say::Beat(request) => {
@@ -131,8 +131,8 @@ fn talk(context: &LinkContext, mux: &Mux) -> Result<(), CallError> {
                 talk.reported(teller, told.is_ok());
                 told?;
             }
-            Say::Wait { for_changes } => {
-                teller.changes.wait(context.heartbeat, !for_changes);
+            Say::Wait { for_events } => {
+                teller.events.wait(context.heartbeat, !for_events);
                 if mux.is_closed() {
                     return Err(CallError::Unavailable {
                         message: "the master closed the connection".into(),

@@ -11,7 +11,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_types::{ChunkVersion, Part};
 use prost::Message as _;
 
-use crate::changes::{Change, Changes};
+use crate::copy_events::{CopyEvent, CopyEvents};
 use crate::store::{Chunk, Incoming, Store, StoreError};
 
 /// Bytes asked for at once.
@@ -53,10 +53,10 @@ fn malformed(error: prost::DecodeError) -> CallError {
 }
 
 /// Deletes a copy. The leader hears of it, and of one that was not here at all.
-pub(crate) fn delete(store: &Store, changes: &Changes, id: Part) {
-    let Some(chunk) = store.find(id) else { return changes.note(id, Change::Lost) };
+pub(crate) fn delete(store: &Store, events: &CopyEvents, id: Part) {
+    let Some(chunk) = store.find(id) else { return events.note(id, CopyEvent::Lost) };
     match chunk.delete() {
-        Ok(()) => changes.note(id, Change::Lost),
+        Ok(()) => events.note(id, CopyEvent::Lost),
         Err(error) => tracing::warn!(%error, "copy not deleted"),
     }
     store.forget_if_gone(&chunk);
@@ -95,7 +95,7 @@ impl Fetch {
     /// Begins what an order says, which is about `part`; `None` if the copy is here already, which the leader will hear again.
     pub(crate) fn begin(
         store: &Arc<Store>,
-        changes: &Changes,
+        events: &CopyEvents,
         part: Part,
         order: pb::CopyChunk,
     ) -> Result<Option<Self>, FetchError> {
@@ -104,7 +104,7 @@ impl Fetch {
         if let Some((have, in_doubt)) = chunk.has(version)
             && !(order.replace && in_doubt && have == version)
         {
-            changes.note(chunk.id(), Change::Here { version: have, in_doubt });
+            events.note(chunk.id(), CopyEvent::Here { version: have, in_doubt });
             return Ok(None);
         }
         let mut fetch = Self { store: Arc::clone(store), chunk, order, incoming: None };

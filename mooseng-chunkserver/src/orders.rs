@@ -12,9 +12,9 @@ use mooseng_protocol::status::CallError;
 use mooseng_protocol::transport::FrameStream;
 use mooseng_types::Part;
 
-use crate::changes::{Change, Changes};
 use crate::completion::with_source;
 use crate::connection::Service;
+use crate::copy_events::{CopyEvent, CopyEvents};
 use crate::order::{self, Fetch, FetchError, Order};
 
 /// Fetches that wait.
@@ -28,7 +28,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Orders {
     service: Arc<Service>,
-    changes: Arc<Changes>,
+    events: Arc<CopyEvents>,
     fetches: Mutex<Option<SyncSender<(Part, pb::CopyChunk)>>>,
 }
 
@@ -38,9 +38,9 @@ pub(crate) struct Fetches(Mutex<Receiver<(Part, pb::CopyChunk)>>);
 
 impl Orders {
     /// Both ends.
-    pub(crate) fn new(service: Arc<Service>, changes: Arc<Changes>) -> (Arc<Self>, Arc<Fetches>) {
+    pub(crate) fn new(service: Arc<Service>, events: Arc<CopyEvents>) -> (Arc<Self>, Arc<Fetches>) {
         let (sender, receiver) = sync_channel(FETCHES_MAX);
-        let this = Self { service, changes, fetches: Mutex::new(Some(sender)) };
+        let this = Self { service, events, fetches: Mutex::new(Some(sender)) };
         (Arc::new(this), Arc::new(Fetches(Mutex::new(receiver))))
     }
 
@@ -64,15 +64,15 @@ impl Orders {
         for &id in parts {
             match store.find(id).map(|chunk| store.disk_index(&chunk)) {
                 Some(disk) => of_disk.get_mut(disk).into_iter().for_each(|doomed| doomed.push(id)),
-                None => self.changes.note(id, Change::Lost),
+                None => self.events.note(id, CopyEvent::Lost),
             }
         }
         for (pool, doomed) in self.service.pools.iter().zip(of_disk) {
             for batch in doomed.chunks(DELETE_BATCH) {
                 let (batch, service) = (batch.to_vec(), Arc::clone(&self.service));
-                let changes = Arc::clone(&self.changes);
+                let events = Arc::clone(&self.events);
                 let queued = pool.try_submit(None, move || {
-                    batch.into_iter().for_each(|id| order::delete(&service.store, &changes, id));
+                    batch.into_iter().for_each(|id| order::delete(&service.store, &events, id));
                 });
                 if queued.is_err() {
                     tracing::warn!("too much work waits for a disk, deletions are left for later");
@@ -101,13 +101,13 @@ enum Failed {
 }
 
 /// Fetches copies until [`Orders::stop`].
-pub(crate) fn fetch_all(service: &Service, changes: &Changes, caller: &Caller, fetches: &Fetches) {
+pub(crate) fn fetch_all(service: &Service, events: &CopyEvents, caller: &Caller, fetches: &Fetches) {
     loop {
         // The lock is held while waiting: the other threads wait for it instead of for the queue.
         let next = fetches.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((part, order)) = next else { return };
         let source = order.source.clone();
-        let fetched = Fetch::begin(&service.store, changes, part, order).map_err(Failed::from);
+        let fetched = Fetch::begin(&service.store, events, part, order).map_err(Failed::from);
         match fetched.and_then(|fetch| fetch.map(|fetch| fetch_whole(fetch, caller)).transpose()) {
             Ok(None) => {}
             Ok(Some(length)) => tracing::info!(copy = %part, length, source, "copy fetched"),

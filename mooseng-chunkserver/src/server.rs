@@ -17,10 +17,10 @@ use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::{FrameStream, Socket};
 use mooseng_types::{ChunkCause, ClusterId};
 
-use crate::changes::Changes;
 use crate::completion::fault;
 use crate::config::Config;
 use crate::connection::{Service, serve};
+use crate::copy_events::CopyEvents;
 use crate::epoch::Epoch;
 use crate::identity::Identity;
 use crate::io_pool::IoPool;
@@ -51,7 +51,7 @@ const IDLE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct ChunkServer {
     service: Arc<Service>,
-    changes: Arc<Changes>,
+    events: Arc<CopyEvents>,
     orders: Arc<Orders>,
     connections: Arc<Connections>,
     listener: Arc<TcpListener>,
@@ -94,9 +94,9 @@ impl ChunkServer {
         let address = listener.local_addr().map_err(StartError::io("ask for the listening address"))?;
         raise_open_files();
 
-        let changes = Arc::<Changes>::default();
+        let events = Arc::<CopyEvents>::default();
         let disks = config.disks.iter().map(|root| (Arc::clone(&disk), root.clone())).collect();
-        let store = Store::open(disks, identity.cluster, config.reserve_bytes, Arc::clone(&changes));
+        let store = Store::open(disks, identity.cluster, config.reserve_bytes, Arc::clone(&events));
         let store = Arc::new(store.map_err(StartError::io("open the disks"))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let levels = config.levels()?;
@@ -116,13 +116,13 @@ impl ChunkServer {
             greeting: pb::HelloReply::new(&config.name, identity.cluster, levels),
             door: Arc::default(),
         });
-        let (orders, fetches) = Orders::new(Arc::clone(&service), Arc::clone(&changes));
+        let (orders, fetches) = Orders::new(Arc::clone(&service), Arc::clone(&events));
         let advertised =
             if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
         let context = Arc::new(LinkContext {
             teller: Teller {
                 store: Arc::clone(&service.store),
-                changes: Arc::clone(&changes),
+                events: Arc::clone(&events),
                 uuid: identity.uuid.bytes(),
                 name: config.name.clone(),
                 address: advertised,
@@ -138,7 +138,7 @@ impl ChunkServer {
         });
         let server = Self {
             service,
-            changes,
+            events,
             orders,
             connections: Arc::default(),
             listener: Arc::new(listener),
@@ -172,7 +172,7 @@ impl ChunkServer {
         }
         self.connections.stop(&self.listener);
         self.orders.stop();
-        self.changes.stop();
+        self.events.stop();
         self.threads.join();
         self.service.chain.close();
         for pool in &self.service.pools {
@@ -187,19 +187,19 @@ impl ChunkServer {
         let (service, connections) = (Arc::clone(&self.service), Arc::clone(&self.connections));
         let listener = Arc::clone(&self.listener);
         self.threads.spawn("accept", move || accept(&service, &connections, &listener))?;
-        let (service, changes) = (Arc::clone(&self.service), Arc::clone(&self.changes));
-        self.threads.spawn("housekeeping", move || keep_house(&service, &changes))?;
-        let (service, changes) = (Arc::clone(&self.service), Arc::clone(&self.changes));
+        let (service, events) = (Arc::clone(&self.service), Arc::clone(&self.events));
+        self.threads.spawn("housekeeping", move || keep_house(&service, &events))?;
+        let (service, events) = (Arc::clone(&self.service), Arc::clone(&self.events));
         self.threads.spawn("chain", move || {
-            while !changes.stopping() {
+            while !events.stopping() {
                 service.chain.look_after();
-                changes.wait(CHAIN_ROUND, true);
+                events.wait(CHAIN_ROUND, true);
             }
         })?;
         for _ in 0..FETCHERS {
-            let (service, changes) = (Arc::clone(&self.service), Arc::clone(&self.changes));
+            let (service, events) = (Arc::clone(&self.service), Arc::clone(&self.events));
             let (fetches, caller) = (Arc::clone(fetches), context.caller.clone());
-            self.threads.spawn("fetch", move || fetch_all(&service, &changes, &caller, &fetches))?;
+            self.threads.spawn("fetch", move || fetch_all(&service, &events, &caller, &fetches))?;
         }
         let context = Arc::clone(context);
         self.threads.spawn("master-links", move || master_link::keep_links(&context))
@@ -308,9 +308,9 @@ fn refuse(door: &Door, socket: Arc<Socket>) {
 }
 
 /// Housekeeping: whether the disks are there and how much room they have, copies to make clean, memory to give back.
-fn keep_house(service: &Arc<Service>, changes: &Changes) {
+fn keep_house(service: &Arc<Service>, events: &CopyEvents) {
     let looking: Vec<Arc<AtomicBool>> = service.pools.iter().map(|_| Arc::default()).collect();
-    while !changes.stopping() {
+    while !events.stopping() {
         for ((disk, pool), looking) in service.store.disks().iter().zip(&service.pools).zip(&looking) {
             // By the disk's own threads, and one look at a time: a disk that hangs is not asked again.
             if disk.failed() || looking.swap(true, Ordering::AcqRel) {
@@ -329,13 +329,12 @@ fn keep_house(service: &Arc<Service>, changes: &Changes) {
             let Some(pool) = service.pool(&chunk) else { continue };
             let (id, clock) = (chunk.id(), Arc::clone(&service.clock));
             let clean = move || {
-                if let Err(error) = chunk.settle_idle(clock.monotonic(), IDLE) {
+                if let Err(error) = chunk.clean_if_idle(clock.monotonic(), IDLE) {
                     tracing::warn!(%error, "copy not made clean");
                 }
             };
             if pool.try_submit(Some(id), clean).is_err() {
-                // The disk is busy: the next round finds the copy again.
-                break;
+                tracing::debug!(copy = %id, "disk is busy: the next round finds the idle copy again");
             }
         }
         service.store.report_failed_disks();
@@ -343,7 +342,7 @@ fn keep_house(service: &Arc<Service>, changes: &Changes) {
             pool.write_buffers.trim();
             pool.read_buffers.trim();
         }
-        changes.wait(ROUND, true);
+        events.wait(ROUND, true);
     }
 }
 

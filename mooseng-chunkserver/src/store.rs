@@ -8,6 +8,7 @@ mod disk;
 mod error;
 mod name;
 mod open;
+mod open_copies;
 mod read;
 mod receive;
 pub mod sidecar;
@@ -25,11 +26,12 @@ use std::time::Duration;
 use mooseng_env::Disk;
 use mooseng_types::{ChunkVersion, ClusterId, Part};
 
-use crate::changes::{Change, Changes};
+use crate::copy_events::{CopyEvent, CopyEvents};
 
 pub(crate) use chunk::{Chunk, Follows};
 pub(crate) use disk::ChunkDisk;
 pub use error::StoreError;
+use open_copies::OpenCopies;
 pub(crate) use read::{FileBytes, ReadAnswer, ReadBytes, ReadRequest};
 pub(crate) use receive::Incoming;
 
@@ -49,7 +51,8 @@ pub(crate) struct CopyInfo {
 pub(crate) struct Store {
     disks: Vec<Arc<ChunkDisk>>,
     index: Mutex<HashMap<Part, Arc<Chunk>>>,
-    changes: Arc<Changes>,
+    open_copies: Arc<OpenCopies<Chunk>>,
+    events: Arc<CopyEvents>,
     told_failed: Mutex<Vec<bool>>,
 }
 
@@ -60,14 +63,15 @@ impl Store {
         disks: Vec<(Arc<dyn Disk>, PathBuf)>,
         cluster: ClusterId,
         reserve_bytes: u64,
-        changes: Arc<Changes>,
+        events: Arc<CopyEvents>,
     ) -> io::Result<Self> {
+        let open_copies = Arc::new(OpenCopies::of_disks(disks.len()));
         let mut opened = Vec::new();
         let mut index = HashMap::new();
         let mut last_error = None;
         for (disk, root) in disks {
-            let disk = Arc::new(ChunkDisk::new(disk, root, cluster, reserve_bytes, Arc::clone(&changes)));
-            if let Err(error) = disk.prepare().and_then(|()| add_found(&disk, &mut index)) {
+            let disk = Arc::new(ChunkDisk::new(disk, root, cluster, reserve_bytes, Arc::clone(&events)));
+            if let Err(error) = disk.prepare().and_then(|()| add_found(&disk, &open_copies, &mut index)) {
                 disk.fail(&error);
                 last_error = Some(error);
             }
@@ -75,7 +79,7 @@ impl Store {
         }
         for disk in &opened {
             for part in disk.broken() {
-                let broken = || Arc::new(Chunk::broken(part, Arc::clone(disk)));
+                let broken = || Arc::new(Chunk::broken(part, Arc::clone(disk), Arc::clone(&open_copies)));
                 index.entry(part).or_insert_with(broken);
             }
         }
@@ -85,7 +89,7 @@ impl Store {
             return Err(error);
         }
         let told_failed = Mutex::new(vec![false; opened.len()]);
-        Ok(Self { disks: opened, index: Mutex::new(index), changes, told_failed })
+        Ok(Self { disks: opened, index: Mutex::new(index), open_copies, events, told_failed })
     }
 
     /// The disks, in the order of the configuration.
@@ -128,14 +132,14 @@ impl Store {
         &self,
         index: &mut HashMap<Part, Arc<Chunk>>,
         part: Part,
-        make: impl FnOnce(Part, Arc<ChunkDisk>) -> Chunk,
+        make: impl FnOnce(Part, Arc<ChunkDisk>, Arc<OpenCopies<Chunk>>) -> Chunk,
     ) -> Result<Arc<Chunk>, StoreError> {
         let usable = self.disks.iter().filter(|disk| !disk.failed());
         let disk = usable.max_by_key(|disk| disk.room()).ok_or(StoreError::NoDisk { part })?;
         if disk.room() == 0 {
             return Err(StoreError::NoSpace { part });
         }
-        let placed = Arc::new(make(part, Arc::clone(disk)));
+        let placed = Arc::new(make(part, Arc::clone(disk), Arc::clone(&self.open_copies)));
         index.insert(part, Arc::clone(&placed));
         Ok(placed)
     }
@@ -167,8 +171,9 @@ impl Store {
 
     /// The dirty copies that have not been written for `idle`.
     pub(crate) fn idle_chunks(&self, now: Duration, idle: Duration) -> Vec<Arc<Chunk>> {
-        let open = self.disks.iter().filter(|disk| !disk.failed()).flat_map(|disk| disk.open_chunks());
-        open.filter(|chunk| chunk.is_idle(now, idle)).collect()
+        let mut open = self.open_copies.list();
+        open.retain(|chunk| !chunk.disk().failed() && chunk.is_idle(now, idle));
+        open
     }
 
     /// Reports the copies of disks that have failed since the last call as lost.
@@ -179,7 +184,7 @@ impl Store {
                 continue;
             }
             for chunk in self.lock().values().filter(|chunk| Arc::ptr_eq(chunk.disk(), disk)) {
-                self.changes.note(chunk.id(), Change::Lost);
+                self.events.note(chunk.id(), CopyEvent::Lost);
             }
         }
     }
@@ -187,10 +192,8 @@ impl Store {
     /// Makes every dirty copy clean and durable, at an orderly stop. Errors have been logged; a copy that could not be
     /// made clean is recovered at the next start.
     pub(crate) fn close(&self, now: Duration) {
-        for disk in &self.disks {
-            for chunk in disk.open_chunks() {
-                drop(chunk.settle_idle(now, Duration::ZERO));
-            }
+        for chunk in self.open_copies.list() {
+            drop(chunk.clean_if_idle(now, Duration::ZERO));
         }
     }
 
@@ -200,10 +203,14 @@ impl Store {
 }
 
 /// Adds the copies of `disk` to `index`. Of two copies of one thing the newer one counts; the other is moved aside.
-fn add_found(disk: &Arc<ChunkDisk>, index: &mut HashMap<Part, Arc<Chunk>>) -> io::Result<()> {
+fn add_found(
+    disk: &Arc<ChunkDisk>,
+    open_copies: &Arc<OpenCopies<Chunk>>,
+    index: &mut HashMap<Part, Arc<Chunk>>,
+) -> io::Result<()> {
     let mut recovered = 0u32;
     for found in disk.scan()? {
-        let chunk = match Chunk::found(found.part, Arc::clone(disk), &found.header) {
+        let chunk = match Chunk::found(found.part, Arc::clone(disk), Arc::clone(open_copies), &found.header) {
             Ok(chunk) => Arc::new(chunk),
             Err(StoreError::Disk { source, .. }) => return Err(source),
             // Moved aside and reported.

@@ -9,7 +9,7 @@ use mooseng_protocol::door::Door;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 
-use crate::changes::{Change, Changes, ToTell};
+use crate::copy_events::{CopyEvent, CopyEvents, ToTell};
 use crate::store::{CopyInfo, Store};
 
 /// Copies named in one report.
@@ -21,7 +21,7 @@ const DOOR_EVERY: u32 = 10;
 #[derive(Debug)]
 pub struct Teller {
     pub(crate) store: Arc<Store>,
-    pub(crate) changes: Arc<Changes>,
+    pub(crate) events: Arc<CopyEvents>,
     pub(crate) uuid: [u8; 16],
     pub(crate) name: String,
     /// Where this server serves.
@@ -44,7 +44,7 @@ pub enum Say {
     /// Nothing until the next heartbeat is due.
     Wait {
         /// Or until something changed: this is the leader.
-        for_changes: bool,
+        for_events: bool,
     },
 }
 
@@ -101,30 +101,30 @@ impl Talk {
                 Some(report) => Say::Report(report),
                 None => {
                     self.turn = Turn::Rest { leader: true };
-                    Say::Wait { for_changes: true }
+                    Say::Wait { for_events: true }
                 }
             },
-            Turn::Rest { leader } => Say::Wait { for_changes: leader },
+            Turn::Rest { leader } => Say::Wait { for_events: leader },
         }
     }
 
     fn next_report(&mut self, teller: &Teller, server: u32) -> Option<pb::ChunkReportRequest> {
         if self.parts.is_empty() {
-            match teller.changes.take(REPORT_MAX) {
+            match teller.events.take(REPORT_MAX) {
                 ToTell::Everything => self.tell_everything(teller, server),
-                ToTell::Some(changes) if changes.is_empty() => return None,
-                ToTell::Some(changes) => {
+                ToTell::Some(events) if events.is_empty() => return None,
+                ToTell::Some(events) => {
                     let mut report = pb::ChunkReportRequest { server, ..Default::default() };
-                    for &(part, change) in &changes {
-                        match change {
-                            Change::Here { version, in_doubt } => {
+                    for &(part, event) in &events {
+                        match event {
+                            CopyEvent::Here { version, in_doubt } => {
                                 report.chunks.push(status(&CopyInfo { part, version, in_doubt }));
                             }
-                            Change::Lost if part.is_whole() => report.lost.push(part.chunk().raw()),
-                            Change::Lost => report.lost_parts.push(part.into()),
+                            CopyEvent::Lost if part.is_whole() => report.lost.push(part.chunk().raw()),
+                            CopyEvent::Lost => report.lost_parts.push(part.into()),
                         }
                     }
-                    self.on_its_way = Some(ToTell::Some(changes));
+                    self.on_its_way = Some(ToTell::Some(events));
                     return Some(report);
                 }
             }
@@ -133,9 +133,9 @@ impl Talk {
         self.parts.pop_front()
     }
 
-    /// Changes noted before are covered; those that come meanwhile follow.
+    /// Events noted before are covered; those that come meanwhile follow.
     fn tell_everything(&mut self, teller: &Teller, server: u32) {
-        teller.changes.clear();
+        teller.events.clear();
         let part = |copies: &[CopyInfo]| pb::ChunkReportRequest {
             server,
             full: true,
@@ -189,7 +189,7 @@ impl Talk {
             && !arrived
         {
             self.parts.clear();
-            teller.changes.put_back(told);
+            teller.events.put_back(told);
         }
     }
 
@@ -229,11 +229,11 @@ mod tests {
     use super::*;
 
     fn teller() -> Teller {
-        let changes = Arc::<Changes>::default();
-        let store = Store::open(Vec::new(), ClusterId::from_bytes([1; 16]), 0, Arc::clone(&changes)).unwrap();
+        let events = Arc::<CopyEvents>::default();
+        let store = Store::open(Vec::new(), ClusterId::from_bytes([1; 16]), 0, Arc::clone(&events)).unwrap();
         Teller {
             store: Arc::new(store),
-            changes,
+            events,
             uuid: [1; 16],
             name: "s".into(),
             address: "s:1".into(),
@@ -274,20 +274,20 @@ mod tests {
         let mut talk = Talk::default();
         assert!(matches!(talk.next(&teller), Say::Register(_)));
         talk.registered(&teller, Err(CallError::NotLeader { leader: None })).unwrap();
-        assert!(matches!(talk.next(&teller), Say::Wait { for_changes: false }), "it has no number yet");
+        assert!(matches!(talk.next(&teller), Say::Wait { for_events: false }), "it has no number yet");
         talk.woken();
         assert!(matches!(talk.next(&teller), Say::Register(_)));
         talk.registered(&teller, Ok(pb::RegisterServerReply { server: 4 })).unwrap();
         assert!(matches!(talk.next(&teller), Say::Beat(beat) if beat.server == 4));
 
-        let here = Change::Here { version: ChunkVersion::from_raw(3), in_doubt: true };
+        let here = CopyEvent::Here { version: ChunkVersion::from_raw(3), in_doubt: true };
         let whole = Part::whole(ChunkId::from_raw(9));
         let parts = [1, 2].map(|index| Part::new(whole.chunk(), index).unwrap());
-        teller.changes.note(whole, here);
-        teller.changes.note(parts[0], here);
-        teller.changes.note(parts[1], Change::Lost);
+        teller.events.note(whole, here);
+        teller.events.note(parts[0], here);
+        teller.events.note(parts[1], CopyEvent::Lost);
         talk.beaten(&teller, &pb::HeartbeatReply::default());
-        assert!(matches!(talk.next(&teller), Say::Wait { for_changes: false }));
+        assert!(matches!(talk.next(&teller), Say::Wait { for_events: false }));
         talk.woken();
         assert!(matches!(talk.next(&teller), Say::Beat(_)));
         talk.beaten(&teller, &pb::HeartbeatReply { leader: true, ..Default::default() });
@@ -298,7 +298,7 @@ mod tests {
             assert_eq!((report.lost, report.lost_parts), (vec![], vec![pb::PartRef { chunk: 9, index: 2 }]));
             talk.reported(&teller, arrived);
         }
-        assert!(matches!(talk.next(&teller), Say::Wait { for_changes: true }));
+        assert!(matches!(talk.next(&teller), Say::Wait { for_events: true }));
 
         talk.beaten(
             &teller,

@@ -276,7 +276,7 @@ impl Client {
 
     /// Tells the masters which files are closed, with one request for all that hold nothing any more, and forgets them.
     pub(crate) fn tell_closed(&self) {
-        let may_go = |inode| self.known(inode).is_none_or(|inode| inode.enter(self).file.is_settled());
+        let may_go = |inode| self.known(inode).is_none_or(|inode| inode.enter(self).file.may_be_forgotten());
         let Some((number, closed)) = self.opens().take_closed(may_go) else { return };
         if let Err(error) = self.masters.release(&closed, number) {
             // The complete list that a new leader gets makes up for it.
@@ -295,7 +295,7 @@ impl Client {
         let pages = {
             let core = inode.enter(self);
             // It may have been opened meanwhile: an open begins before it takes hold of the file.
-            if opens.is_known(id) || !core.file.is_settled() {
+            if opens.is_known(id) || !core.file.may_be_forgotten() {
                 return;
             }
             core.file.pages()

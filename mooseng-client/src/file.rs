@@ -345,9 +345,9 @@ impl File {
         !self.leases.contains_key(&index)
     }
 
-    /// Whether it may be forgotten: nothing is held, and no error waits to be told.
+    /// Whether nothing is lost if it is forgotten: nothing is held, and no error waits to be told.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub fn may_be_forgotten(&self) -> bool {
         !self.holds_anything() && !self.losses.are_untold() && !self.changing && !self.resizing
     }
 

@@ -52,7 +52,7 @@ pub struct Report {
 
 /// A chunkserver's present state.
 #[derive(Debug, Default)]
-pub struct Server {
+pub struct KnownServer {
     /// Its name.
     pub name: String,
     /// Where it serves chunks.
@@ -72,9 +72,9 @@ pub struct Server {
     /// Those of its whole copies that are in doubt.
     doubtful: BTreeSet<ChunkId>,
     /// Copies in doubt that it was ordered to fetch anew.
-    settling: BTreeSet<ChunkId>,
+    refetching: BTreeSet<ChunkId>,
     /// Up to here its copies in doubt were looked at in this round.
-    settled_to: Option<ChunkId>,
+    doubtful_to: Option<ChunkId>,
     /// Deletions ordered and not yet confirmed.
     pub deleting: BTreeSet<Part>,
     /// Deletions ordered and confirmed.
@@ -83,7 +83,7 @@ pub struct Server {
     report_parts: BTreeMap<Part, Copy>,
 }
 
-impl Server {
+impl KnownServer {
     /// Whether it can be used.
     #[must_use]
     pub fn is_up(&self, now: Duration) -> bool {
@@ -99,7 +99,7 @@ impl Server {
         self.doubtful.contains(&chunk)
     }
 
-    /// It has this copy. Doubt is settled by fetching a whole copy: that of a part is not.
+    /// It has this copy. Doubt ends with the fetching of a whole copy: that of a part is not.
     fn note(&mut self, part: Part, copy: Copy) {
         self.copies.insert(part, copy);
         if !part.is_whole() {
@@ -109,7 +109,7 @@ impl Server {
             self.doubtful.insert(part.chunk());
         } else {
             self.doubtful.remove(&part.chunk());
-            self.settling.remove(&part.chunk());
+            self.refetching.remove(&part.chunk());
         }
     }
 
@@ -124,29 +124,29 @@ impl Server {
             return;
         }
         self.doubtful.remove(&part.chunk());
-        self.settling.remove(&part.chunk());
+        self.refetching.remove(&part.chunk());
     }
 
     fn forget_copies(&mut self) {
         self.copies.clear();
         self.doubtful.clear();
-        self.settling.clear();
-        self.settled_to = None;
+        self.refetching.clear();
+        self.doubtful_to = None;
     }
 
     /// The next of its copies in doubt, at most `limit` of them, each in its turn; those it is fetching anew left out.
     pub fn next_doubtful(&mut self, limit: usize) -> Vec<ChunkId> {
-        let from = self.settled_to.take().map_or(Unbounded, Excluded);
+        let from = self.doubtful_to.take().map_or(Unbounded, Excluded);
         let looked: Vec<ChunkId> = self.doubtful.range((from, Unbounded)).take(limit).copied().collect();
         if looked.len() == limit {
-            self.settled_to = looked.last().copied();
+            self.doubtful_to = looked.last().copied();
         }
-        looked.into_iter().filter(|chunk| !self.settling.contains(chunk)).collect()
+        looked.into_iter().filter(|chunk| !self.refetching.contains(chunk)).collect()
     }
 
     /// It is to fetch a copy anew; `false` if it has enough to fetch already.
-    pub fn settle(&mut self, chunk: ChunkId, limit: usize) -> bool {
-        self.settling.len() < limit && self.settling.insert(chunk)
+    pub fn refetch(&mut self, chunk: ChunkId, limit: usize) -> bool {
+        self.refetching.len() < limit && self.refetching.insert(chunk)
     }
 
     /// Bytes of its working disks.
@@ -165,7 +165,7 @@ impl Server {
 /// All chunkservers of the cluster.
 #[derive(Debug, Default)]
 pub struct Registry {
-    servers: BTreeMap<ServerId, Server>,
+    servers: BTreeMap<ServerId, KnownServer>,
 }
 
 impl Registry {
@@ -191,7 +191,7 @@ impl Registry {
         conn: ConnId,
         now: Duration,
         disks: Vec<Disk>,
-    ) -> Option<&mut Server> {
+    ) -> Option<&mut KnownServer> {
         let server = self.servers.get_mut(&id)?;
         if server.conn != Some(conn) {
             // A new connection may be a new process: what it has must be told again.
@@ -200,7 +200,7 @@ impl Registry {
             server.report_parts.clear();
             server.deleting.clear();
             server.confirmed.clear();
-            server.settling.clear();
+            server.refetching.clear();
         }
         server.heard = Some(now);
         server.disks = disks;
@@ -232,8 +232,8 @@ impl Registry {
     }
 
     /// Copies that were to be fetched anew, and were not reported since, are to be ordered again.
-    pub fn forget_settling(&mut self) {
-        self.servers.values_mut().for_each(|server| server.settling.clear());
+    pub fn forget_refetching(&mut self) {
+        self.servers.values_mut().for_each(|server| server.refetching.clear());
     }
 
     /// The masters have agreed that these are gone everywhere.
@@ -290,17 +290,17 @@ impl Registry {
 
     /// A server.
     #[must_use]
-    pub fn get(&self, id: ServerId) -> Option<&Server> {
+    pub fn get(&self, id: ServerId) -> Option<&KnownServer> {
         self.servers.get(&id)
     }
 
     /// A server, to be changed.
-    pub fn get_mut(&mut self, id: ServerId) -> Option<&mut Server> {
+    pub fn get_mut(&mut self, id: ServerId) -> Option<&mut KnownServer> {
         self.servers.get_mut(&id)
     }
 
     /// All servers.
-    pub fn iter(&self) -> impl Iterator<Item = (ServerId, &Server)> {
+    pub fn iter(&self) -> impl Iterator<Item = (ServerId, &KnownServer)> {
         self.servers.iter().map(|(id, server)| (*id, server))
     }
 
@@ -349,7 +349,7 @@ impl Registry {
     /// The servers that are up and have copies in doubt.
     #[must_use]
     pub fn in_doubt(&self, now: Duration) -> Vec<ServerId> {
-        let doubts = |server: &Server| server.is_up(now) && !server.doubtful.is_empty();
+        let doubts = |server: &KnownServer| server.is_up(now) && !server.doubtful.is_empty();
         self.servers.iter().filter(|(_, server)| doubts(server)).map(|(id, _)| *id).collect()
     }
 }
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_copies_come_first_and_those_in_doubt_are_settled_one_after_the_other() {
+    fn whole_copies_come_first_and_those_in_doubt_are_refetched_one_after_the_other() {
         let mut registry = registry();
         let (one, two, now) = (ServerId::from_raw(1), ServerId::from_raw(2), Duration::from_secs(9));
         let chunk = ChunkId::from_raw;
@@ -400,13 +400,13 @@ mod tests {
         assert_eq!(registry.whole_copy(chunk(1), version(4), &[one, two], now), None);
         let server = registry.get_mut(one).unwrap();
         assert_eq!(server.next_doubtful(3), [chunk(0), chunk(1), chunk(2)]);
-        assert!(server.settle(chunk(1), 1) && !server.settle(chunk(2), 1));
+        assert!(server.refetch(chunk(1), 1) && !server.refetch(chunk(2), 1));
         assert_eq!(server.next_doubtful(3), [chunk(3), chunk(4)]);
         assert_eq!(server.next_doubtful(3), [chunk(0), chunk(2)]);
-        let settled = Report { copies: vec![(whole(1), copy(false))], ..Report::default() };
-        registry.report(one, settled);
+        let refetched = Report { copies: vec![(whole(1), copy(false))], ..Report::default() };
+        registry.report(one, refetched);
         assert_eq!(first(&registry), one);
-        assert!(registry.get_mut(one).unwrap().settle(chunk(2), 1));
+        assert!(registry.get_mut(one).unwrap().refetch(chunk(2), 1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use mooseng_protocol::status::CallError;
 use mooseng_types::{Level, Levels};
 
 pub use receiver::{Received, Receiving};
-pub use sender::{Ending, Piece, Sent, pieces};
+pub use sender::{Ending, Sent, SnapshotFrame, frames};
 
 use crate::store::{FjallStore, IncomingError, IncomingStore};
 

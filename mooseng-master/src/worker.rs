@@ -8,7 +8,7 @@ mod expire_sessions;
 mod found_state;
 mod index_chunks;
 mod reap_orphans;
-mod settle_copies;
+mod refetch_copies;
 mod supervisor;
 #[cfg(test)]
 mod tests;

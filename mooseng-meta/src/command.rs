@@ -15,7 +15,7 @@ mod repair;
 use mooseng_types::{FsError, InodeId, Level, RequestId, TimeNs};
 
 pub use self::attr::{AttrCommand, XattrMode};
-pub use self::batch::{BATCH_MAX, Changes};
+pub use self::batch::{BATCH_MAX, CommandBatch};
 pub use self::cluster::ClusterCommand;
 pub use self::content::{CommittedChunk, ContentCommand};
 pub use self::name::{NameCommand, RenameMode};
@@ -87,7 +87,7 @@ pub enum Command {
     /// The cluster, its clients and its chunkservers.
     Cluster(ClusterCommand),
     /// Several changes of names, attributes and small content.
-    Batch(Changes),
+    Batch(CommandBatch),
 }
 
 /// Files whose leases may have changed hands.
@@ -101,8 +101,8 @@ pub enum MovesLeases {
     Any,
 }
 
-impl From<Changes> for Command {
-    fn from(batch: Changes) -> Self {
+impl From<CommandBatch> for Command {
+    fn from(batch: CommandBatch) -> Self {
         Self::Batch(batch)
     }
 }
@@ -189,7 +189,7 @@ impl Command {
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self, CodecError> {
         let tag = r.u8()?;
-        match Changes::decode(tag, r)? {
+        match CommandBatch::decode(tag, r)? {
             Some(batch) => Ok(Self::Batch(batch)),
             None => Self::decode_tagged(tag, r),
         }

@@ -37,7 +37,7 @@ pub use check::{Checked, Violation, check, check_view};
 pub use chunk::ChunkRow;
 pub use codec::CodecError;
 pub use command::{
-    AttrCommand, BATCH_MAX, Changes, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry,
+    AttrCommand, BATCH_MAX, ClusterCommand, Command, CommandBatch, CommittedChunk, ContentCommand, Entry,
     MovesLeases, NameCommand, RenameMode, RepairCommand, Request, XattrMode,
 };
 pub use key::BASE;

@@ -112,7 +112,7 @@ impl Overlay {
 
     /// Rows with this prefix and a key not below `from`, ascending, until `visit` says false.
     pub(crate) fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
-        let mut changes = Changes::new(self, prefix, from.max(prefix));
+        let mut changes = ChangedRows::new(self, prefix, from.max(prefix));
         let mut stopped = false;
         self.store.scan(prefix, from, &mut |key, value| {
             let mut replaced = false;
@@ -177,13 +177,13 @@ impl Overlay {
 type Range<'a> = Peekable<btree_map::Range<'a, Vec<u8>, Option<Bytes>>>;
 
 /// Active and frozen rows of a prefix in one order.
-struct Changes<'a> {
+struct ChangedRows<'a> {
     prefix: &'a [u8],
     active: Range<'a>,
     frozen: Option<Range<'a>>,
 }
 
-impl<'a> Changes<'a> {
+impl<'a> ChangedRows<'a> {
     fn new(overlay: &'a Overlay, prefix: &'a [u8], from: &[u8]) -> Self {
         let bounds = (Bound::Included(from), Bound::Unbounded);
         Self {

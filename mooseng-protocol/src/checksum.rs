@@ -6,7 +6,7 @@ use mooseng_types::{BLOCK_SIZE, Part};
 /// Bytes of a seed's identity without a part's index.
 const WHOLE: usize = 12;
 
-/// The value with which the checksum of a piece inside block number `block` of `part` begins: CRC-32C of the chunk's number
+/// The value with which the checksum of a section inside block number `block` of `part` begins: CRC-32C of the chunk's number
 /// (8 bytes, little-endian), the block's (4), and for all but a whole copy the part's index (1).
 #[must_use]
 pub fn seed(part: Part, block: u32) -> u32 {
@@ -17,8 +17,8 @@ pub fn seed(part: Part, block: u32) -> u32 {
     crc32c::crc32c(if part.is_whole() { &identity[..WHOLE] } else { &identity })
 }
 
-/// Cuts `data`, which lies at byte `offset` of a copy or part, at block borders: the block's number and the piece.
-pub fn pieces(offset: u64, data: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+/// Cuts `data`, which lies at byte `offset` of a copy or part, at block borders: the block's number and the section.
+pub fn sections(offset: u64, data: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     let mut rest = data;
     let mut at = offset;
     std::iter::from_fn(move || {
@@ -26,31 +26,31 @@ pub fn pieces(offset: u64, data: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
             return None;
         }
         let room = usize::try_from(BLOCK_SIZE - at % BLOCK_SIZE).unwrap_or(usize::MAX);
-        let (piece, tail) = rest.split_at(room.min(rest.len()));
+        let (section, tail) = rest.split_at(room.min(rest.len()));
         let block = u32::try_from(at / BLOCK_SIZE).unwrap_or(u32::MAX);
         rest = tail;
-        at += piece.len() as u64;
-        Some((block, piece))
+        at += section.len() as u64;
+        Some((block, section))
     })
 }
 
-/// The checksum of one piece.
+/// The checksum of one section.
 #[must_use]
-pub fn of_piece(part: Part, block: u32, piece: &[u8]) -> u32 {
-    crc32c::crc32c_append(seed(part, block), piece)
+pub fn of_section(part: Part, block: u32, section: &[u8]) -> u32 {
+    crc32c::crc32c_append(seed(part, block), section)
 }
 
-/// The checksums of the pieces of `data` at byte `offset` of `part`, in order.
+/// The checksums of the sections of `data` at byte `offset` of `part`, in order.
 #[must_use]
 pub fn of_range(part: Part, offset: u64, data: &[u8]) -> Vec<u32> {
-    pieces(offset, data).map(|(block, piece)| of_piece(part, block, piece)).collect()
+    sections(offset, data).map(|(block, section)| of_section(part, block, section)).collect()
 }
 
 /// Whether `checksums` are those of `data` at byte `offset` of `part`.
 #[must_use]
 pub fn matches(part: Part, offset: u64, data: &[u8], checksums: &[u32]) -> bool {
     let mut expected = checksums.iter();
-    pieces(offset, data).all(|(block, piece)| expected.next() == Some(&of_piece(part, block, piece)))
+    sections(offset, data).all(|(block, section)| expected.next() == Some(&of_section(part, block, section)))
         && expected.next().is_none()
 }
 
@@ -79,10 +79,10 @@ mod tests {
     #[test]
     fn the_checksum_of_a_known_block_never_changes() {
         let chunk = ChunkId::from_raw(1);
-        assert_eq!(of_piece(Part::whole(chunk), 0, b"moose"), 0x920d_3083);
+        assert_eq!(of_section(Part::whole(chunk), 0, b"moose"), 0x920d_3083);
         assert_eq!(seed(Part::whole(chunk), 2), crc32c::crc32c(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]));
         let part = Part::new(chunk, 3).unwrap();
         assert_eq!(seed(part, 2), crc32c::crc32c(&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3]));
-        assert_eq!(of_piece(part, 0, b"moose"), 0xe5f4_4be0);
+        assert_eq!(of_section(part, 0, b"moose"), 0xe5f4_4be0);
     }
 }

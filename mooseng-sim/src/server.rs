@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mooseng_chunkserver::{ChunkEngine, Completion, Fetch, Now, Piece, Request, Say, Talk, Tokens};
+use mooseng_chunkserver::{BytesRead, ChunkEngine, Completion, Fetch, Now, Request, Say, Talk, Tokens};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
@@ -130,7 +130,7 @@ impl Server {
         &self,
         time: Duration,
         request: &ChunkRequest,
-    ) -> Option<Result<Option<Piece>, CallError>> {
+    ) -> Option<Result<Option<BytesRead>, CallError>> {
         let engine = self.engine.as_ref()?;
         if time < self.busy_until {
             let message = "too many requests at once".to_owned();
@@ -207,15 +207,15 @@ impl Link {
         loop {
             let request = ChunkRequest::new(Request::Read(fetch.request()));
             let answer = self.port.ask_server(fetch.source(), request, CALL_TIMEOUT).await;
-            let Ok(Some(piece)) = answer else { return };
+            let Ok(Some(read)) = answer else { return };
             let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
             let reply = pb::ReadChunkReply {
-                version: piece.version,
-                copy_length: small(piece.copy_length),
-                offset: small(piece.offset),
-                checksums: piece.checksums,
+                version: read.version,
+                copy_length: small(read.copy_length),
+                offset: small(read.offset),
+                checksums: read.checksums,
             };
-            if !matches!(fetch.take(&reply, &piece.bytes), Ok(false)) {
+            if !matches!(fetch.take(&reply, &read.bytes), Ok(false)) {
                 return;
             }
         }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_chunkserver::{Piece, Request};
+use mooseng_chunkserver::{BytesRead, Request};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::{CallError, TransportError};
 use prost::Message as _;
@@ -51,7 +51,7 @@ pub(crate) enum Answer {
     /// The body of a master's reply.
     Master(Bytes),
     /// A chunkserver's reply; bytes only for a read.
-    Server(Option<Piece>),
+    Server(Option<BytesRead>),
 }
 
 /// What a task wants done.
@@ -211,7 +211,7 @@ impl Port {
         address: &str,
         request: ChunkRequest,
         timeout: Duration,
-    ) -> Result<Option<Piece>, CallError> {
+    ) -> Result<Option<BytesRead>, CallError> {
         let call = self.new_call();
         self.order(Order::ToServer { call, address: address.to_owned(), request });
         match self.answer(call, timeout).await? {

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_chunkserver::{Piece, fault};
+use mooseng_chunkserver::{BytesRead, fault};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
@@ -61,7 +61,7 @@ pub struct Outcome {
 
 const SERVERS: u32 = 2;
 const TICK: Duration = Duration::from_millis(10);
-const SETTLE: Duration = Duration::from_millis(250);
+const CLEAN_ROUND: Duration = Duration::from_millis(250);
 /// The longest a disk takes where nothing is wrong with it.
 const DISK: Duration = Duration::from_millis(4);
 
@@ -81,9 +81,9 @@ enum Event {
     Poll { task: u64 },
     Refused { task: u64, call: u64, why: CallError },
     ToServer { index: u32, asker: Asker, request: ChunkRequest },
-    FromServer { asker: Asker, result: Result<Option<Piece>, CallError> },
+    FromServer { asker: Asker, result: Result<Option<BytesRead>, CallError> },
     ForwardTimeout { index: u32, incarnation: u64, call: u64 },
-    SettleIdle { index: u32 },
+    CleanIdle { index: u32 },
     StartMaster { master: u64 },
     StartServer { index: u32 },
     RestartServer { index: u32 },
@@ -273,7 +273,7 @@ impl World {
         }
         for index in 0..SERVERS {
             self.after(Duration::ZERO, Event::StartServer { index });
-            self.after(SETTLE, Event::SettleIdle { index });
+            self.after(CLEAN_ROUND, Event::CleanIdle { index });
         }
         for number in 0..self.shape.clients() {
             self.after(Duration::from_millis(400), Event::StartClient { number });
@@ -359,7 +359,7 @@ impl World {
                 let silent = fault(ChunkCause::Silent, "no answer");
                 self.served(Asker::Server { index, incarnation, call }, Err(silent));
             }
-            Event::SettleIdle { index } => self.settle_idle(index),
+            Event::CleanIdle { index } => self.clean_idle(index),
             Event::StartMaster { master } => self.start_master(master),
             Event::StartServer { index } => self.start_server(index),
             Event::RestartServer { index } => self.crash_server(index, false),
@@ -449,7 +449,7 @@ impl World {
             Event::ToServer { index, .. } => (12, u64::from(*index), 0),
             Event::FromServer { result, .. } => (13, u64::from(result.is_ok()), 0),
             Event::ForwardTimeout { index, call, .. } => (14, u64::from(*index), *call),
-            Event::SettleIdle { index } => (15, u64::from(*index), 0),
+            Event::CleanIdle { index } => (15, u64::from(*index), 0),
             Event::StartMaster { master } => (16, *master, 0),
             Event::StartServer { index } => (17, u64::from(*index), 0),
             Event::StartClient { number } => (18, *number as u64, 0),

@@ -14,8 +14,9 @@ use mooseng_types::{BLOCK_SIZE, ChunkVersion, Part};
 
 use super::disk::ChunkDisk;
 use super::error::StoreError;
+use super::open_copies::{Closable, OpenCopies};
 use super::sidecar::Header;
-use crate::changes::Change;
+use crate::copy_events::CopyEvent;
 
 /// How long a change waits for readers of the copy.
 const READERS_WAIT: Duration = Duration::from_secs(2);
@@ -28,6 +29,7 @@ const IN_DOUBT: u64 = 1 << 33;
 pub(crate) struct Chunk {
     id: Part,
     pub(super) disk: Arc<ChunkDisk>,
+    pub(super) open_copies: Arc<OpenCopies<Chunk>>,
     /// Version, `PRESENT`, `IN_DOUBT`: for reports, which must not wait for a disk.
     published: AtomicU64,
     last_used_ms: AtomicU64,
@@ -121,16 +123,21 @@ pub(super) fn blocks(length: u64) -> usize {
 
 impl Chunk {
     /// A chunk that is to be made on `disk`.
-    pub(super) fn absent(id: Part, disk: Arc<ChunkDisk>) -> Self {
-        Self::without_copy(id, disk, Phase::Absent)
+    pub(super) fn absent(id: Part, disk: Arc<ChunkDisk>, open_copies: Arc<OpenCopies<Self>>) -> Self {
+        Self::without_copy(id, disk, open_copies, Phase::Absent)
     }
 
     /// A chunk whose copy was moved aside before a start.
-    pub(super) fn broken(id: Part, disk: Arc<ChunkDisk>) -> Self {
-        Self::without_copy(id, disk, Phase::Broken)
+    pub(super) fn broken(id: Part, disk: Arc<ChunkDisk>, open_copies: Arc<OpenCopies<Self>>) -> Self {
+        Self::without_copy(id, disk, open_copies, Phase::Broken)
     }
 
-    fn without_copy(id: Part, disk: Arc<ChunkDisk>, phase: Phase) -> Self {
+    fn without_copy(
+        id: Part,
+        disk: Arc<ChunkDisk>,
+        open_copies: Arc<OpenCopies<Self>>,
+        phase: Phase,
+    ) -> Self {
         let state = State {
             phase,
             version: ChunkVersion::from_raw(0),
@@ -145,6 +152,7 @@ impl Chunk {
         Self {
             id,
             disk,
+            open_copies,
             published: AtomicU64::new(0),
             last_used_ms: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -153,8 +161,13 @@ impl Chunk {
     }
 
     /// A copy found at start; a dirty one is recovered now.
-    pub(super) fn found(id: Part, disk: Arc<ChunkDisk>, header: &Header) -> Result<Self, StoreError> {
-        let chunk = Self::absent(id, disk);
+    pub(super) fn found(
+        id: Part,
+        disk: Arc<ChunkDisk>,
+        open_copies: Arc<OpenCopies<Self>>,
+        header: &Header,
+    ) -> Result<Self, StoreError> {
+        let chunk = Self::absent(id, disk, open_copies);
         chunk.disk.count_copy();
         {
             let mut state = chunk.lock();
@@ -166,7 +179,7 @@ impl Chunk {
             chunk.publish(&state);
             if header.dirty {
                 let recovered = chunk.load(&mut state).map(drop);
-                match chunk.settle(&mut state, recovered) {
+                match chunk.conclude(&mut state, recovered) {
                     Err(error @ (StoreError::Broken { .. } | StoreError::Disk { .. })) => return Err(error),
                     // What is in the way passes: the copy is here, and is recovered when it is used.
                     Err(error) => tracing::warn!(%error, "copy not recovered yet"),
@@ -192,10 +205,6 @@ impl Chunk {
         let version = u32::try_from(published & u64::from(u32::MAX)).unwrap_or(0);
         let there = published & PRESENT != 0 && !self.disk.failed();
         there.then_some((ChunkVersion::from_raw(version), published & IN_DOUBT != 0))
-    }
-
-    pub(super) fn last_used_ms(&self) -> u64 {
-        self.last_used_ms.load(Ordering::Relaxed)
     }
 
     pub(super) fn touch(&self, now: Duration) {
@@ -251,11 +260,11 @@ impl Chunk {
     }
 
     /// The copy is in doubt no more, which the masters will want to know.
-    pub(super) fn settle_doubt(&self, state: &mut State) {
+    pub(super) fn clear_doubt(&self, state: &mut State) {
         if std::mem::take(&mut state.in_doubt) {
             self.publish(state);
-            let change = Change::Here { version: state.version, in_doubt: false };
-            self.disk.changes.note(self.id, change);
+            let event = CopyEvent::Here { version: state.version, in_doubt: false };
+            self.disk.events.note(self.id, event);
         }
     }
 
@@ -309,7 +318,7 @@ impl Chunk {
     }
 
     /// Draws the consequences of an error: a broken copy is moved aside, a failing disk is taken out of use.
-    pub(super) fn settle<T>(
+    pub(super) fn conclude<T>(
         &self,
         state: &mut State,
         result: Result<T, StoreError>,
@@ -322,9 +331,8 @@ impl Chunk {
                     return Err(self.disk_fails(source));
                 }
                 state.phase = Phase::Broken;
-                state.open = None;
+                self.close(state);
                 self.unpublish();
-                self.disk.closed(self.id);
                 self.disk.uncount_copy();
                 self.disk.move_aside(self.id, why);
             }
@@ -336,16 +344,16 @@ impl Chunk {
 
     /// What follows from an error of a read that was made without the lock. The caller has no permit any more.
     pub(crate) fn read_failed(self: &Arc<Self>, source: std::io::Error) -> StoreError {
-        self.settle_unlocked(self.disk.trouble(self.id, source))
+        self.conclude_unlocked(self.disk.trouble(self.id, source))
     }
 
-    pub(super) fn settle_unlocked(self: &Arc<Self>, error: StoreError) -> StoreError {
+    pub(super) fn conclude_unlocked(self: &Arc<Self>, error: StoreError) -> StoreError {
         let mut state = match self.lock_to_change() {
             Ok(state) => state,
             // The next one who reads finds it again.
             Err(busy) => return busy,
         };
-        match self.settle::<()>(&mut state, Err(error)) {
+        match self.conclude::<()>(&mut state, Err(error)) {
             Err(error) => error,
             Ok(()) => StoreError::NotFound { part: self.id },
         }
@@ -361,13 +369,26 @@ impl Chunk {
         StoreError::Disk { part: self.id, path: self.disk.root().to_owned(), source }
     }
 
-    /// Closes the files of a copy that nobody is using; `false` if somebody is, or if it is dirty.
-    pub(super) fn close_if_clean(&self) -> bool {
+    /// Closes the files, if they are open.
+    pub(super) fn close(&self, state: &mut State) {
+        state.open = None;
+        self.open_copies.closed(self);
+    }
+}
+
+impl Closable for Chunk {
+    fn last_used_ms(&self) -> u64 {
+        self.last_used_ms.load(Ordering::Relaxed)
+    }
+
+    fn try_close(&self) -> bool {
         let Some(mut state) = self.try_lock() else { return false };
-        if state.readers > 0 || state.open.as_ref().is_some_and(|copy| copy.dirty) {
+        // A dirty copy on a disk that is out of use does not become clean any more.
+        let dirty = state.open.as_ref().is_some_and(|copy| copy.dirty) && !self.disk.failed();
+        if state.readers > 0 || dirty {
             return false;
         }
-        state.open = None;
+        self.close(&mut state);
         true
     }
 }

@@ -1,30 +1,26 @@
 //! One disk of chunks: its directories, its room, what is found there at start, and the end of a disk that fails.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mooseng_env::{Disk, DiskFile, disk::OpenMode};
 use mooseng_types::{ClusterId, Part};
 
-use super::chunk::Chunk;
 use super::error::StoreError;
 use super::name::Stem;
 use super::sidecar::{HEADER_SIZE, Header};
-use crate::changes::{Change, Changes};
+use crate::copy_events::{CopyEvent, CopyEvents};
 use crate::identity::IDENTITY_FILE;
-
-/// Open files are the scarce thing: this many copies stay open on one disk, the longest unused ones are closed first.
-const OPEN_MAX: usize = 2048;
 
 /// The directory of copies being fetched.
 const INCOMING: &str = "incoming";
 /// The directory of copies that could not be believed.
 const DAMAGED: &str = "damaged";
 /// What the name of a file in `damaged/` ends with once its chunk has been made good or given up.
-const SETTLED: &str = "old";
+const OLD: &str = "old";
 
 /// One disk of chunks.
 #[derive(Debug)]
@@ -33,7 +29,7 @@ pub(crate) struct ChunkDisk {
     root: PathBuf,
     pub(super) cluster: ClusterId,
     reserve_bytes: u64,
-    pub(super) changes: Arc<Changes>,
+    pub(super) events: Arc<CopyEvents>,
     failed: AtomicBool,
     mark: OnceLock<Mark>,
     total_bytes: AtomicU64,
@@ -43,8 +39,6 @@ pub(crate) struct ChunkDisk {
     incoming: AtomicU64,
     /// Of what there is something in `damaged/` that nothing has made good.
     broken: Mutex<BTreeSet<Part>>,
-    /// A copy has its disk, so the disk does not keep the copy; the store's index does.
-    open: Mutex<HashMap<Part, Weak<Chunk>>>,
 }
 
 /// What tells a disk from another one that has come into its place, and from an empty mount point.
@@ -62,10 +56,10 @@ pub(super) struct Found {
 
 /// The files of a copy that was put together out of sight.
 #[derive(Debug)]
-pub(super) struct Fetched {
-    pub(super) part: Part,
-    pub(super) data: PathBuf,
-    pub(super) meta: PathBuf,
+struct Fetched {
+    part: Part,
+    data: PathBuf,
+    meta: PathBuf,
 }
 
 impl ChunkDisk {
@@ -75,14 +69,14 @@ impl ChunkDisk {
         root: PathBuf,
         cluster: ClusterId,
         reserve_bytes: u64,
-        changes: Arc<Changes>,
+        events: Arc<CopyEvents>,
     ) -> Self {
         Self {
             disk,
             root,
             cluster,
             reserve_bytes,
-            changes,
+            events,
             failed: AtomicBool::new(false),
             mark: OnceLock::new(),
             total_bytes: AtomicU64::new(0),
@@ -91,7 +85,6 @@ impl ChunkDisk {
             moved_aside: AtomicU64::new(0),
             incoming: AtomicU64::new(0),
             broken: Mutex::default(),
-            open: Mutex::default(),
         }
     }
 
@@ -253,7 +246,7 @@ impl ChunkDisk {
     }
 
     /// Fetched copies that had their sidecar when the process stopped.
-    pub(super) fn incoming_sidecars(&self) -> io::Result<Vec<Fetched>> {
+    fn incoming_sidecars(&self) -> io::Result<Vec<Fetched>> {
         let fetched = |meta: &PathBuf| {
             let (part, rest) = Stem::split(meta.file_name()?.to_str()?)?;
             let number = rest.strip_suffix(".meta")?.parse().ok()?;
@@ -261,6 +254,35 @@ impl ChunkDisk {
             Some(Fetched { part, data, meta: meta.clone() })
         };
         Ok(self.disk.list(&self.root.join(INCOMING))?.iter().filter_map(fetched).collect())
+    }
+
+    /// Gives fetched copies their place that a crash has kept from it: they are whole, and the sidecar of the copy that they
+    /// replace is gone already.
+    fn finish_placing(&self) -> io::Result<()> {
+        for fetched in self.incoming_sidecars()? {
+            let Ok(file) = self.disk.open(&fetched.meta, OpenMode::Read) else { continue };
+            let Ok(header) = self.read_header(fetched.part, &*file)? else { continue };
+            let length = |path: &Path| match self.disk.open(path, OpenMode::Read) {
+                Ok(file) => file.len().map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            };
+            let (data, meta) = (self.data_path(fetched.part), self.meta_path(fetched.part));
+            if length(&meta)?.is_some() {
+                continue;
+            }
+            let whole = Some(u64::from(header.length));
+            match length(&fetched.data)? {
+                found if found.is_some() && found == whole => self.disk.rename(&fetched.data, &data)?,
+                None if length(&data)? == whole => {}
+                _ => continue,
+            }
+            self.disk.rename(&fetched.meta, &meta)?;
+            self.disk.sync_dir(&self.directory(fetched.part))?;
+            self.forget_broken(fetched.part);
+            tracing::info!(copy = %fetched.part, disk = %self.root().display(), "a fetched copy gets its place");
+        }
+        Ok(())
     }
 
     /// A number for a fetch.
@@ -285,12 +307,12 @@ impl ChunkDisk {
             copy = %part, why, disk = %self.root.display(),
             "copy is damaged, moved aside and reported lost; readers take another copy"
         );
-        self.changes.note(part, Change::Lost);
+        self.events.note(part, CopyEvent::Lost);
     }
 
     /// Moves a copy aside of which another disk of this server has one as good.
     pub(super) fn move_surplus_aside(&self, part: Part) {
-        self.put_aside(part, &format!(".{SETTLED}"));
+        self.put_aside(part, &format!(".{OLD}"));
         tracing::error!(copy = %part, disk = %self.root.display(), "a second copy on this server, moved aside");
     }
 
@@ -323,9 +345,9 @@ impl ChunkDisk {
         let damaged = self.root.join(DAMAGED);
         let renamed = self.disk.list(&damaged).and_then(|aside| {
             for path in aside.iter().filter(|path| aside_name(path) == Some(part)) {
-                let mut settled = path.clone().into_os_string();
-                settled.push(format!(".{SETTLED}"));
-                self.disk.rename(path, Path::new(&settled))?;
+                let mut old = path.clone().into_os_string();
+                old.push(format!(".{OLD}"));
+                self.disk.rename(path, Path::new(&old))?;
             }
             self.disk.sync_dir(&damaged)
         });
@@ -416,41 +438,6 @@ impl ChunkDisk {
             return Ok(Err(format!("it belongs to cluster {}", header.cluster)));
         }
         Ok(Ok(header))
-    }
-
-    /// Remembers that `chunk` has open files, and closes those of others where there are too many.
-    pub(super) fn opened(&self, chunk: &Arc<Chunk>) {
-        let victims = {
-            let mut open = self.lock_open();
-            open.insert(chunk.id(), Arc::downgrade(chunk));
-            if open.len() <= OPEN_MAX {
-                return;
-            }
-            open.retain(|_, chunk| chunk.strong_count() > 0);
-            let mut by_age: Vec<_> = open.values().filter_map(Weak::upgrade).collect();
-            by_age.sort_by_key(|chunk| chunk.last_used_ms());
-            // A batch, so that the sorting is paid for once in many openings.
-            by_age.truncate(OPEN_MAX / 8);
-            by_age
-        };
-        for victim in victims {
-            if victim.close_if_clean() {
-                self.lock_open().remove(&victim.id());
-            }
-        }
-    }
-
-    pub(super) fn closed(&self, part: Part) {
-        self.lock_open().remove(&part);
-    }
-
-    /// The copies with open files.
-    pub(super) fn open_chunks(&self) -> Vec<Arc<Chunk>> {
-        self.lock_open().values().filter_map(Weak::upgrade).collect()
-    }
-
-    fn lock_open(&self) -> MutexGuard<'_, HashMap<Part, Weak<Chunk>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

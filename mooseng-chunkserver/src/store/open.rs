@@ -51,7 +51,7 @@ impl Chunk {
         self.touch(now);
         if state.open.is_none() {
             self.load(state)?;
-            self.disk.opened(self);
+            self.open_copies.opened(self);
         }
         state.open.as_mut().ok_or(StoreError::NotFound { part: self.id() })
     }
@@ -100,7 +100,7 @@ impl Chunk {
         let mut block = vec![0; BLOCK_SIZE as usize];
         for index in 0..blocks(copy.length) {
             let length = self.read_block(copy, index, &mut block)?;
-            copy.table.push(checksum::of_piece(self.id(), index as u32, &block[..length]));
+            copy.table.push(checksum::of_section(self.id(), index as u32, &block[..length]));
         }
         copy.data.sync_data().map_err(|source| self.disk_fails(source))?;
         copy.synced = copy.changes;
@@ -150,7 +150,7 @@ impl Chunk {
         self.set_version(state, version);
         self.touch(now);
         self.disk.count_copy();
-        self.disk.opened(self);
+        self.open_copies.opened(self);
         Ok(())
     }
 

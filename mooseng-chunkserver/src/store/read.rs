@@ -45,7 +45,7 @@ pub(crate) struct ReadAnswer {
     pub(crate) copy_length: u64,
     /// Where in the chunk the bytes begin.
     pub(crate) offset: u64,
-    /// The checksums of their pieces.
+    /// The checksums of their sections.
     pub(crate) checksums: Vec<u32>,
     /// The bytes.
     pub(crate) bytes: ReadBytes,
@@ -123,7 +123,7 @@ impl Chunk {
         let plan = {
             let mut state = self.lock_to_read();
             let plan = self.plan(&mut state, now, request);
-            self.settle(&mut state, plan)?
+            self.conclude(&mut state, plan)?
         };
         let (from, to) = plan.asked;
         if from >= to {
@@ -138,7 +138,7 @@ impl Chunk {
             ReadFailure::Io(source) => self.read_failed(source),
             ReadFailure::Mismatch(block) => {
                 let why = format!("block {block} does not match its checksum");
-                self.settle_unlocked(StoreError::Broken { part, why })
+                self.conclude_unlocked(StoreError::Broken { part, why })
             }
         })
     }
@@ -209,8 +209,8 @@ impl Plan {
         let mut buffer = buffers.take((end - start) as usize);
         self.file.read_exact_at(&mut buffer, start).map_err(ReadFailure::Io)?;
         let mut expected = self.checksums.iter();
-        for (block, piece) in checksum::pieces(start, &buffer) {
-            if expected.next() != Some(&checksum::of_piece(self.part, block, piece)) {
+        for (block, section) in checksum::sections(start, &buffer) {
+            if expected.next() != Some(&checksum::of_section(self.part, block, section)) {
                 return Err(ReadFailure::Mismatch(block.into()));
             }
         }

@@ -1,7 +1,5 @@
 //! A copy fetched from another server: put together out of sight, then given its place in one step.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use mooseng_env::{DiskFile, disk::OpenMode};
@@ -9,10 +7,9 @@ use mooseng_protocol::checksum;
 use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkVersion};
 
 use super::chunk::{Chunk, Phase, blocks};
-use super::disk::ChunkDisk;
 use super::error::StoreError;
 use super::sidecar::{SIDECAR_SIZE, TABLE_OFFSET, encode_table};
-use crate::changes::Change;
+use crate::copy_events::CopyEvent;
 
 /// A copy that is being put together.
 #[derive(Debug)]
@@ -77,8 +74,8 @@ impl Incoming {
         let here = state.phase == Phase::Present;
         if here && state.version >= version {
             if !(replace && state.in_doubt && state.version == version) {
-                let change = Change::Here { version: state.version, in_doubt: state.in_doubt };
-                disk.changes.note(chunk.id(), change);
+                let event = CopyEvent::Here { version: state.version, in_doubt: state.in_doubt };
+                disk.events.note(chunk.id(), event);
                 return Ok(());
             }
             if state.changes != self.changes {
@@ -87,17 +84,16 @@ impl Incoming {
         }
         let synced = self.data.sync_data().and_then(|()| meta.sync_data());
         let placed = synced.map_err(|source| chunk.disk_fails(source)).and_then(|()| self.place());
-        chunk.settle(&mut state, placed)?;
-        state.open = None;
+        chunk.conclude(&mut state, placed)?;
+        chunk.close(&mut state);
         state.phase = Phase::Present;
         (state.version, state.interrupted, state.in_doubt) = (version, false, false);
         chunk.publish(&state);
-        disk.closed(chunk.id());
         disk.forget_broken(chunk.id());
         if !here {
             disk.count_copy();
         }
-        disk.changes.note(chunk.id(), Change::Here { version, in_doubt: false });
+        disk.events.note(chunk.id(), CopyEvent::Here { version, in_doubt: false });
         Ok(())
     }
 
@@ -117,7 +113,7 @@ impl Incoming {
     }
 
     /// The old sidecar goes first: a crash between the steps leaves no sidecar beside the data, never that of one copy
-    /// beside the data of another. What is left to do then, the next start does ([`ChunkDisk::finish_placing`]).
+    /// beside the data of another. What is left to do then, the next start does (`disk.rs`).
     fn place(&self) -> Result<(), StoreError> {
         let (chunk, disk) = (&self.chunk, &self.chunk.disk);
         let (data, meta) = (disk.data_path(chunk.id()), disk.meta_path(chunk.id()));
@@ -138,37 +134,6 @@ impl Drop for Incoming {
             // Gone already if the copy was published; what is left otherwise, the next start removes.
             drop(self.chunk.disk.remove_if_there(&path));
         }
-    }
-}
-
-impl ChunkDisk {
-    /// Gives fetched copies their place that a crash has kept from it: they are whole, and the sidecar of the copy that they
-    /// replace is gone already.
-    pub(super) fn finish_placing(&self) -> io::Result<()> {
-        for fetched in self.incoming_sidecars()? {
-            let Ok(file) = self.disk.open(&fetched.meta, OpenMode::Read) else { continue };
-            let Ok(header) = self.read_header(fetched.part, &*file)? else { continue };
-            let length = |path: &Path| match self.disk.open(path, OpenMode::Read) {
-                Ok(file) => file.len().map(Some),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            };
-            let (data, meta) = (self.data_path(fetched.part), self.meta_path(fetched.part));
-            if length(&meta)?.is_some() {
-                continue;
-            }
-            let whole = Some(u64::from(header.length));
-            match length(&fetched.data)? {
-                found if found.is_some() && found == whole => self.disk.rename(&fetched.data, &data)?,
-                None if length(&data)? == whole => {}
-                _ => continue,
-            }
-            self.disk.rename(&fetched.meta, &meta)?;
-            self.disk.sync_dir(&self.directory(fetched.part))?;
-            self.forget_broken(fetched.part);
-            tracing::info!(copy = %fetched.part, disk = %self.root().display(), "a fetched copy gets its place");
-        }
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod doubt;
 mod gone;
+mod open;
 mod parts;
 
 use std::collections::HashMap;
@@ -18,18 +19,18 @@ use proptest::prelude::*;
 
 use super::{Chunk, Follows, Incoming, ReadAnswer, ReadBytes, ReadRequest, Store, StoreError};
 use crate::buffer::BufferPool;
-use crate::changes::{Change, Changes, ToTell};
+use crate::copy_events::{CopyEvent, CopyEvents, ToTell};
 use crate::identity::mark_disk;
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 const ROOT: &str = "/disk";
 const SPAN: u64 = 5 * BLOCK_SIZE;
 
-fn open(disk: &Arc<dyn Disk>, root: &Path) -> (Store, Arc<Changes>) {
-    let changes = Arc::<Changes>::default();
+fn open(disk: &Arc<dyn Disk>, root: &Path) -> (Store, Arc<CopyEvents>) {
+    let events = Arc::<CopyEvents>::default();
     let disks = vec![(Arc::clone(disk), root.to_owned())];
     mark(&**disk, root);
-    (Store::open(disks, CLUSTER, 0, Arc::clone(&changes)).unwrap(), changes)
+    (Store::open(disks, CLUSTER, 0, Arc::clone(&events)).unwrap(), events)
 }
 
 fn mark(disk: &dyn Disk, root: &Path) {
@@ -37,15 +38,15 @@ fn mark(disk: &dyn Disk, root: &Path) {
     mark_disk(disk, &SystemEntropy, root, CLUSTER, ClusterId::from_bytes([1; 16])).unwrap();
 }
 
-fn here(at: u32, in_doubt: bool) -> Change {
-    Change::Here { version: version(at), in_doubt }
+fn here(at: u32, in_doubt: bool) -> CopyEvent {
+    CopyEvent::Here { version: version(at), in_doubt }
 }
 
-fn memory(capacity: u64) -> (MemoryDisk, Arc<dyn Disk>, Store, Arc<Changes>) {
+fn memory(capacity: u64) -> (MemoryDisk, Arc<dyn Disk>, Store, Arc<CopyEvents>) {
     let memory = MemoryDisk::new(capacity);
     let disk: Arc<dyn Disk> = Arc::new(memory.clone());
-    let (store, changes) = open(&disk, Path::new(ROOT));
-    (memory, disk, store, changes)
+    let (store, events) = open(&disk, Path::new(ROOT));
+    (memory, disk, store, events)
 }
 
 fn id(raw: u64) -> Part {
@@ -188,7 +189,7 @@ proptest! {
                     model.resize(length as usize, 0);
                 }
                 Step::Sync => chunk.sync(Duration::from_secs(100), token).unwrap(),
-                Step::Clean => chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap(),
+                Step::Clean => chunk.clean_if_idle(Duration::from_secs(200), Duration::ZERO).unwrap(),
                 Step::Read { offset, length } => {
                     let end = model.len().min((offset + length) as usize);
                     let expected = &model[end.min(offset as usize)..end];
@@ -225,7 +226,7 @@ proptest! {
         apply(&chunk, &token, &before, &mut model, &mut |_, _| {});
         chunk.sync(Duration::from_secs(100), &token).unwrap();
         if clean {
-            chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
+            chunk.clean_if_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
         }
         let synced = model.clone();
         let mut written: HashMap<u64, Vec<u8>> = HashMap::new();
@@ -244,8 +245,8 @@ proptest! {
             state ^= state << 17;
             state & 1 == 0
         });
-        let (store, changes) = open(&disk, Path::new(ROOT));
-        prop_assert_eq!(changes.take(10), ToTell::Some(vec![]), "the copy was synced, it must not be lost");
+        let (store, events) = open(&disk, Path::new(ROOT));
+        prop_assert_eq!(events.take(10), ToTell::Some(vec![]), "the copy was synced, it must not be lost");
         let chunk = store.find(id(5)).unwrap();
         let length = chunk
             .read(Duration::ZERO, &request(1, 0, 1), &BufferPool::new(4 << 20))
@@ -310,7 +311,7 @@ fn a_copy_on_a_real_disk_goes_out_unread_once_its_writer_rests() {
     let (start, got) = verified(id(9), answer);
     assert_eq!(start, 0);
     assert!(got == bytes[..3 * BLOCK_SIZE as usize]);
-    chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
+    chunk.clean_if_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
     drop((chunk, store));
     let (store, _) = open(&disk, dir.path());
     assert_eq!(store.list()[0].version, version(1));
@@ -347,7 +348,7 @@ fn an_adopted_version_is_durable_before_the_first_byte_under_it() {
     let (memory, disk, store, _) = memory(u64::MAX);
     let chunk = store.find_or_place(id(1)).unwrap();
     put(&chunk, &token(id(1), 1, 1, true), 0, b"old").unwrap();
-    chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
+    chunk.clean_if_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
     put(&chunk, &token(id(1), 1, 2, false), 0, b"new").unwrap();
     drop((chunk, store));
     memory.power_cut(|| false);
@@ -374,7 +375,7 @@ fn a_lease_that_a_crash_interrupted_stays_so_over_further_starts() {
     let chunk = store.find(id(1)).unwrap();
     put(&chunk, &token(id(1), 1, 2, false), 0, b"again").unwrap();
     chunk.sync(Duration::ZERO, &token(id(1), 1, 2, false)).unwrap();
-    chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
+    chunk.clean_if_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
     drop((chunk, store));
     let (store, _) = open(&disk, Path::new(ROOT));
     store.find(id(1)).unwrap().sync(Duration::ZERO, &token(id(1), 1, 2, false)).unwrap();
@@ -417,7 +418,7 @@ fn a_full_disk_refuses_and_keeps_what_it_had() {
 
 #[test]
 fn a_failed_sync_is_the_end_of_the_disk_and_its_copies_are_reported_lost() {
-    let (memory, _, store, changes) = memory(u64::MAX);
+    let (memory, _, store, events) = memory(u64::MAX);
     let chunk = store.find_or_place(id(1)).unwrap();
     let token = token(id(1), 1, 1, true);
     put(&chunk, &token, 0, b"x").unwrap();
@@ -429,7 +430,7 @@ fn a_failed_sync_is_the_end_of_the_disk_and_its_copies_are_reported_lost() {
     assert!(store.list().is_empty());
     store.report_failed_disks();
     store.report_failed_disks();
-    assert_eq!(changes.take(10), ToTell::Some(vec![(id(1), Change::Lost)]));
+    assert_eq!(events.take(10), ToTell::Some(vec![(id(1), CopyEvent::Lost)]));
     let elsewhere = store.find_or_place(id(2));
     assert!(matches!(elsewhere, Err(StoreError::NoDisk { .. })), "a failed disk is not a full one");
 }
@@ -452,16 +453,16 @@ fn a_disk_that_fails_at_start_does_not_take_the_others_with_it() {
 }
 
 /// Writes a clean copy, damages it, and gives the disk back.
-fn damaged(damage: impl FnOnce(&dyn Disk, PathBuf, PathBuf)) -> (Arc<dyn Disk>, Store, Arc<Changes>) {
+fn damaged(damage: impl FnOnce(&dyn Disk, PathBuf, PathBuf)) -> (Arc<dyn Disk>, Store, Arc<CopyEvents>) {
     let (_, disk, store, _) = memory(u64::MAX);
     let chunk = store.find_or_place(id(0x2a)).unwrap();
     put(&chunk, &token(id(0x2a), 1, 1, true), 0, &pattern(200_000, 1)).unwrap();
-    chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
+    chunk.clean_if_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
     drop((chunk, store));
     let base = Path::new(ROOT).join("2a/000000000000002a");
     damage(&*disk, base.with_extension("data"), base.with_extension("meta"));
-    let (store, changes) = open(&disk, Path::new(ROOT));
-    (disk, store, changes)
+    let (store, events) = open(&disk, Path::new(ROOT));
+    (disk, store, events)
 }
 
 fn flip(disk: &dyn Disk, path: &Path, at: u64) {
@@ -481,9 +482,9 @@ fn a_copy_that_cannot_be_believed_is_moved_aside_and_reported_but_never_deleted(
         (|disk, _, meta| disk.open(&meta, OpenMode::Write).unwrap().set_len(100).unwrap(), 2),
     ];
     for (damage, files) in cases {
-        let (disk, store, changes) = damaged(damage);
+        let (disk, store, events) = damaged(damage);
         assert!(store.list().is_empty());
-        assert_eq!(changes.take(10), ToTell::Some(vec![(id(0x2a), Change::Lost)]));
+        assert_eq!(events.take(10), ToTell::Some(vec![(id(0x2a), CopyEvent::Lost)]));
         assert_eq!(disk.list(&Path::new(ROOT).join("damaged")).unwrap().len(), files);
     }
 }
@@ -499,11 +500,11 @@ fn a_damaged_block_is_found_when_it_is_read_or_changed_and_the_copy_is_never_mad
         &|chunk| chunk.truncate(Duration::ZERO, &token, 70_000).unwrap_err(),
     ];
     for way in ways {
-        let (_, store, changes) = damaged(|disk, data, _| flip(disk, &data, 66_000));
+        let (_, store, events) = damaged(|disk, data, _| flip(disk, &data, 66_000));
         let chunk = store.find(id(0x2a)).unwrap();
         assert!(get(&chunk, 0, 1000).is_ok(), "other blocks are intact");
         assert!(matches!(way(&chunk), StoreError::Broken { .. }));
-        assert_eq!(changes.take(10), ToTell::Some(vec![(id(0x2a), Change::Lost)]));
+        assert_eq!(events.take(10), ToTell::Some(vec![(id(0x2a), CopyEvent::Lost)]));
         assert!(store.list().is_empty());
         assert!(matches!(put(&chunk, &token, 0, b"x"), Err(StoreError::Broken { .. })));
     }
@@ -517,31 +518,31 @@ fn a_data_file_cut_short_and_a_damaged_table_are_found_when_the_copy_is_opened()
     assert!(matches!(get(&chunk, 0, 9), Err(StoreError::Broken { .. })));
 
     // The same bit of damage in the data: checksums made anew would bless it.
-    let (_, store, changes) = damaged(|disk, data, meta| {
+    let (_, store, events) = damaged(|disk, data, meta| {
         flip(disk, &meta, 4097);
         flip(disk, &data, 10);
     });
     assert!(matches!(get(&store.find(id(0x2a)).unwrap(), 0, 9), Err(StoreError::Broken { .. })));
-    assert_eq!(changes.take(10), ToTell::Some(vec![(id(0x2a), Change::Lost)]));
+    assert_eq!(events.take(10), ToTell::Some(vec![(id(0x2a), CopyEvent::Lost)]));
 }
 
 #[test]
 fn a_deleted_copy_is_gone_from_disk_and_index() {
-    let (_, disk, store, changes) = memory(u64::MAX);
+    let (_, disk, store, events) = memory(u64::MAX);
     let chunk = store.find_or_place(id(0x2a)).unwrap();
     put(&chunk, &token(id(0x2a), 1, 1, true), 0, b"x").unwrap();
     chunk.delete().unwrap();
     store.forget_if_gone(&chunk);
     assert!(store.find(id(0x2a)).is_none());
     assert!(disk.list(&Path::new(ROOT).join("2a")).unwrap().is_empty());
-    assert_eq!(changes.take(10), ToTell::Some(vec![(id(0x2a), Change::Lost)]));
+    assert_eq!(events.take(10), ToTell::Some(vec![(id(0x2a), CopyEvent::Lost)]));
     assert_eq!(store.disks()[0].copies(), 0);
     assert!(matches!(put(&chunk, &token(id(0x2a), 1, 1, true), 0, b"x"), Err(StoreError::Busy { .. })));
 }
 
 #[test]
 fn a_fetched_copy_replaces_a_stale_one_and_survives_a_power_cut() {
-    let (memory, disk, store, changes) = memory(u64::MAX);
+    let (memory, disk, store, events) = memory(u64::MAX);
     let chunk = store.find_or_place(id(0x2a)).unwrap();
     put(&chunk, &token(id(0x2a), 1, 1, true), 0, b"stale").unwrap();
     let bytes = pattern(100_000, 5);
@@ -553,7 +554,7 @@ fn a_fetched_copy_replaces_a_stale_one_and_survives_a_power_cut() {
     fetch(&bytes).publish(version(3), false).unwrap();
     check_whole(&chunk, &bytes);
     fetch(b"older").publish(version(2), false).unwrap();
-    assert_eq!(changes.take(10), ToTell::Some(vec![(id(0x2a), here(3, false))]));
+    assert_eq!(events.take(10), ToTell::Some(vec![(id(0x2a), here(3, false))]));
     drop(fetch(b"not finished"));
     drop((chunk, store));
     memory.power_cut(|| false);

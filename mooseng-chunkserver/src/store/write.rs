@@ -9,9 +9,9 @@ use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, Part};
 
 use super::chunk::{Chunk, Follows, OpenCopy, Phase, State, blocks};
 use super::error::StoreError;
-use crate::changes::Change;
+use crate::copy_events::CopyEvent;
 
-/// Bytes written one after another before their write-back is begun: enough for the disk to work in large pieces, little
+/// Bytes written one after another before their write-back is begun: enough for the disk to work in large portions, little
 /// enough for a sync to find almost nothing left to do.
 const WRITEBACK_BYTES: u64 = 2 << 20;
 /// Writes of this size and more go past the kernel's cache: to fill it would cost more than the disk, and a stream of
@@ -35,7 +35,7 @@ impl Payload<'_> {
 }
 
 impl Chunk {
-    /// Writes `bytes` at `offset`. `checksums` are those of its pieces.
+    /// Writes `bytes` at `offset`. `checksums` are those of its sections.
     pub(crate) fn write(
         self: &Arc<Self>,
         now: Duration,
@@ -54,7 +54,7 @@ impl Chunk {
         }
         let mut state = self.lock_to_change()?;
         let done = self.write_locked(&mut state, now, token, follows, Payload { offset, bytes, checksums });
-        self.settle(&mut state, done)
+        self.conclude(&mut state, done)
     }
 
     fn write_locked(
@@ -76,8 +76,8 @@ impl Chunk {
         let mut table = copy.table.clone();
         extend_with_zeros(self.id(), &mut table, copy.length, offset);
         let length = copy.length.max(offset);
-        for ((index, piece), crc) in checksum::pieces(offset, bytes).zip(checksums) {
-            let crc = self.merged(copy, &table, length, (index, offset), piece, *crc)?;
+        for ((index, section), crc) in checksum::sections(offset, bytes).zip(checksums) {
+            let crc = self.merged(copy, &table, length, (index, offset), section, *crc)?;
             set(&mut table, index as usize, crc);
         }
         self.make_dirty(state, token.version)?;
@@ -99,7 +99,7 @@ impl Chunk {
         Ok(())
     }
 
-    /// The checksum of a block of which `piece` (at or behind `at.1`, in block `at.0`) becomes a part. Before the write,
+    /// The checksum of a block of which `section` (at or behind `at.1`, in block `at.0`) becomes a part. Before the write,
     /// the copy, its hole filled with zeros, is `length` bytes long, with the checksums of `table`.
     fn merged(
         &self,
@@ -107,31 +107,31 @@ impl Chunk {
         table: &[u32],
         length: u64,
         at: (u32, u64),
-        piece: &[u8],
-        piece_crc: u32,
+        section: &[u8],
+        section_crc: u32,
     ) -> Result<u32, StoreError> {
         let (index, offset) = at;
         let block_start = u64::from(index) * BLOCK_SIZE;
         let from = offset.max(block_start) - block_start;
-        let to = from + piece.len() as u64;
+        let to = from + section.len() as u64;
         let old_length = length.saturating_sub(block_start).min(BLOCK_SIZE);
         if from == 0 && to >= old_length {
-            return Ok(piece_crc);
+            return Ok(section_crc);
         }
         let old_crc = table.get(index as usize).copied().unwrap_or_default();
         if from == old_length {
-            return Ok(crc32c::crc32c_append(old_crc, piece));
+            return Ok(crc32c::crc32c_append(old_crc, section));
         }
         // The block on the disk ends at the copy's old end; the zeros of a hole behind it are not there yet.
         let mut block = vec![0; BLOCK_SIZE as usize];
         let on_disk = copy.length.saturating_sub(block_start).min(BLOCK_SIZE) as usize;
         copy.data.read_exact_at(&mut block[..on_disk], block_start).map_err(self.io())?;
-        if checksum::of_piece(self.id(), index, &block[..old_length as usize]) != old_crc {
+        if checksum::of_section(self.id(), index, &block[..old_length as usize]) != old_crc {
             let why = format!("block {index} does not match its checksum");
             return Err(StoreError::Broken { part: self.id(), why });
         }
-        block[from as usize..to as usize].copy_from_slice(piece);
-        Ok(checksum::of_piece(self.id(), index, &block[..old_length.max(to) as usize]))
+        block[from as usize..to as usize].copy_from_slice(section);
+        Ok(checksum::of_section(self.id(), index, &block[..old_length.max(to) as usize]))
     }
 
     /// After a write that may have been done in part: cuts off what went beyond the old end. Of the failed write, any part
@@ -147,21 +147,21 @@ impl Chunk {
         copy.changes += 1;
         copy.data.set_len(copy.length).map_err(|_| broken("a write failed half-way".into()))?;
         let mut block = vec![0; BLOCK_SIZE as usize];
-        for (index, piece) in checksum::pieces(payload.offset, payload.bytes) {
+        for (index, section) in checksum::sections(payload.offset, payload.bytes) {
             let start = u64::from(index) * BLOCK_SIZE;
             let from = payload.offset.max(start) - start;
             if start + from >= copy.length {
                 break;
             }
             let length = self.read_block(copy, index as usize, &mut block)?;
-            let found = checksum::of_piece(self.id(), index, &block[..length]);
-            if found != copy.table[index as usize] && (from > 0 || piece.len() < length) {
-                // With the whole piece in place, the block must be the one that was meant.
+            let found = checksum::of_section(self.id(), index, &block[..length]);
+            if found != copy.table[index as usize] && (from > 0 || section.len() < length) {
+                // With the whole section in place, the block must be the one that was meant.
                 let mut meant = block[..length].to_vec();
-                let end = (from as usize + piece.len()).max(length);
+                let end = (from as usize + section.len()).max(length);
                 meant.resize(end, 0);
-                meant[from as usize..from as usize + piece.len()].copy_from_slice(piece);
-                if checksum::of_piece(self.id(), index, &meant) != intended[index as usize] {
+                meant[from as usize..from as usize + section.len()].copy_from_slice(section);
+                if checksum::of_section(self.id(), index, &meant) != intended[index as usize] {
                     return Err(broken(format!("block {index} changed around a write that failed")));
                 }
             }
@@ -183,7 +183,7 @@ impl Chunk {
         }
         let mut state = self.lock_to_change()?;
         let done = self.truncate_locked(&mut state, now, token, length);
-        let cut = self.settle(&mut state, done)?;
+        let cut = self.conclude(&mut state, done)?;
         drop(state);
         if cut { self.sync(now, token) } else { Ok(()) }
     }
@@ -211,11 +211,11 @@ impl Chunk {
                 let index = blocks(length) - 1;
                 let mut block = vec![0; BLOCK_SIZE as usize];
                 let read = self.read_block(copy, index, &mut block)?;
-                if checksum::of_piece(self.id(), index as u32, &block[..read]) != copy.table[index] {
+                if checksum::of_section(self.id(), index as u32, &block[..read]) != copy.table[index] {
                     let why = format!("block {index} does not match its checksum");
                     return Err(StoreError::Broken { part: self.id(), why });
                 }
-                table[index] = checksum::of_piece(self.id(), index as u32, &block[..kept as usize]);
+                table[index] = checksum::of_section(self.id(), index as u32, &block[..kept as usize]);
             }
         }
         self.make_dirty(state, token.version)?;
@@ -227,7 +227,7 @@ impl Chunk {
         self.changed(copy, now, 0);
         state.changes += 1;
         if length == 0 {
-            self.settle_doubt(state);
+            self.clear_doubt(state);
         }
         Ok(cut)
     }
@@ -275,7 +275,7 @@ impl Chunk {
         if let (Ok(()), Some(copy)) = (&synced, state.open.as_mut()) {
             copy.synced = copy.synced.max(covered);
         }
-        self.settle(&mut state, synced)
+        self.conclude(&mut state, synced)
     }
 
     /// Whether the copy is dirty and has not been written for `idle`.
@@ -286,7 +286,7 @@ impl Chunk {
     }
 
     /// Makes a dirty copy clean if it has not been written for `idle`.
-    pub(crate) fn settle_idle(self: &Arc<Self>, now: Duration, idle: Duration) -> Result<(), StoreError> {
+    pub(crate) fn clean_if_idle(self: &Arc<Self>, now: Duration, idle: Duration) -> Result<(), StoreError> {
         let mut state = self.lock_to_change()?;
         if self.disk.failed() {
             return Ok(());
@@ -298,7 +298,7 @@ impl Chunk {
             }
             _ => Ok(()),
         };
-        self.settle(&mut state, done)
+        self.conclude(&mut state, done)
     }
 
     fn clean(&self, copy: &mut OpenCopy) -> Result<(), StoreError> {
@@ -322,9 +322,8 @@ impl Chunk {
         }
         let was_present = state.phase == Phase::Present;
         state.phase = Phase::Gone;
-        state.open = None;
+        self.close(&mut state);
         self.unpublish();
-        self.disk.closed(self.id());
         if was_present {
             self.disk.uncount_copy();
         }
@@ -335,8 +334,8 @@ impl Chunk {
             .and_then(|()| self.disk.remove_if_there(&self.disk.meta_path(self.id())));
         let removed = removed.map_err(self.io());
         self.disk.forget_broken(self.id());
-        self.disk.changes.note(self.id(), Change::Lost);
-        self.settle(&mut state, removed)
+        self.disk.events.note(self.id(), CopyEvent::Lost);
+        self.conclude(&mut state, removed)
     }
 }
 

@@ -36,7 +36,7 @@ const IDLE_MAX: usize = 32;
 const SERVERS_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
-struct Server {
+struct ServerConnections {
     idle: Mutex<Vec<FrameStream>>,
     penalty_until: Mutex<Duration>,
 }
@@ -46,7 +46,7 @@ struct Server {
 pub(crate) struct ChunkClient {
     own: Own,
     door: Arc<TimedDoor>,
-    servers: Mutex<HashMap<String, Arc<Server>>>,
+    servers: Mutex<HashMap<String, Arc<ServerConnections>>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -116,7 +116,7 @@ impl ChunkClient {
         turn as u64 + u64::from(late) * count as u64
     }
 
-    fn server(&self, address: &str) -> Arc<Server> {
+    fn server(&self, address: &str) -> Arc<ServerConnections> {
         let mut servers = lock(&self.servers);
         if let Some(server) = servers.get(address) {
             return Arc::clone(server);
@@ -186,7 +186,7 @@ impl ChunkClient {
         }
     }
 
-    fn penalise(&self, server: &Server, address: &str, error: CallError) -> CallError {
+    fn penalise(&self, server: &ServerConnections, address: &str, error: CallError) -> CallError {
         tracing::warn!(address, %error, "a chunkserver failed a request");
         *lock(&server.penalty_until) = self.clock.monotonic() + PENALTY;
         error

@@ -69,7 +69,7 @@ impl Core {
         self.permit.merge(permit);
     }
 
-    fn settle(&mut self, now: Duration) {
+    fn leave(&mut self, now: Duration) {
         self.permit.keep(self.file.buffered());
         let id = self.file.id();
         if let Some((error, count)) = self.file.take_log(now) {
@@ -82,7 +82,7 @@ impl Entered<'_> {
     /// Lets others at the core until it has changed, at most for `time`.
     pub(crate) fn wait(&mut self, time: Duration) {
         let Some(mut guard) = self.guard.take() else { return };
-        guard.settle(self.client.clock.monotonic());
+        guard.leave(self.client.clock.monotonic());
         self.inode.tell_news(&mut guard);
         let waited = self.inode.changed.wait_timeout(guard, time);
         self.guard = Some(waited.unwrap_or_else(PoisonError::into_inner).0);
@@ -109,7 +109,7 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let now = self.client.clock.monotonic();
         if let Some(guard) = &mut self.guard {
-            guard.settle(now);
+            guard.leave(now);
             self.inode.tell_news(guard);
         }
     }

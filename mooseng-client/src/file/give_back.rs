@@ -48,7 +48,7 @@ impl GiveBack {
     }
 
     /// Sends and syncs what was written under one lease, until nothing is under way there any more.
-    fn settle(&self, file: &mut File, key: LeaseKey, now: Duration) -> Brought {
+    fn finish(&self, file: &mut File, key: LeaseKey, now: Duration) -> Brought {
         if self.unknown {
             // Nothing was sent under it. What is unsent waits for the next one: asked for here, both sides might wait.
             return Brought::Ready;
@@ -77,14 +77,14 @@ impl GiveBack {
     }
 
     /// Whether nothing is left to be done under a lease but to commit it and give it back.
-    fn is_settled(&self, file: &mut File, key: LeaseKey) -> bool {
+    fn is_finished(&self, file: &mut File, key: LeaseKey) -> bool {
         let waits = file.buffer.holds_of_chunk(key.index, self.mark);
         let durable = file.rules.durable;
-        let settled = |lease: &Lease| {
+        let finished = |lease: &Lease| {
             let idle = lease.users == 0 && lease.phase != Phase::Granting;
             idle && !waits && lease.grant.is_some() && !(durable && lease.is_unsynced())
         };
-        self.unknown || file.lease(key).is_some_and(|lease| settled(lease))
+        self.unknown || file.lease(key).is_some_and(|lease| finished(lease))
     }
 
     /// Commits what was written under these leases and gives them back.
@@ -105,16 +105,16 @@ impl GiveBack {
         }
     }
 
-    /// What is settled goes first: a lease that takes its time, or has to be asked for again, keeps no other one from the
+    /// What is finished goes first: a lease that takes its time, or has to be asked for again, keeps no other one from the
     /// client that may hold it up.
     fn step(&mut self, file: &mut File, now: Duration) -> Brought {
         loop {
             self.leases.retain(|key| file.lease(*key).is_some());
-            let (settled, open): (Vec<_>, Vec<_>) =
-                self.leases.iter().partition(|key| self.is_settled(file, **key));
+            let (finished, open): (Vec<_>, Vec<_>) =
+                self.leases.iter().partition(|key| self.is_finished(file, **key));
             let mut wait = None;
-            if !settled.is_empty() {
-                match self.release(file, settled, now) {
+            if !finished.is_empty() {
+                match self.release(file, finished, now) {
                     Brought::Wait(until) => wait = until,
                     other => return other,
                 }
@@ -123,7 +123,7 @@ impl GiveBack {
             }
             let mut moved = false;
             for key in open {
-                match self.settle(file, key, now) {
+                match self.finish(file, key, now) {
                     Brought::Ready => moved = true,
                     Brought::Do(action) => return Brought::Do(action),
                     Brought::Wait(until) => wait = sooner(wait, until),

@@ -70,11 +70,11 @@ impl PartAnswer {
     ) -> Self {
         let ((begins, payload), copy) = (payload, Part::whole(chunk));
         let mut expected = checksums.iter();
-        let wrong = |(block, piece): (u32, &[u8])| {
-            let right = expected.next() == Some(&checksum::of_piece(copy, block, piece));
+        let wrong = |(block, section): (u32, &[u8])| {
+            let right = expected.next() == Some(&checksum::of_section(copy, block, section));
             (!right).then_some(u64::from(block))
         };
-        let damaged = checksum::pieces(begins, &payload).filter_map(wrong).collect();
+        let damaged = checksum::sections(begins, &payload).filter_map(wrong).collect();
         let bytes = Bytes::from(payload);
         let end = (range.0 + range.1).min(begins + bytes.len() as u64);
         // Exactly the wanted range, where there is more.

@@ -786,7 +786,7 @@ fn a_lease_that_is_idle_is_given_back_while_another_one_is_waited_for() {
 }
 
 #[test]
-fn a_lease_that_is_settled_is_given_back_before_another_one_is_synced() {
+fn a_lease_that_is_finished_is_given_back_before_another_one_is_synced() {
     let mut cluster = Cluster::new(2);
     let mut a = file();
     cluster.open(&mut a);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mooseng_meta::{BATCH_MAX, Changes, Command, MetaState, Response};
+use mooseng_meta::{BATCH_MAX, Command, CommandBatch, MetaState, Response};
 use mooseng_protocol::convert::BadMessage;
 use mooseng_protocol::pb;
 use mooseng_protocol::pb::batch_change::Change as Item;
@@ -34,7 +34,7 @@ pub(super) fn changes(state: &MetaState, it: pb::BatchRequest) -> Result<Change,
         commands.push(command);
         contexts.push(context);
     }
-    Ok((it.meta, Command::from(Changes::new(commands)?), Context::Batch(contexts)))
+    Ok((it.meta, Command::from(CommandBatch::new(commands)?), Context::Batch(contexts)))
 }
 
 /// The reply to a batch.

@@ -21,7 +21,7 @@ use mooseng_types::{CellId, Levels, MasterId};
 use super::Inbox;
 use crate::cache_enhanced::RowCache;
 use crate::raft::Message;
-use crate::snapshot::{Piece, Receiving, SnapshotError};
+use crate::snapshot::{Receiving, SnapshotError, SnapshotFrame};
 use crate::store::{IncomingStore, StorePlace};
 use crate::wire;
 
@@ -180,7 +180,7 @@ impl Incoming {
         let before = take(under_way, token);
         let none = || CallError::Rejected { message: "no snapshot was begun on this connection".into() };
         match wire::snapshot::read(kind, body)? {
-            Piece::Begin(cell, begin) => {
+            SnapshotFrame::Begin(cell, begin) => {
                 drop(before);
                 if under_way.len() == RECEIVING_MAX {
                     under_way.remove(0);
@@ -190,12 +190,12 @@ impl Incoming {
                 let receiving = Receiving::begin(begin, sink, self.levels).map_err(|error| failed(&error))?;
                 under_way.push(UnderWay { token, cell, receiving, dir });
             }
-            Piece::Rows(rows) => {
+            SnapshotFrame::Rows(rows) => {
                 let mut it = before.ok_or_else(none)?;
                 it.receiving.rows(rows).map_err(|error| failed(&error))?;
                 under_way.push(it);
             }
-            Piece::End(end) => {
+            SnapshotFrame::End(end) => {
                 let it = before.ok_or_else(none)?;
                 let received = it.receiving.end(end).map_err(|error| failed(&error))?;
                 let store = Arc::new(self.cache.before(received.store));

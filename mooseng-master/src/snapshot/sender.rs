@@ -1,4 +1,4 @@
-//! The leader's side: rows of a view of the store, piece by piece.
+//! The leader's side: rows of a view of the store, frame by frame.
 
 use bytes::Bytes;
 use mooseng_meta::{BASE, Landmark, StoreView, landmark};
@@ -24,7 +24,7 @@ pub struct Sent {
 
 /// What goes into one frame of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Piece {
+pub enum SnapshotFrame {
     /// The first: whose rows they are, and what the receiver's consensus core is told when it has everything.
     Begin(CellId, Message),
     /// Those between: rows, in the order of their keys.
@@ -42,16 +42,16 @@ pub struct Ending {
     pub hash: u64,
 }
 
-/// Hands out the pieces of a snapshot of `view` one after the other, so that the receiver may take `message` in when it has
+/// Hands out the frames of a snapshot of `view` one after the other, so that the receiver may take `message` in when it has
 /// them all.
-pub fn pieces(
+pub fn frames(
     cell: CellId,
     view: &dyn StoreView,
     message: Message,
-    take: &mut dyn FnMut(Piece) -> Result<(), SnapshotError>,
+    take: &mut dyn FnMut(SnapshotFrame) -> Result<(), SnapshotError>,
 ) -> Result<Sent, SnapshotError> {
     check(view, &message).map_err(SnapshotError::Unsendable)?;
-    take(Piece::Begin(cell, message))?;
+    take(SnapshotFrame::Begin(cell, message))?;
     let mut out =
         Outgoing { take, rows: Vec::new(), row_bytes: 0, hash: RowsHash::default(), sent: Sent::default() };
     let mut outcome = Ok(());
@@ -62,7 +62,7 @@ pub fn pieces(
     outcome?;
     out.flush()?;
     let Outgoing { take, hash, sent, .. } = out;
-    take(Piece::End(Ending { rows: sent.rows, hash: hash.value() }))?;
+    take(SnapshotFrame::End(Ending { rows: sent.rows, hash: hash.value() }))?;
     Ok(sent)
 }
 
@@ -92,7 +92,7 @@ fn check(view: &dyn StoreView, message: &Message) -> Result<(), Flaw> {
 
 /// Collects rows to frames.
 struct Outgoing<'a> {
-    take: &'a mut dyn FnMut(Piece) -> Result<(), SnapshotError>,
+    take: &'a mut dyn FnMut(SnapshotFrame) -> Result<(), SnapshotError>,
     rows: Vec<(Bytes, Bytes)>,
     row_bytes: usize,
     hash: RowsHash,
@@ -119,6 +119,6 @@ impl Outgoing<'_> {
     fn flush(&mut self) -> Result<(), SnapshotError> {
         self.row_bytes = 0;
         let rows = std::mem::take(&mut self.rows);
-        if rows.is_empty() { Ok(()) } else { (self.take)(Piece::Rows(rows)) }
+        if rows.is_empty() { Ok(()) } else { (self.take)(SnapshotFrame::Rows(rows)) }
     }
 }

@@ -13,10 +13,10 @@ use super::testing::{Rows, all_rows, group, message, store};
 use super::*;
 use crate::raft::Message;
 
-fn sent(view: &dyn StoreView) -> Vec<Piece> {
+fn sent(view: &dyn StoreView) -> Vec<SnapshotFrame> {
     let mut all = Vec::new();
-    pieces(CellId::ROOT, view, message(70), &mut |piece| {
-        all.push(piece);
+    frames(CellId::ROOT, view, message(70), &mut |frame| {
+        all.push(frame);
         Ok(())
     })
     .unwrap();
@@ -24,42 +24,46 @@ fn sent(view: &dyn StoreView) -> Vec<Piece> {
 }
 
 fn receive<S: SnapshotSink>(
-    pieces: Vec<Piece>,
+    frames: Vec<SnapshotFrame>,
     sink: S,
 ) -> Result<Option<Received<S::Store>>, SnapshotError> {
     let mut sink = Some(sink);
     let mut receiving: Option<Receiving<S>> = None;
-    for piece in pieces {
-        match piece {
-            Piece::Begin(_, begin) => {
+    for frame in frames {
+        match frame {
+            SnapshotFrame::Begin(_, begin) => {
                 receiving = Some(Receiving::begin(begin, sink.take().unwrap(), SUPPORTED)?)
             }
-            Piece::Rows(rows) => receiving.as_mut().unwrap().rows(rows)?,
-            Piece::End(end) => return receiving.take().unwrap().end(end).map(Some),
+            SnapshotFrame::Rows(rows) => receiving.as_mut().unwrap().rows(rows)?,
+            SnapshotFrame::End(end) => return receiving.take().unwrap().end(end).map(Some),
         }
     }
     Ok(None)
 }
 
-fn flaw(pieces: Vec<Piece>) -> Flaw {
-    match receive(pieces, MemorySink::default()) {
+fn flaw(frames: Vec<SnapshotFrame>) -> Flaw {
+    match receive(frames, MemorySink::default()) {
         Err(SnapshotError::Refused { flaw, .. }) => flaw,
         other => panic!("{other:?}"),
     }
 }
 
-/// All rows of the pieces in frames of `size`, changed by `change`, between the same begin and end.
-fn changed(pieces: &[Piece], size: usize, change: impl FnOnce(&mut Vec<(Bytes, Bytes)>)) -> Vec<Piece> {
+/// All rows of the frames in others of `size`, changed by `change`, between the same begin and end.
+fn changed(
+    frames: &[SnapshotFrame],
+    size: usize,
+    change: impl FnOnce(&mut Vec<(Bytes, Bytes)>),
+) -> Vec<SnapshotFrame> {
     let mut rows = Vec::new();
-    for piece in pieces {
-        if let Piece::Rows(part) = piece {
+    for frame in frames {
+        if let SnapshotFrame::Rows(part) = frame {
             rows.extend(part.clone());
         }
     }
     change(&mut rows);
-    let frames = rows.chunks(size).map(|rows| Piece::Rows(rows.to_vec()));
-    let (first, last) = (pieces[0].clone(), pieces[pieces.len() - 1].clone());
-    [first].into_iter().chain(frames).chain([last]).collect()
+    let middle = rows.chunks(size).map(|rows| SnapshotFrame::Rows(rows.to_vec()));
+    let (first, last) = (frames[0].clone(), frames[frames.len() - 1].clone());
+    [first].into_iter().chain(middle).chain([last]).collect()
 }
 
 /// Rows besides those that say what the store is.
@@ -95,8 +99,8 @@ proptest! {
         kind in 0u8..6,
         (at, to, bit) in (any::<Index>(), any::<Index>(), 0u8..8),
     ) {
-        let pieces = sent(&*store(&rows).view());
-        let frames = changed(&pieces, size, |rows| {
+        let frames = sent(&*store(&rows).view());
+        let frames = changed(&frames, size, |rows| {
             let (at, to) = (at.index(rows.len()), to.index(rows.len()));
             let alter = |bytes: &Bytes| {
                 let mut bytes = bytes.to_vec();
@@ -121,12 +125,12 @@ proptest! {
 
     #[test]
     fn a_snapshot_that_stops_early_or_ends_early_is_not_taken(rows in some_rows(), stop in any::<Index>()) {
-        let pieces = changed(&sent(&*store(&rows).view()), 1, |_| {});
-        let stop = stop.index(pieces.len() - 1);
-        let mut early = pieces[..=stop].to_vec();
+        let frames = changed(&sent(&*store(&rows).view()), 1, |_| {});
+        let stop = stop.index(frames.len() - 1);
+        let mut early = frames[..=stop].to_vec();
         prop_assert!(matches!(receive(early.clone(), MemorySink::default()), Ok(None)));
-        if stop + 2 < pieces.len() {
-            early.extend(pieces.last().cloned());
+        if stop + 2 < frames.len() {
+            early.extend(frames.last().cloned());
             let refused = matches!(flaw(early), Flaw::Count { .. });
             prop_assert!(refused);
         }
@@ -136,10 +140,10 @@ proptest! {
 #[test]
 fn frames_are_of_some_size_and_the_base_is_left_out() {
     let rows = (0..40u8).map(|number| (vec![b'x', number], Bytes::from(vec![number; 50_000]))).collect();
-    let pieces = sent(&*store(&rows).view());
-    assert!(pieces.len() > 8, "{}", pieces.len());
-    for piece in &pieces {
-        if let Piece::Rows(part) = piece {
+    let frames = sent(&*store(&rows).view());
+    assert!(frames.len() > 8, "{}", frames.len());
+    for frame in &frames {
+        if let SnapshotFrame::Rows(part) = frame {
             let bytes: usize = part.iter().map(|(key, value)| key.len() + value.len()).sum();
             assert!(bytes < (256 << 10) + VALUE_MAX);
             assert!(part.iter().all(|row| row.0 != BASE[..]));
@@ -149,10 +153,10 @@ fn frames_are_of_some_size_and_the_base_is_left_out() {
 
 #[test]
 fn what_no_sender_sends_is_refused_and_named() {
-    let pieces = sent(&*store(&Rows::new()).view());
+    let frames = sent(&*store(&Rows::new()).view());
     let row = |key: &[u8], value: Vec<u8>| (Bytes::copy_from_slice(key), Bytes::from(value));
     let with = |new: (Bytes, Bytes)| {
-        changed(&pieces, 3, |rows| {
+        changed(&frames, 3, |rows| {
             rows.retain(|row| row.0 != new.0);
             rows.push(new);
             rows.sort();
@@ -166,30 +170,30 @@ fn what_no_sender_sends_is_refused_and_named() {
     assert_eq!(flaw(with(row(b"mm", vec![]))), Flaw::Landmark(CodecError::Truncated));
     let level = Level::from_raw(9);
     assert_eq!(flaw(with(row(b"ml", vec![1, 9]))), Flaw::Level { level, levels: SUPPORTED });
-    let mut empty = pieces.clone();
-    empty.insert(1, Piece::Rows(Vec::new()));
+    let mut empty = frames.clone();
+    empty.insert(1, SnapshotFrame::Rows(Vec::new()));
     assert_eq!(flaw(empty), Flaw::NoRows);
     for wrong in [message(0), Message::default()] {
-        assert_eq!(flaw(vec![Piece::Begin(CellId::ROOT, wrong)]), Flaw::NoSnapshot);
+        assert_eq!(flaw(vec![SnapshotFrame::Begin(CellId::ROOT, wrong)]), Flaw::NoSnapshot);
     }
-    let mut other = pieces;
-    other[0] = Piece::Begin(CellId::ROOT, message(71));
+    let mut other = frames;
+    other[0] = SnapshotFrame::Begin(CellId::ROOT, message(71));
     assert_eq!(flaw(other), Flaw::Index { found: 70, said: 71 });
 }
 
 /// Count and hash may be right, and the rows still no store.
 #[test]
 fn rows_that_are_not_a_store_are_refused() {
-    let pieces = sent(&*store(&Rows::new()).view());
+    let frames = sent(&*store(&Rows::new()).view());
     for (key, missing) in [(b"mf", "format"), (b"ma", "applied index"), (b"mm", "group of masters")] {
         let mut hash = rows_hash::RowsHash::default();
         let mut count = 0;
-        let mut frames = changed(&pieces, 3, |rows| {
+        let mut frames = changed(&frames, 3, |rows| {
             rows.retain(|row| row.0 != key[..]);
             rows.iter().for_each(|row| hash.row(&row.0, &row.1));
             count = rows.len() as u64;
         });
-        *frames.last_mut().unwrap() = Piece::End(Ending { rows: count, hash: hash.value() });
+        *frames.last_mut().unwrap() = SnapshotFrame::End(Ending { rows: count, hash: hash.value() });
         assert_eq!(flaw(frames), Flaw::Missing(missing));
     }
 }
@@ -197,8 +201,8 @@ fn rows_that_are_not_a_store_are_refused() {
 #[test]
 fn a_store_that_is_not_what_the_message_says_is_not_sent() {
     let refused =
-        |view: &dyn StoreView, index| match pieces(CellId::ROOT, view, message(index), &mut |piece| {
-            panic!("sent {piece:?}")
+        |view: &dyn StoreView, index| match frames(CellId::ROOT, view, message(index), &mut |frame| {
+            panic!("sent {frame:?}")
         }) {
             Err(SnapshotError::Unsendable(flaw)) => flaw,
             other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! Snapshots over a connection: each piece a frame, which is answered when its bytes are taken.
+//! Snapshots over a connection: frame by frame, each answered when its bytes are taken.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::{message_to_wire, read_cell, read_message};
 use crate::raft::Message;
-use crate::snapshot::{Ending, Piece, Sent, SnapshotError, pieces};
+use crate::snapshot::{Ending, Sent, SnapshotError, SnapshotFrame, frames};
 
 /// How long the receiver may take for one frame: it may have to sync a table of some MiB to a slow disk. A master that is
 /// told to stop waits for no longer than this either.
@@ -30,15 +30,15 @@ pub(crate) fn send(
     pace: &dyn Fn(usize) -> bool,
 ) -> Result<Sent, SnapshotError> {
     let mut rows = 0;
-    pieces(cell, view, message, &mut |piece| {
+    frames(cell, view, message, &mut |frame| {
         let failed = |source| SnapshotError::Call { rows, source };
-        match piece {
-            Piece::Begin(cell, message) => {
+        match frame {
+            SnapshotFrame::Begin(cell, message) => {
                 let (message, cell) = (Some(message_to_wire(message)), cell.raw().into());
                 let begin = pb::SnapshotBegin { message, cell };
                 stream.call(&begin, &[], ANSWER_MAX).map_err(failed)?;
             }
-            Piece::Rows(part) => {
+            SnapshotFrame::Rows(part) => {
                 let (count, bytes) =
                     (part.len(), part.iter().map(|(key, value)| key.len() + value.len()).sum());
                 let row = |(key, value)| pb::SnapshotRow { key, value };
@@ -49,7 +49,7 @@ pub(crate) fn send(
                     return Err(SnapshotError::Stopped);
                 }
             }
-            Piece::End(Ending { rows, hash }) => {
+            SnapshotFrame::End(Ending { rows, hash }) => {
                 stream.call(&pb::SnapshotEnd { rows, hash }, &[], ANSWER_MAX).map_err(failed)?;
             }
         }
@@ -57,8 +57,8 @@ pub(crate) fn send(
     })
 }
 
-/// The piece in a frame of this kind.
-pub fn read(kind: u16, body: Bytes) -> Result<Piece, CallError> {
+/// What a frame of this kind says.
+pub fn read(kind: u16, body: Bytes) -> Result<SnapshotFrame, CallError> {
     let bad = |error: &dyn std::fmt::Display| CallError::Rejected { message: error.to_string() };
     match kind {
         pb::SnapshotBegin::KIND => {
@@ -66,18 +66,18 @@ pub fn read(kind: u16, body: Bytes) -> Result<Piece, CallError> {
             // Without a message it is a snapshot of nothing, which the receiver refuses.
             let message = begin.message.map(read_message).transpose().map_err(|error| bad(&error))?;
             let cell = read_cell(begin.cell).map_err(|error| bad(&error))?;
-            Ok(Piece::Begin(cell, message.unwrap_or_default()))
+            Ok(SnapshotFrame::Begin(cell, message.unwrap_or_default()))
         }
         pb::SnapshotRows::KIND => {
             let rows = pb::SnapshotRows::decode(body).map_err(|error| bad(&error))?;
-            Ok(Piece::Rows(rows.rows.into_iter().map(|row| (row.key, row.value)).collect()))
+            Ok(SnapshotFrame::Rows(rows.rows.into_iter().map(|row| (row.key, row.value)).collect()))
         }
         pb::SnapshotEnd::KIND => {
             let pb::SnapshotEnd { rows, hash } =
                 pb::SnapshotEnd::decode(body).map_err(|error| bad(&error))?;
-            Ok(Piece::End(Ending { rows, hash }))
+            Ok(SnapshotFrame::End(Ending { rows, hash }))
         }
-        kind => Err(bad(&format!("{} is no piece of a snapshot", rpc::name(kind)))),
+        kind => Err(bad(&format!("{} is no frame of a snapshot", rpc::name(kind)))),
     }
 }
 
@@ -107,10 +107,10 @@ mod tests {
             let Frame { header, body, .. } = reader.receive().unwrap();
             let mut done = None;
             let outcome = match read(header.kind, body).unwrap() {
-                Piece::Begin(_, begin) => Receiving::begin(begin, sink.take().unwrap(), SUPPORTED)
+                SnapshotFrame::Begin(_, begin) => Receiving::begin(begin, sink.take().unwrap(), SUPPORTED)
                     .map(|begun| receiving = Some(begun)),
-                Piece::Rows(rows) => receiving.as_mut().unwrap().rows(rows),
-                Piece::End(end) => receiving.take().unwrap().end(end).map(|whole| done = Some(whole)),
+                SnapshotFrame::Rows(rows) => receiving.as_mut().unwrap().rows(rows),
+                SnapshotFrame::End(end) => receiving.take().unwrap().end(end).map(|whole| done = Some(whole)),
             };
             outcome?;
             let header = Header { flags: FLAG_REPLY, deadline_ms: 0, ..header };

@@ -10,7 +10,7 @@ use super::expire_sessions::ExpireSessions;
 use super::found_state::FoundState;
 use super::index_chunks::IndexChunks;
 use super::reap_orphans::ReapOrphans;
-use super::settle_copies::SettleCopies;
+use super::refetch_copies::RefetchCopies;
 use super::{Jobs, Order, Round, Worker, refusal};
 use crate::callers::Callers;
 use crate::group::{Group, Unready};
@@ -75,7 +75,7 @@ impl Supervisor {
             Box::new(ExpireSessions { timeout: session_timeout }),
             Box::new(ReapOrphans),
             Box::new(IndexChunks),
-            Box::new(SettleCopies::default()),
+            Box::new(RefetchCopies::default()),
             Box::new(DeleteDeadChunks::default()),
         ];
         let hired = |worker: Box<dyn Worker + Send>| {

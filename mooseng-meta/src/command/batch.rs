@@ -12,7 +12,7 @@ pub const BATCH_MAX: usize = 64;
 
 /// Changes of names, attributes and small content, at least one and at most [`BATCH_MAX`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Changes(Vec<Command>);
+pub struct CommandBatch(Vec<Command>);
 
 /// Whether a command may be one of a batch: what answers with no more than attributes.
 fn may_be_in_a_batch(command: &Command) -> bool {
@@ -22,7 +22,7 @@ fn may_be_in_a_batch(command: &Command) -> bool {
     }
 }
 
-impl Changes {
+impl CommandBatch {
     /// A batch of these; `EINVAL` if there are none or too many of them, or one that cannot be in a batch.
     pub fn new(changes: Vec<Command>) -> Result<Self, FsError> {
         let counted = (1..=BATCH_MAX).contains(&changes.len());

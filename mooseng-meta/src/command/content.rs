@@ -145,8 +145,8 @@ impl ContentCommand {
             }
             Self::CommitWrite { session, inode, size_at_least, mtime, chunks } => {
                 let mtime = mtime.unwrap_or(stamp);
-                let change = commit::Change { size_at_least: *size_at_least, mtime, stamp };
-                commit::commit(t, *session, *inode, change, chunks)
+                let update = commit::FileUpdate { size_at_least: *size_at_least, mtime, stamp };
+                commit::commit(t, *session, *inode, update, chunks)
             }
             Self::WriteInline { inode, offset, append, data } => {
                 inline::write(t, stamp, *inode, place_of(*offset, *append), data)

@@ -8,7 +8,7 @@ use crate::response::Response;
 use crate::tables::Tables;
 
 /// What becomes of the file.
-pub(crate) struct Change {
+pub(crate) struct FileUpdate {
     pub(crate) size_at_least: u64,
     pub(crate) mtime: TimeNs,
     pub(crate) stamp: TimeNs,
@@ -19,12 +19,12 @@ pub(crate) fn commit(
     t: &mut Tables,
     session: SessionId,
     inode: InodeId,
-    change: Change,
+    update: FileUpdate,
     chunks: &[CommittedChunk],
 ) -> Result<Response, FsError> {
     t.need_session(session)?;
     let mut file = t.need_file(inode)?;
-    if change.size_at_least > FILE_SIZE_MAX {
+    if update.size_at_least > FILE_SIZE_MAX {
         return Err(FsError::FileTooLarge);
     }
     for committed in chunks {
@@ -39,7 +39,7 @@ pub(crate) fn commit(
         }
     }
 
-    let size = file.size.max(change.size_at_least);
+    let size = file.size.max(update.size_at_least);
     for committed in chunks {
         let Some(mut row) = t.chunk(committed.chunk) else { continue };
         row.commit(committed.version, size);
@@ -56,8 +56,8 @@ pub(crate) fn commit(
         file.count_change();
     }
     t.set_size(&mut file, size);
-    file.mtime = change.mtime;
-    file.ctime = change.stamp;
+    file.mtime = update.mtime;
+    file.ctime = update.stamp;
     t.put_inode(inode, &file);
     Ok(Response::Attr(file.attr(inode)))
 }

@@ -97,7 +97,7 @@ fn replace(
     }
     let more = DirChange { entries: 1 - gone, subdirs: i32::from(is_dir(moved)) - gone_dirs };
     change_dir(t, stamp, new.dir, more);
-    settle(t, stamp, moved, new);
+    put_moved(t, stamp, moved, new);
     Ok(Response::Done)
 }
 
@@ -115,13 +115,13 @@ fn exchange(
     let subdirs = i32::from(is_dir(there)) - i32::from(is_dir(moved));
     change_dir(t, stamp, old.dir, DirChange { entries: 0, subdirs });
     change_dir(t, stamp, new.dir, DirChange { entries: 0, subdirs: -subdirs });
-    settle(t, stamp, moved, new);
-    settle(t, stamp, there, old);
+    put_moved(t, stamp, moved, new);
+    put_moved(t, stamp, there, old);
     Ok(Response::Done)
 }
 
 /// Puts an entry in its new place and tells its object.
-fn settle(t: &mut Tables, stamp: TimeNs, dentry: Dentry, place: Place<'_>) {
+fn put_moved(t: &mut Tables, stamp: TimeNs, dentry: Dentry, place: Place<'_>) {
     t.put_dentry(place.dir, place.name, dentry);
     let Some(mut row) = t.inode(dentry.inode) else { return };
     row.ctime = stamp;

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::check::check;
 use crate::command::{
-    AttrCommand, Changes, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, MovesLeases,
+    AttrCommand, ClusterCommand, Command, CommandBatch, CommittedChunk, ContentCommand, Entry, MovesLeases,
     NameCommand, RenameMode, RepairCommand, Request, XattrMode,
 };
 use crate::model::{Model, Op};
@@ -408,7 +408,7 @@ proptest! {
                 break;
             }
         }
-        let batch = Changes::new(commands).unwrap().into();
+        let batch = CommandBatch::new(commands).unwrap().into();
         let answer = together.state.apply(together.state.applied_index() + 1, &entry(batch));
         prop_assert_eq!(answer, Response::Batch(answers));
         // But for what the store says of itself: how many entries it has applied, and their hash.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mooseng_types::{CellId, FileKind, FsError, InodeId, Level, RequestId, ServerId, SessionId};
 
 use crate::check::check;
-use crate::command::{AttrCommand, BATCH_MAX, Changes, ClusterCommand, Command};
+use crate::command::{AttrCommand, BATCH_MAX, ClusterCommand, Command, CommandBatch};
 use crate::response::Response;
 use crate::state::{FormatError, MetaState};
 use crate::store::{Batch, MemoryStore, MetaStore};
@@ -40,7 +40,7 @@ fn a_batch_sent_again_is_answered_again_and_done_once() {
     let batch = || {
         let names = ["a", "b", "a", "c"];
         let create = |name| World::create(ROOT, name, FileKind::File).into();
-        Changes::new(names.map(create).to_vec()).unwrap()
+        CommandBatch::new(names.map(create).to_vec()).unwrap()
     };
     assert_eq!(world.numbered(1, 0, batch()), Response::Refused(FsError::NotSupported), "at the first level");
     world.done(ClusterCommand::RaiseLevel { level: Level::IDENTITY });
@@ -60,11 +60,11 @@ fn a_batch_sent_again_is_answered_again_and_done_once() {
 fn what_cannot_be_in_a_batch_makes_none() {
     let create = || World::create(ROOT, "f", FileKind::File).into();
     let close: Command = ClusterCommand::CloseSession { session: SessionId::from_raw(1) }.into();
-    let inner = Changes::new(vec![create()]).unwrap().into();
+    let inner = CommandBatch::new(vec![create()]).unwrap().into();
     for wrong in [vec![], vec![create(), close], vec![create(), inner], vec![create(); BATCH_MAX + 1]] {
-        assert_eq!(Changes::new(wrong).unwrap_err(), FsError::Invalid);
+        assert_eq!(CommandBatch::new(wrong).unwrap_err(), FsError::Invalid);
     }
-    assert!(Changes::new(vec![create(); BATCH_MAX]).is_ok());
+    assert!(CommandBatch::new(vec![create(); BATCH_MAX]).is_ok());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mooseng_chunkserver::{Piece, Request};
+use mooseng_chunkserver::{BytesRead, Request};
 use mooseng_client::ClientError;
 use mooseng_client::file::{Flush, Occasion, Truncate};
 use mooseng_protocol::status::CallError;
@@ -149,7 +149,7 @@ impl Caller {
         };
         let piece =
             self.port.ask_server(&server.address, ChunkRequest::new(Request::Read(read)), TIMEOUT).await?;
-        let Piece { offset, checksums, bytes, .. } =
+        let BytesRead { offset, checksums, bytes, .. } =
             piece.ok_or_else(|| CallError::Rejected { message: "a read without bytes".into() })?;
         if !checksum::matches(Part::whole(ChunkId::from_raw(location.chunk)), offset, &bytes, &checksums) {
             let message = format!("{} sent bytes that do not match their checksums", server.address);

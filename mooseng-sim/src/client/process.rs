@@ -273,7 +273,7 @@ impl Process {
     /// Whether nothing is held for a file.
     fn may_go(&self, inode: InodeId) -> bool {
         let memory = self.memory();
-        memory.files.get(&inode).is_none_or(File::is_settled)
+        memory.files.get(&inode).is_none_or(File::may_be_forgotten)
     }
 
     /// Runs an operation of a file to its end.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use mooseng_chunkserver::{Completion, Piece, blame};
+use mooseng_chunkserver::{BytesRead, Completion, blame};
 use mooseng_master::core::{ConnId, Effect, MasterCore, Now};
 use mooseng_master::group::PeerMessages;
 use mooseng_master::{desk, group, wire};
@@ -15,7 +15,7 @@ use prost::Message as _;
 
 use super::group::ADMIN;
 use super::hello::principal;
-use super::{Conn, Event, SETTLE, TICK, World};
+use super::{CLEAN_ROUND, Conn, Event, TICK, World};
 use crate::master::{Done, Performed};
 use crate::net::Place;
 use crate::plant::Plant;
@@ -349,7 +349,7 @@ impl World {
         }
     }
 
-    fn reply(&mut self, from: u32, asker: Asker, result: Result<Option<Piece>, CallError>) {
+    fn reply(&mut self, from: u32, asker: Asker, result: Result<Option<BytesRead>, CallError>) {
         let to = match asker {
             Asker::Task { task, .. } => self.tasks.get(&task).map(|slot| slot.place),
             Asker::Server { index, .. } => Some(Place::Server(index)),
@@ -362,7 +362,7 @@ impl World {
         }
     }
 
-    pub(super) fn served(&mut self, asker: Asker, result: Result<Option<Piece>, CallError>) {
+    pub(super) fn served(&mut self, asker: Asker, result: Result<Option<BytesRead>, CallError>) {
         match asker {
             Asker::Task { task, call } => self.answer(task, call, result.map(Answer::Server)),
             Asker::Server { index, incarnation, call } => {
@@ -376,13 +376,13 @@ impl World {
         }
     }
 
-    pub(super) fn settle_idle(&mut self, index: u32) {
+    pub(super) fn clean_idle(&mut self, index: u32) {
         let Some(server) = self.servers.get(&index) else { return };
         server.keep_house(self.time);
         if server.disk.blown() {
             self.crash_server(index, true);
         }
-        self.after(SETTLE, Event::SettleIdle { index });
+        self.after(CLEAN_ROUND, Event::CleanIdle { index });
     }
 }
 

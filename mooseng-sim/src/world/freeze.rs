@@ -83,7 +83,7 @@ impl World {
             Event::Poll { task } | Event::Refused { task, .. } => of_task(task),
             Event::ToServer { index, .. }
             | Event::ForwardTimeout { index, .. }
-            | Event::SettleIdle { index } => Some(Place::Server(*index)),
+            | Event::CleanIdle { index } => Some(Place::Server(*index)),
             Event::FromServer { asker: Asker::Task { task, .. }, .. } => of_task(task),
             Event::FromServer { asker: Asker::Server { index, .. }, .. } => Some(Place::Server(*index)),
             Event::StartMaster { .. }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mooseng_master::core::ConnId;
 use mooseng_master::raft::Message;
-use mooseng_master::snapshot::{Flaw, MemorySink, Piece, Receiving, SnapshotError, pieces};
+use mooseng_master::snapshot::{Flaw, MemorySink, Receiving, SnapshotError, SnapshotFrame, frames};
 use mooseng_meta::{MemoryStore, MetaStore, applied_index_of};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
@@ -67,13 +67,15 @@ impl World {
             self.masters.get(&to).map_or((0, self.release(Place::Master(to))), |m| (m.incarnation, m.levels));
         let mut received = None;
         let mut receiving = None;
-        let sent = pieces(cell, &*view, message.clone(), &mut |piece| {
-            match piece {
-                Piece::Begin(_, begin) => {
+        let sent = frames(cell, &*view, message.clone(), &mut |frame| {
+            match frame {
+                SnapshotFrame::Begin(_, begin) => {
                     receiving = Some(Receiving::begin(begin, MemorySink::default(), levels)?)
                 }
-                Piece::Rows(rows) => receiving.as_mut().map_or(Ok(()), |receiving| receiving.rows(rows))?,
-                Piece::End(end) => {
+                SnapshotFrame::Rows(rows) => {
+                    receiving.as_mut().map_or(Ok(()), |receiving| receiving.rows(rows))?
+                }
+                SnapshotFrame::End(end) => {
                     received = receiving.take().map(|receiving| receiving.end(end)).transpose()?
                 }
             }

@@ -1,13 +1,37 @@
-//! The master's modules are borders: imports run one way (`docs/rfcs/0009-groups.md`). Tests may reach up: they drive the
-//! whole.
+//! The master's modules are borders (`docs/rfcs/0009-groups.md`), and so are the files of a chunkserver's store: imports run
+//! one way. Tests may reach up: they drive the whole.
 
 use super::Finding;
 use super::source::{Tree, is_test_file};
 
-const MASTER: &str = "mooseng-master/src/";
+/// Modules beside each other, of which each has a place in an order.
+struct Territory {
+    /// Where their files are.
+    directory: &'static str,
+    /// What one of them writes before the name of another.
+    beside: &'static [&'static str],
+    /// What to do about one that is not there.
+    add_it: &'static str,
+    /// Each of them, from below, with those that it may import.
+    borders: &'static [(&'static str, &'static [&'static str])],
+}
 
-/// Each module of the master, from below, with those that it may import.
-const BORDERS: [(&str, &[&str]); 20] = [
+const TERRITORIES: [Territory; 2] = [
+    Territory {
+        directory: "mooseng-master/src/",
+        beside: &["crate::"],
+        add_it: "add it to xtask/src/tidy/borders.rs and to the RFC",
+        borders: MASTER,
+    },
+    Territory {
+        directory: "mooseng-chunkserver/src/store/",
+        beside: &["super::", "crate::store::"],
+        add_it: "add it to xtask/src/tidy/borders.rs",
+        borders: CHUNK_STORE,
+    },
+];
+
+const MASTER: &[(&str, &[&str])] = &[
     ("raft", &[]),
     ("cache_config", &[]),
     ("cache_enhanced", &["cache_config"]),
@@ -33,38 +57,60 @@ const BORDERS: [(&str, &[&str]); 20] = [
     ("daemon", &["config", "server"]),
 ];
 
+const CHUNK_STORE: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("name", &[]),
+    ("sidecar", &[]),
+    ("open_copies", &[]),
+    ("disk", &["error", "name", "sidecar"]),
+    ("chunk", &["disk", "error", "open_copies", "sidecar"]),
+    ("open", &["chunk", "error", "sidecar"]),
+    ("read", &["chunk", "error"]),
+    ("receive", &["chunk", "error", "sidecar"]),
+    ("write", &["chunk", "error"]),
+];
+
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let sources = tree.all().filter_map(|(path, text)| Some((path, path.strip_prefix(MASTER)?, text)));
-    for (path, below, text) in sources.filter(|(path, ..)| path.ends_with(".rs")) {
-        let module = below.split(['/', '.']).next().unwrap_or_default();
-        if is_test_file(path) || ["lib", "main"].contains(&module) {
-            continue;
-        }
-        let Some((_, allowed)) = BORDERS.iter().find(|(known, _)| *known == module) else {
-            findings.push(Finding::whole(
-                path,
-                "a module that xtask/src/tidy/borders.rs does not place: add it there and to the RFC",
-            ));
-            continue;
-        };
-        for (index, line) in text.lines().take_while(|line| *line != "mod tests {").enumerate() {
-            let code = line.split_once("//").map_or(line, |(code, _)| code);
-            for name in imports(code).into_iter().filter(|name| *name != module && !allowed.contains(name)) {
-                findings.push(Finding::at(path, index + 1, format!("`{module}` must not import `{name}`")));
-            }
-        }
-    }
-    findings
+    TERRITORIES.iter().flat_map(|territory| territory.check(tree)).collect()
 }
 
-/// The modules of its own crate that a line names.
-fn imports(code: &str) -> Vec<&str> {
+impl Territory {
+    fn check(&self, tree: &Tree) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let sources =
+            tree.all().filter_map(|(path, text)| Some((path, path.strip_prefix(self.directory)?, text)));
+        for (path, below, text) in sources.filter(|(path, ..)| path.ends_with(".rs")) {
+            let module = below.split(['/', '.']).next().unwrap_or_default();
+            if is_test_file(path) || ["lib", "main"].contains(&module) {
+                continue;
+            }
+            let Some((_, allowed)) = self.borders.iter().find(|(known, _)| *known == module) else {
+                findings.push(Finding::whole(path, format!("a module without a place: {}", self.add_it)));
+                continue;
+            };
+            for (index, line) in text.lines().take_while(|line| *line != "mod tests {").enumerate() {
+                let code = line.split_once("//").map_or(line, |(code, _)| code);
+                let names = self.beside.iter().flat_map(|beside| imports(code, beside));
+                for name in names.filter(|name| *name != module && !allowed.contains(name)) {
+                    findings.push(Finding::at(
+                        path,
+                        index + 1,
+                        format!("`{module}` must not import `{name}`"),
+                    ));
+                }
+            }
+        }
+        findings
+    }
+}
+
+/// What a line names behind `beside`.
+fn imports<'a>(code: &'a str, beside: &str) -> Vec<&'a str> {
     let mut found = Vec::new();
-    for after in code.split("crate::").skip(1) {
+    for after in code.split(beside).skip(1) {
         let names = match after.strip_prefix('{') {
             Some(list) => list.split('}').next().unwrap_or(list),
-            None => after.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).next().unwrap_or_default(),
+            None => after.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default(),
         };
         found.extend(names.split(',').filter_map(|name| name.trim().split("::").next()));
     }
@@ -97,6 +143,16 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_of_the_chunk_store_knows_nothing_of_the_copies_on_it() {
+        let disk = "mooseng-chunkserver/src/store/disk.rs";
+        for line in ["use super::chunk::Chunk;", "use super::Chunk;", "fn f(c: &crate::store::Chunk) {}"] {
+            assert_eq!(found(disk, line), 1, "{line}");
+        }
+        assert_eq!(found(disk, "use super::error::StoreError;\nuse crate::changes::Changes;"), 0);
+        assert_eq!(found("mooseng-chunkserver/src/store/chunk.rs", "use super::disk::ChunkDisk;"), 0);
+    }
+
+    #[test]
     fn tests_and_comments_may_name_what_is_above() {
         let text = "// crate::desk\n#[cfg(test)]\nmod tests {\n    use crate::core::testing::Leader;\n}\n";
         assert_eq!(found("mooseng-master/src/group/x.rs", text), 0);
@@ -107,5 +163,6 @@ mod tests {
     #[test]
     fn a_module_that_is_placed_nowhere_is_found() {
         assert_eq!(found("mooseng-master/src/elsewhere.rs", ""), 1);
+        assert_eq!(found("mooseng-chunkserver/src/store/elsewhere.rs", ""), 1);
     }
 }

@@ -11,11 +11,11 @@ use super::{
     ROOT, ReadRequest, check_whole, get, here, id, memory, open, pattern, put, put_after, token, version,
 };
 use crate::buffer::BufferPool;
-use crate::changes::ToTell;
+use crate::copy_events::ToTell;
 use crate::store::{Chunk, Follows, Incoming, StoreError};
 
 fn clean(chunk: &Arc<Chunk>) {
-    chunk.settle_idle(Duration::from_secs(500), Duration::ZERO).unwrap();
+    chunk.clean_if_idle(Duration::from_secs(500), Duration::ZERO).unwrap();
 }
 
 #[test]
@@ -109,15 +109,15 @@ fn a_copy_stays_in_doubt_over_leases_and_clean_starts_until_it_is_cut_to_nothing
     assert!(in_doubt(&store), "the first half is as it was");
     clean(&chunk);
     drop((chunk, store));
-    let (store, changes) = open(&disk, Path::new(ROOT));
+    let (store, events) = open(&disk, Path::new(ROOT));
     assert!(in_doubt(&store), "after an orderly stop");
     let chunk = store.find(id(1)).unwrap();
-    assert_eq!(changes.take(9), ToTell::Some(vec![]));
+    assert_eq!(events.take(9), ToTell::Some(vec![]));
     put(&chunk, &lease, 0, &pattern(1500, 3)).unwrap();
     assert!(in_doubt(&store), "it has lost what lay behind");
     chunk.truncate(Duration::ZERO, &lease, 0).unwrap();
     assert!(!in_doubt(&store));
-    assert_eq!(changes.take(9), ToTell::Some(vec![(id(1), here(2, false))]));
+    assert_eq!(events.take(9), ToTell::Some(vec![(id(1), here(2, false))]));
     put(&chunk, &lease, 0, &pattern(1500, 3)).unwrap();
     clean(&chunk);
     drop((chunk, store));
@@ -154,7 +154,7 @@ fn a_copy_in_doubt_is_replaced_by_a_fetched_one_of_the_same_version_unless_it_wa
     put(&chunk, &lease, 0, b"lost").unwrap();
     drop((chunk, store));
     power.power_cut(|| false);
-    let (store, changes) = open(&disk, Path::new(ROOT));
+    let (store, events) = open(&disk, Path::new(ROOT));
     let chunk = store.find(id(1)).unwrap();
     let fetch = |chunk: &Arc<Chunk>| {
         let mut incoming = Incoming::begin(Arc::clone(chunk)).unwrap();
@@ -162,14 +162,14 @@ fn a_copy_in_doubt_is_replaced_by_a_fetched_one_of_the_same_version_unless_it_wa
         incoming
     };
     fetch(&chunk).publish(version(1), false).unwrap();
-    assert_eq!(changes.take(9), ToTell::Some(vec![(id(1), here(1, true))]), "left as it is, and told so");
+    assert_eq!(events.take(9), ToTell::Some(vec![(id(1), here(1, true))]), "left as it is, and told so");
     let late = fetch(&chunk);
     let next = token(id(1), 1, 2, false);
     put(&chunk, &next, 1, b"new").unwrap();
     let refused = late.publish(version(2), true);
     assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
     fetch(&chunk).publish(version(2), true).unwrap();
-    assert_eq!(changes.take(9), ToTell::Some(vec![(id(1), here(2, false))]));
+    assert_eq!(events.take(9), ToTell::Some(vec![(id(1), here(2, false))]));
     assert_eq!(get(&chunk, 0, 9).unwrap(), b"good");
     put(&chunk, &next, 4, b"!").unwrap();
     chunk.sync(Duration::ZERO, &next).unwrap();

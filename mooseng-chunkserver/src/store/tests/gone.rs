@@ -10,7 +10,7 @@ use mooseng_protocol::checksum;
 use mooseng_types::BLOCK_SIZE;
 
 use super::{CLUSTER, ROOT, damaged, flip, get, id, mark, memory, open, pattern, put, token, version};
-use crate::changes::{Change, ToTell};
+use crate::copy_events::{CopyEvent, ToTell};
 use crate::store::{Incoming, Store, StoreError};
 
 #[test]
@@ -38,10 +38,10 @@ fn a_copy_that_was_moved_aside_is_not_made_again_after_a_start_by_whatever_lease
 
 #[test]
 fn a_broken_chunk_that_the_leader_gave_up_may_be_made_anew() {
-    let (disk, store, changes) = damaged(|disk, _, meta| flip(disk, &meta, 30));
-    assert_eq!(changes.take(9), ToTell::Some(vec![(id(0x2a), Change::Lost)]));
-    crate::order::delete(&store, &changes, id(0x2a));
-    assert_eq!(changes.take(9), ToTell::Some(vec![(id(0x2a), Change::Lost)]));
+    let (disk, store, events) = damaged(|disk, _, meta| flip(disk, &meta, 30));
+    assert_eq!(events.take(9), ToTell::Some(vec![(id(0x2a), CopyEvent::Lost)]));
+    crate::order::delete(&store, &events, id(0x2a));
+    assert_eq!(events.take(9), ToTell::Some(vec![(id(0x2a), CopyEvent::Lost)]));
     drop(store);
     let (store, _) = open(&disk, Path::new(ROOT));
     let chunk = store.find_or_place(id(0x2a)).unwrap();
@@ -70,7 +70,7 @@ fn a_disk_that_is_another_one_or_not_there_is_out_of_use_and_its_copies_are_lost
         },
     ];
     for trouble in troubles {
-        let (disk, _, store, changes) = memory(u64::MAX);
+        let (disk, _, store, events) = memory(u64::MAX);
         assert!(!disk.read_whole(&identity()).unwrap().is_empty());
         put(&store.find_or_place(id(1)).unwrap(), &token(id(1), 1, 1, true), 0, b"x").unwrap();
         store.disks()[0].look();
@@ -79,7 +79,7 @@ fn a_disk_that_is_another_one_or_not_there_is_out_of_use_and_its_copies_are_lost
         store.disks()[0].look();
         assert!(store.disks()[0].failed());
         store.report_failed_disks();
-        assert_eq!(changes.take(9), ToTell::Some(vec![(id(1), Change::Lost)]));
+        assert_eq!(events.take(9), ToTell::Some(vec![(id(1), CopyEvent::Lost)]));
         assert!(matches!(store.find_or_place(id(2)), Err(StoreError::NoDisk { .. })));
     }
 }
@@ -92,14 +92,14 @@ fn a_vanished_directory_is_noticed_by_the_first_copy_that_is_made_or_read() {
     let disk: Arc<dyn Disk> = Arc::new(FsDisk);
     let (store, _) = open(&disk, &root);
     put(&store.find_or_place(id(1)).unwrap(), &token(id(1), 1, 1, true), 0, b"x").unwrap();
-    store.find(id(1)).unwrap().settle_idle(Duration::from_secs(500), Duration::ZERO).unwrap();
+    store.find(id(1)).unwrap().clean_if_idle(Duration::from_secs(500), Duration::ZERO).unwrap();
     std::fs::rename(&root, dir.path().join("disk.gone")).unwrap();
     let made = put(&store.find_or_place(id(2)).unwrap(), &token(id(2), 1, 1, true), 0, b"x");
     assert!(matches!(made, Err(StoreError::Disk { .. })), "{made:?}");
     assert!(store.disks()[0].failed());
 
     std::fs::rename(dir.path().join("disk.gone"), &root).unwrap();
-    let (store, changes) = open(&disk, &root);
+    let (store, events) = open(&disk, &root);
     std::fs::rename(&root, dir.path().join("disk.gone")).unwrap();
     let read = get(&store.find(id(1)).unwrap(), 0, 1);
     assert!(
@@ -107,7 +107,7 @@ fn a_vanished_directory_is_noticed_by_the_first_copy_that_is_made_or_read() {
         "not one copy is damaged, the disk is gone: {read:?}"
     );
     assert!(store.disks()[0].failed());
-    drop(changes);
+    drop(events);
 }
 
 #[test]
@@ -138,8 +138,8 @@ fn a_copy_of_a_failed_disk_is_fetched_to_another_one_and_never_made_there_by_a_w
 fn a_write_that_fails_half_way_blesses_nothing_around_it() {
     // A full disk stops the write behind the first block; the store's own count of the room is too high.
     let block = BLOCK_SIZE as usize;
-    let (disk, store, changes) = {
-        let (memory, disk, store, changes) = memory(1 << 30);
+    let (disk, store, events) = {
+        let (memory, disk, store, events) = memory(1 << 30);
         put(
             &store.find_or_place(id(0x2a)).unwrap(),
             &token(id(0x2a), 1, 1, true),
@@ -148,7 +148,7 @@ fn a_write_that_fails_half_way_blesses_nothing_around_it() {
         )
         .unwrap();
         memory.set_capacity(3 * block as u64);
-        (disk, store, changes)
+        (disk, store, events)
     };
     let chunk = store.find(id(0x2a)).unwrap();
     let lease = token(id(0x2a), 1, 1, false);
@@ -159,7 +159,7 @@ fn a_write_that_fails_half_way_blesses_nothing_around_it() {
     assert!(matches!(full, Err(StoreError::NoSpace { .. })), "{full:?}");
     assert!(get(&chunk, 0, 100).is_ok());
     assert!(matches!(get(&chunk, BLOCK_SIZE, 100), Err(StoreError::Broken { .. })), "the rot is found");
-    assert_eq!(changes.take(9), ToTell::Some(vec![(id(0x2a), Change::Lost)]));
+    assert_eq!(events.take(9), ToTell::Some(vec![(id(0x2a), CopyEvent::Lost)]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use mooseng_protocol::checksum;
 use mooseng_types::Part;
 
 use super::{ROOT, check_whole, get, here, id, memory, open, pattern, put, token, version};
-use crate::changes::{Change, ToTell};
+use crate::copy_events::{CopyEvent, ToTell};
 use crate::store::{CopyInfo, Incoming, Store, StoreError};
 
 fn part(index: u8) -> Part {
@@ -27,7 +27,7 @@ fn fill(store: &Store) -> [Part; 3] {
     for one in all {
         let chunk = store.find_or_place(one).unwrap();
         put(&chunk, &token(one, 1, 1, true), 0, &pattern(100_000, one.index())).unwrap();
-        chunk.settle_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
+        chunk.clean_if_idle(Duration::from_secs(200), Duration::ZERO).unwrap();
     }
     all
 }
@@ -40,7 +40,7 @@ fn holds(store: &Store, one: Part) -> bool {
 
 #[test]
 fn a_part_is_stored_beside_a_whole_copy_of_its_chunk_and_neither_is_taken_for_the_other() {
-    let (_, _, store, changes) = memory(u64::MAX);
+    let (_, _, store, events) = memory(u64::MAX);
     put(&store.find_or_place(part(1)).unwrap(), &token(part(1), 1, 1, true), 0, b"part").unwrap();
     assert!(store.find(id(0x2a)).is_none() && store.find(part(2)).is_none());
     let [whole, first, last] = fill(&store);
@@ -49,7 +49,7 @@ fn a_part_is_stored_beside_a_whole_copy_of_its_chunk_and_neither_is_taken_for_th
     let chunk = store.find(whole).unwrap();
     chunk.delete().unwrap();
     store.forget_if_gone(&chunk);
-    assert_eq!(changes.take(9), ToTell::Some(vec![(whole, Change::Lost)]));
+    assert_eq!(events.take(9), ToTell::Some(vec![(whole, CopyEvent::Lost)]));
     assert!(!holds(&store, whole) && holds(&store, first) && holds(&store, last));
     assert_eq!(store.disks()[0].copies(), 2);
 }
@@ -62,8 +62,8 @@ fn a_part_survives_a_restart_under_its_own_name() {
     put(&unclean, &token(part(1), 1, 2, false), 0, b"").unwrap();
     drop((unclean, store));
     memory.power_cut(|| false);
-    let (store, changes) = open(&disk, Path::new(ROOT));
-    assert_eq!(changes.take(9), ToTell::Some(vec![]));
+    let (store, events) = open(&disk, Path::new(ROOT));
+    assert_eq!(events.take(9), ToTell::Some(vec![]));
     let copy = |part, at, in_doubt| CopyInfo { part, version: version(at), in_doubt };
     assert_eq!(store.list(), [copy(all[0], 1, false), copy(all[1], 2, true), copy(all[2], 1, false)]);
     assert!(all.into_iter().all(|one| holds(&store, one)));
@@ -86,8 +86,8 @@ fn files_under_the_name_of_another_part_are_moved_aside_and_reported() {
         for extension in ["data", "meta"] {
             disk.rename(&file(names[from], extension), &file(names[to], extension)).unwrap();
         }
-        let (store, changes) = open(&disk, Path::new(ROOT));
-        assert_eq!(changes.take(9), ToTell::Some(vec![(taken, Change::Lost)]), "{from} as {to}");
+        let (store, events) = open(&disk, Path::new(ROOT));
+        assert_eq!(events.take(9), ToTell::Some(vec![(taken, CopyEvent::Lost)]), "{from} as {to}");
         assert_eq!(holds(&store, whole), to != 0 && from != 0);
         assert_eq!(holds(&store, first), from != 1);
         assert!(holds(&store, last));
@@ -103,13 +103,13 @@ fn a_part_that_is_broken_hinders_no_other_part_of_its_chunk_and_is_made_good_by_
     drop(store);
     disk.remove(&file("000000000000002a.p01", "meta")).unwrap();
     drop(open(&disk, Path::new(ROOT)));
-    let (store, changes) = open(&disk, Path::new(ROOT));
+    let (store, events) = open(&disk, Path::new(ROOT));
     assert!(holds(&store, whole) && holds(&store, last));
     let create = token(first, 1, 1, true);
     let made = put(&store.find_or_place(first).unwrap(), &create, 0, b"hole");
     assert!(matches!(made, Err(StoreError::Broken { .. })), "over starts: {made:?}");
-    crate::order::delete(&store, &changes, first);
-    assert_eq!(changes.take(9), ToTell::Some(vec![(first, Change::Lost)]));
+    crate::order::delete(&store, &events, first);
+    assert_eq!(events.take(9), ToTell::Some(vec![(first, CopyEvent::Lost)]));
     drop(store);
     let (store, _) = open(&disk, Path::new(ROOT));
     put(&store.find_or_place(first).unwrap(), &create, 0, b"anew").unwrap();
@@ -118,7 +118,7 @@ fn a_part_that_is_broken_hinders_no_other_part_of_its_chunk_and_is_made_good_by_
 
 #[test]
 fn a_fetched_part_gets_its_own_place_also_after_a_crash() {
-    let (memory, disk, store, changes) = memory(u64::MAX);
+    let (memory, disk, store, events) = memory(u64::MAX);
     let bytes = pattern(100_000, 5);
     let place = store.find_or_place_whole(part(7)).unwrap();
     let mut incoming = Incoming::begin(Arc::clone(&place)).unwrap();
@@ -126,7 +126,7 @@ fn a_fetched_part_gets_its_own_place_also_after_a_crash() {
     assert!(matches!(of_the_whole, Err(StoreError::DamagedOnTheWay { .. })), "{of_the_whole:?}");
     incoming.append(&bytes, &checksum::of_range(part(7), 0, &bytes)).unwrap();
     incoming.publish(version(3), false).unwrap();
-    assert_eq!(changes.take(9), ToTell::Some(vec![(part(7), here(3, false))]));
+    assert_eq!(events.take(9), ToTell::Some(vec![(part(7), here(3, false))]));
     drop((place, store));
     // As if the crash had come between the two renames.
     let aside = Path::new(ROOT).join("incoming/000000000000002a.p07.0.meta");
@@ -147,8 +147,8 @@ fn a_file_whose_name_is_no_parts_is_left_alone() {
     let strange =
         ["p00", "p49", "p1", "p001"].map(|index| file(&format!("000000000000002a.{index}"), "data"));
     strange.iter().for_each(|path| drop(disk.open(path, OpenMode::CreateNew).unwrap()));
-    let (store, changes) = open(&disk, Path::new(ROOT));
+    let (store, events) = open(&disk, Path::new(ROOT));
     assert!(store.list().is_empty());
-    assert_eq!(changes.take(9), ToTell::Some(vec![]));
+    assert_eq!(events.take(9), ToTell::Some(vec![]));
     assert!(strange.iter().all(|path| disk.open(path, OpenMode::Read).is_ok()));
 }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::row::chunk::DeadChunk;
 use crate::chunk::ChunkRow;
 use crate::command::{
-    AttrCommand, Changes, ClusterCommand, Command, CommittedChunk, ContentCommand, Entry, NameCommand,
+    AttrCommand, ClusterCommand, Command, CommandBatch, CommittedChunk, ContentCommand, Entry, NameCommand,
     RenameMode, RepairCommand, Request, XattrMode,
 };
 use crate::layout::{Layout, Stripe};
@@ -236,8 +236,8 @@ pub(crate) fn entries() -> impl Strategy<Value = Entry> {
     let request = (sessions(), any::<u64>(), any::<u64>())
         .prop_map(|(session, seq, acked_below)| Request { id: RequestId { session, seq }, acked_below });
     let change = prop_oneof![2 => name_commands(), 1 => file_commands()];
-    let batch =
-        vec(change, 1..5).prop_filter_map("no batch", |changes| Some(Changes::new(changes).ok()?.into()));
+    let batch = vec(change, 1..5)
+        .prop_filter_map("no batch", |changes| Some(CommandBatch::new(changes).ok()?.into()));
     let command =
         prop_oneof![4 => cluster_commands(), 4 => name_commands(), 4 => file_commands(), 1 => batch];
     (times(), option::of(request), command).prop_map(|(stamp, request, command)| Entry {
@@ -389,7 +389,7 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
         ClusterCommand::RaiseLevel { level: Level::IDENTITY }.into(),
         ClusterCommand::IndexChunks { from: ChunkId::from_raw(300), count: 1024 }.into(),
     ];
-    let batch = Changes::new(vec![commands[6].clone(), commands[15].clone()]);
+    let batch = CommandBatch::new(vec![commands[6].clone(), commands[15].clone()]);
     let commands = commands.into_iter().chain(batch.map(Command::from));
     let request = Request { id: RequestId { session, seq: 1000 }, acked_below: 999 };
     let with = |(i, command)| {

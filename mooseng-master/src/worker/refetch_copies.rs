@@ -10,17 +10,17 @@ use super::{Fetch, Order, REPEAT_ORDERS, Round, Worker};
 /// Copies in doubt looked at in one round, of each server.
 const DOUBTFUL_MAX: usize = 256;
 /// Copies that one server fetches anew at the same time.
-const SETTLING_MAX: usize = 4;
+const REFETCHING_MAX: usize = 4;
 
 /// When orders were last forgotten, to be given again.
 #[derive(Debug, Default)]
-pub(super) struct SettleCopies {
+pub(super) struct RefetchCopies {
     repeated: Duration,
 }
 
-impl Worker for SettleCopies {
+impl Worker for RefetchCopies {
     fn name(&self) -> &'static str {
-        "settle-copies"
+        "refetch-copies"
     }
 
     fn begin(&mut self) {
@@ -30,13 +30,13 @@ impl Worker for SettleCopies {
     fn work(&mut self, round: &mut Round<'_>) {
         if round.now.saturating_sub(self.repeated) >= REPEAT_ORDERS {
             self.repeated = round.now;
-            round.registry.forget_settling();
+            round.registry.forget_refetching();
         }
         for id in round.registry.in_doubt(round.now) {
             let doubtful = round.registry.get_mut(id).map(|server| server.next_doubtful(DOUBTFUL_MAX));
             for chunk in doubtful.unwrap_or_default() {
                 let Some(fetch) = whole_copy_for(round, id, chunk) else { continue };
-                if !round.registry.get_mut(id).is_some_and(|server| server.settle(chunk, SETTLING_MAX)) {
+                if !round.registry.get_mut(id).is_some_and(|server| server.refetch(chunk, REFETCHING_MAX)) {
                     break;
                 }
                 round.order(Order::Fetch(id, fetch));

@@ -1,4 +1,4 @@
-//! What changed since the leader was last told: coalesced by copy, so that it can never grow beyond what there is.
+//! What happened to copies since the leader was last told: coalesced by copy, so that it can never grow beyond what there is.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use mooseng_types::{ChunkVersion, Part};
 
-/// Changes kept; beyond, a full report is due instead. A full report of so many copies is not much longer.
-const CHANGES_MAX: usize = 100_000;
+/// Events kept; beyond, a full report is due instead. A full report of so many copies is not much longer.
+const EVENTS_MAX: usize = 100_000;
 
 /// What happened to a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Change {
+pub(crate) enum CopyEvent {
     /// It is here.
     Here {
         /// With this version.
@@ -23,16 +23,16 @@ pub(crate) enum Change {
     Lost,
 }
 
-/// Changes to be told.
+/// Events to be told.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct CopyEvents {
     state: Mutex<State>,
     wake: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    by_part: BTreeMap<Part, Change>,
+    by_part: BTreeMap<Part, CopyEvent>,
     overflowed: bool,
     stopping: bool,
 }
@@ -40,22 +40,22 @@ struct State {
 /// What there is to tell.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ToTell {
-    /// These changes.
-    Some(Vec<(Part, Change)>),
+    /// These events.
+    Some(Vec<(Part, CopyEvent)>),
     /// Too many to name: everything.
     Everything,
 }
 
-impl Changes {
-    /// Notes a change.
-    pub(crate) fn note(&self, part: Part, change: Change) {
+impl CopyEvents {
+    /// Notes an event.
+    pub(crate) fn note(&self, part: Part, event: CopyEvent) {
         let mut state = self.lock();
-        state.by_part.insert(part, change);
+        state.by_part.insert(part, event);
         state.bound();
         self.wake.notify_all();
     }
 
-    /// Takes up to `max` changes; the taker puts them back if they could not be told.
+    /// Takes up to `max` events; the taker puts them back if they could not be told.
     pub(crate) fn take(&self, max: usize) -> ToTell {
         let mut state = self.lock();
         if std::mem::take(&mut state.overflowed) {
@@ -63,21 +63,21 @@ impl Changes {
         }
         let mut taken = Vec::new();
         while taken.len() < max
-            && let Some(change) = state.by_part.pop_first()
+            && let Some(event) = state.by_part.pop_first()
         {
-            taken.push(change);
+            taken.push(event);
         }
         ToTell::Some(taken)
     }
 
-    /// Puts back what could not be told. A newer change of the same copy wins.
-    pub(crate) fn put_back(&self, changes: ToTell) {
+    /// Puts back what could not be told. A newer event of the same copy wins.
+    pub(crate) fn put_back(&self, events: ToTell) {
         let mut state = self.lock();
-        match changes {
+        match events {
             ToTell::Everything => state.overflowed = true,
-            ToTell::Some(changes) => {
-                for (part, change) in changes {
-                    state.by_part.entry(part).or_insert(change);
+            ToTell::Some(events) => {
+                for (part, event) in events {
+                    state.by_part.entry(part).or_insert(event);
                 }
                 state.bound();
             }
@@ -117,7 +117,7 @@ impl Changes {
 
 impl State {
     fn bound(&mut self) {
-        if self.by_part.len() > CHANGES_MAX {
+        if self.by_part.len() > EVENTS_MAX {
             self.by_part.clear();
             self.overflowed = true;
         }
@@ -135,27 +135,27 @@ mod tests {
     }
 
     #[test]
-    fn the_last_change_of_a_chunk_is_told_and_one_put_back_yields_to_a_newer() {
-        let changes = Changes::default();
+    fn the_last_event_of_a_copy_is_told_and_one_put_back_yields_to_a_newer() {
+        let events = CopyEvents::default();
         let (a, b) = (part(1), part(2));
-        let here = Change::Here { version: ChunkVersion::from_raw(1), in_doubt: false };
-        changes.note(a, here);
-        changes.note(b, Change::Lost);
-        let taken = changes.take(10);
-        assert_eq!(taken, ToTell::Some(vec![(a, here), (b, Change::Lost)]));
-        changes.note(a, Change::Lost);
-        changes.put_back(taken);
-        assert_eq!(changes.take(1), ToTell::Some(vec![(a, Change::Lost)]));
-        assert_eq!(changes.take(9), ToTell::Some(vec![(b, Change::Lost)]));
+        let here = CopyEvent::Here { version: ChunkVersion::from_raw(1), in_doubt: false };
+        events.note(a, here);
+        events.note(b, CopyEvent::Lost);
+        let taken = events.take(10);
+        assert_eq!(taken, ToTell::Some(vec![(a, here), (b, CopyEvent::Lost)]));
+        events.note(a, CopyEvent::Lost);
+        events.put_back(taken);
+        assert_eq!(events.take(1), ToTell::Some(vec![(a, CopyEvent::Lost)]));
+        assert_eq!(events.take(9), ToTell::Some(vec![(b, CopyEvent::Lost)]));
     }
 
     #[test]
-    fn too_many_changes_become_a_full_report() {
-        let changes = Changes::default();
-        for i in 0..=CHANGES_MAX as u64 {
-            changes.note(part(i), Change::Lost);
+    fn too_many_events_become_a_full_report() {
+        let events = CopyEvents::default();
+        for i in 0..=EVENTS_MAX as u64 {
+            events.note(part(i), CopyEvent::Lost);
         }
-        assert_eq!(changes.take(10), ToTell::Everything);
-        assert_eq!(changes.take(10), ToTell::Some(vec![]));
+        assert_eq!(events.take(10), ToTell::Everything);
+        assert_eq!(events.take(10), ToTell::Some(vec![]));
     }
 }
