@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use mooseng_env::Entropy;
-use mooseng_master::raft::{Change, Node, NodeConfig, Output, Recovered, Role};
+use mooseng_master::raft::{MembershipChange, Node, NodeConfig, Output, Recovered, Role};
 use mooseng_master::wire;
 use mooseng_protocol::pb;
 use mooseng_types::MasterId;
@@ -92,7 +92,7 @@ impl World {
                 assert_eq!(entry.index, last + 1, "committed entries follow each other");
                 self.committed.push((entry.index, entry.term));
                 // One that cannot be read ends the process on purpose.
-                if let Some((change, _)) = Change::of_entry(&entry).filter(|_| entry.kind == 1) {
+                if let Some((change, _)) = MembershipChange::of_entry(&entry).filter(|_| entry.kind == 1) {
                     self.node.apply_change(entry.index, change);
                 }
                 self.node.applied(entry.index);
@@ -171,9 +171,9 @@ fuzz_target!(|data: &[u8]| {
             }
             7 => {
                 let changed = match action / 12 % 3 {
-                    0 => Change::Voter(MasterId::from_raw(4)),
-                    1 => Change::Learner(MasterId::from_raw(5)),
-                    _ => Change::Remove(MasterId::from_raw(u64::from(action / 36 + 1))),
+                    0 => MembershipChange::Voter(MasterId::from_raw(4)),
+                    1 => MembershipChange::Learner(MasterId::from_raw(5)),
+                    _ => MembershipChange::Remove(MasterId::from_raw(u64::from(action / 36 + 1))),
                 };
                 let _ = world.node.propose_change(changed, b"");
             }

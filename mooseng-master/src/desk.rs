@@ -242,7 +242,7 @@ impl Desk {
                 self.propose(groups.get_mut(cell)?, now.mono, asker, request, *command);
                 Some(cell)
             }
-            Ok(Answer::Change(change, member, done)) => {
+            Ok(Answer::MembershipChange(change, member, done)) => {
                 let context = Context::Changed(done);
                 let ticket = self.askers.enter(Asker::Client { conn, header, context });
                 if let Err(error) = groups.root_mut().propose_change(change, &member, Some(ticket)) {

@@ -16,7 +16,7 @@ pub mod node;
 
 pub use message::{Message, SnapshotOf};
 pub(crate) use node::MESSAGE_MAX;
-pub use node::{Change, ChangeError, Node, NodeConfig, Output, Persist, ProposeError, Role};
+pub use node::{ChangeError, MembershipChange, Node, NodeConfig, Output, Persist, ProposeError, Role};
 
 use bytes::Bytes;
 

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::daemon::claim;
 use crate::group::known_group;
 use crate::open::{Opened, open_undamaged};
-use crate::raft::{Change, LogEntry, Recovered};
+use crate::raft::{LogEntry, MembershipChange, Recovered};
 
 /// How many terms one epoch has, as a power of two.
 const TERM_BITS: u32 = 32;
@@ -147,18 +147,18 @@ fn stamp_of(entry: &LogEntry) -> Option<TimeNs> {
 }
 
 fn change_group(group: &mut Membership, entry: &LogEntry) -> anyhow::Result<()> {
-    let decoded =
-        Change::of_entry(entry).and_then(|(change, context)| Some((change, MemberNote::decode(context)?)));
+    let decoded = MembershipChange::of_entry(entry)
+        .and_then(|(change, context)| Some((change, MemberNote::decode(context)?)));
     let Some((change, told)) = decoded else {
         bail!("entry {} changes the group in a way that this release cannot read", entry.index);
     };
     match change {
-        Change::Remove(id) => group.remove(id),
-        Change::Voter(id) | Change::Learner(id) => group.put(Member {
+        MembershipChange::Remove(id) => group.remove(id),
+        MembershipChange::Voter(id) | MembershipChange::Learner(id) => group.put(Member {
             id,
             name: told.name,
             address: told.address,
-            voter: matches!(change, Change::Voter(_)),
+            voter: matches!(change, MembershipChange::Voter(_)),
             wants_vote: told.wants_vote,
         }),
     }

@@ -11,7 +11,7 @@ use mooseng_types::{Level, MasterId};
 use super::Desk;
 use super::requests::{Answer, Context, answer};
 use crate::group::{Group, Groups};
-use crate::raft::Change;
+use crate::raft::MembershipChange;
 use crate::worker::WorkerStatus;
 
 /// More orphans than these are not counted: that would take too long between two heartbeats.
@@ -153,7 +153,7 @@ pub(super) fn add_master(
         "a voter once it has caught up"
     };
     let done = format!("{} at {} becomes {what}", member.name, member.address);
-    change(it.dry_run, Change::Learner(knock.id), member, done)
+    change(it.dry_run, MembershipChange::Learner(knock.id), member, done)
 }
 
 /// Takes a master out of the group.
@@ -178,11 +178,20 @@ pub(super) fn remove_master(group: &Group, it: &pb::RemoveMasterRequest) -> Resu
         ));
     }
     let done = format!("{} leaves; {} voters stay, {needed} of them needed", member.name, left.len());
-    change(it.dry_run, Change::Remove(member.id), member.clone(), done)
+    change(it.dry_run, MembershipChange::Remove(member.id), member.clone(), done)
 }
 
-fn change(dry_run: bool, change: Change, member: Member, done: String) -> Result<Answer, CallError> {
-    if dry_run { answer(&pb::MembershipReply { done }) } else { Ok(Answer::Change(change, member, done)) }
+fn change(
+    dry_run: bool,
+    change: MembershipChange,
+    member: Member,
+    done: String,
+) -> Result<Answer, CallError> {
+    if dry_run {
+        answer(&pb::MembershipReply { done })
+    } else {
+        Ok(Answer::MembershipChange(change, member, done))
+    }
 }
 
 /// Lets another master lead.

@@ -75,7 +75,7 @@ impl From<Unready> for CallError {
             | Unready::LeaderChanged
             | Unready::Replaced
             | Unready::Overloaded(_)
-            | Unready::Change(_) => Self::Unavailable { message: why.to_string() },
+            | Unready::MembershipChange(_) => Self::Unavailable { message: why.to_string() },
         }
     }
 }

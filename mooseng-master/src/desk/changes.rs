@@ -20,9 +20,9 @@ use super::{Desk, DeskConfig};
 use crate::multiregion::placement::place;
 
 /// Whose request it is, the command for it, and what its reply needs.
-pub(super) type Change = (Option<pb::RequestMeta>, Command, Context);
+pub(super) type ChangeRequest = (Option<pb::RequestMeta>, Command, Context);
 
-pub(super) fn create(it: pb::CreateRequest) -> Result<Change, CallError> {
+pub(super) fn create(it: pb::CreateRequest) -> Result<ChangeRequest, CallError> {
     let kind = kind_of(it.kind)?;
     let open = it.open && kind == FileKind::File;
     let context = if open { Context::Created(session_of(it.meta), it.open_number) } else { Context::Attr };
@@ -40,7 +40,7 @@ pub(super) fn create(it: pb::CreateRequest) -> Result<Change, CallError> {
     Ok((it.meta, command, context))
 }
 
-pub(super) fn set_attr(state: &MetaState, it: &pb::SetAttrRequest) -> Result<Change, CallError> {
+pub(super) fn set_attr(state: &MetaState, it: &pb::SetAttrRequest) -> Result<ChangeRequest, CallError> {
     let change = SetAttr::try_from(it)?;
     // In the way are leases behind the lower one of the old end and the new.
     let old = state.getattr(inode(it.inode)).map_or(0, |attr| attr.size);
@@ -52,23 +52,23 @@ pub(super) fn set_attr(state: &MetaState, it: &pb::SetAttrRequest) -> Result<Cha
     Ok((it.meta, AttrCommand::SetAttr { inode: inode(it.inode), change, session }.into(), context))
 }
 
-pub(super) fn unlink(it: &pb::UnlinkRequest) -> Result<Change, CallError> {
+pub(super) fn unlink(it: &pb::UnlinkRequest) -> Result<ChangeRequest, CallError> {
     let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
     Ok((it.meta, NameCommand::Unlink { parent, name }.into(), Context::Empty))
 }
 
-pub(super) fn rmdir(it: &pb::RmdirRequest) -> Result<Change, CallError> {
+pub(super) fn rmdir(it: &pb::RmdirRequest) -> Result<ChangeRequest, CallError> {
     let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
     Ok((it.meta, NameCommand::Rmdir { parent, name }.into(), Context::Empty))
 }
 
-pub(super) fn link(it: &pb::LinkRequest) -> Result<Change, CallError> {
+pub(super) fn link(it: &pb::LinkRequest) -> Result<ChangeRequest, CallError> {
     let (new_parent, new_name) = (inode(it.new_parent), FileName::parse(&it.new_name)?);
     let command = NameCommand::Link { inode: inode(it.inode), new_parent, new_name };
     Ok((it.meta, command.into(), Context::Attr))
 }
 
-pub(super) fn set_xattr(it: pb::SetXattrRequest) -> Result<Change, CallError> {
+pub(super) fn set_xattr(it: pb::SetXattrRequest) -> Result<ChangeRequest, CallError> {
     let mode = match (it.create, it.replace) {
         (false, false) => XattrMode::Any,
         (true, false) => XattrMode::Create,
@@ -79,7 +79,7 @@ pub(super) fn set_xattr(it: pb::SetXattrRequest) -> Result<Change, CallError> {
     Ok((it.meta, command.into(), Context::Empty))
 }
 
-pub(super) fn rename(it: &pb::RenameRequest) -> Result<Change, CallError> {
+pub(super) fn rename(it: &pb::RenameRequest) -> Result<ChangeRequest, CallError> {
     let mode = match (it.no_replace, it.exchange) {
         (false, false) => RenameMode::Replace,
         (true, false) => RenameMode::NoReplace,
@@ -102,7 +102,7 @@ pub(super) fn grant_write(
     state: &MetaState,
     now: Duration,
     it: &pb::GrantWriteRequest,
-) -> Result<Change, CallError> {
+) -> Result<ChangeRequest, CallError> {
     at_most(it.failed_servers.len(), FAILED_MAX, "failed_servers")?;
     let failed: Vec<ServerId> = it.failed_servers.iter().map(|id| ServerId::from_raw(*id)).collect();
     let copies = copies(&desk.config, state);
@@ -128,7 +128,7 @@ pub(super) fn grant_write(
     Ok((it.meta, command, Context::Grant(session, inode, index)))
 }
 
-pub(super) fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallError> {
+pub(super) fn commit_write(it: pb::CommitWriteRequest) -> Result<ChangeRequest, CallError> {
     at_most(it.chunks.len(), COMMIT_MAX, "chunks")?;
     let chunks = it.chunks.iter().map(|chunk| CommittedChunk {
         index: ChunkIndex::from_raw(chunk.index),
@@ -147,18 +147,18 @@ pub(super) fn commit_write(it: pb::CommitWriteRequest) -> Result<Change, CallErr
     Ok((it.meta, command, Context::Attr))
 }
 
-pub(super) fn remove_xattr(it: pb::RemoveXattrRequest) -> Change {
+pub(super) fn remove_xattr(it: pb::RemoveXattrRequest) -> ChangeRequest {
     let command = AttrCommand::RemoveXattr { inode: inode(it.inode), name: it.name };
     (it.meta, command.into(), Context::Empty)
 }
 
-pub(super) fn write_inline(it: pb::WriteInlineRequest) -> Change {
+pub(super) fn write_inline(it: pb::WriteInlineRequest) -> ChangeRequest {
     let pb::WriteInlineRequest { meta, offset, data, append, .. } = it;
     let command = ContentCommand::WriteInline { inode: inode(it.inode), offset, append, data }.into();
     (meta, command, Context::Recalling(inode(it.inode), ChunkIndex::from_raw(0)))
 }
 
-pub(super) fn release_lease(it: &pb::ReleaseLeaseRequest) -> Result<Change, CallError> {
+pub(super) fn release_lease(it: &pb::ReleaseLeaseRequest) -> Result<ChangeRequest, CallError> {
     at_most(it.indexes.len(), INDEXES_MAX, "indexes")?;
     let indexes = it.indexes.iter().map(|index| ChunkIndex::from_raw(*index)).collect();
     let session = session_of(it.meta);
@@ -166,7 +166,7 @@ pub(super) fn release_lease(it: &pb::ReleaseLeaseRequest) -> Result<Change, Call
     Ok((it.meta, command.into(), Context::Empty))
 }
 
-pub(super) fn close_session(it: pb::CloseSessionRequest) -> Change {
+pub(super) fn close_session(it: pb::CloseSessionRequest) -> ChangeRequest {
     let session = session_of(it.meta);
     (it.meta, ClusterCommand::CloseSession { session }.into(), Context::ClosedSession(session))
 }

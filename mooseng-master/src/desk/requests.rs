@@ -20,7 +20,7 @@ use super::tokens::Tokens;
 use super::{Desk, admin, batch, metadata, servers};
 use crate::conn::ConnId;
 use crate::group::{Group, Groups, Now};
-use crate::raft::Change;
+use crate::raft::MembershipChange;
 use crate::registry::Registry;
 use crate::sessions::ClientId;
 
@@ -43,7 +43,7 @@ pub(super) enum Answer {
         context: Context,
     },
     /// A change of the root's group, to be agreed on first; and what is then done, for people.
-    Change(Change, Member, String),
+    MembershipChange(MembershipChange, Member, String),
 }
 
 /// What is needed to answer once the command is applied.

@@ -13,7 +13,7 @@ use mooseng_protocol::group_entry::MemberNote;
 use mooseng_types::MasterId;
 
 use super::{Group, GroupConfig, Knock, Peer};
-use crate::raft::{Change, LogEntry, Node, NodeConfig, Recovered, Role};
+use crate::raft::{LogEntry, MembershipChange, Node, NodeConfig, Recovered, Role};
 
 impl Group {
     /// The leader brings the group closer to what it should be, by one change. Returns whether there is nothing to do.
@@ -28,7 +28,7 @@ impl Group {
         false
     }
 
-    fn next_change(&self, now: Duration) -> Option<(Change, Member)> {
+    fn next_change(&self, now: Duration) -> Option<(MembershipChange, Member)> {
         let founding = self.state.settings().is_none();
         let configured = |number: u64| self.config.peers.iter().any(|peer| peer.id == number);
         let wanted = |knock: &&Knock| {
@@ -41,7 +41,7 @@ impl Group {
         };
         if let Some(knock) = self.door.asking(now).find(wanted) {
             let wants_vote = self.members.by_number(knock.id.number()).is_none_or(|old| old.wants_vote);
-            return Some((Change::Learner(knock.id), learner(knock, wants_vote)));
+            return Some((MembershipChange::Learner(knock.id), learner(knock, wants_vote)));
         }
         let ready = |member: &&Member| !member.voter && self.node.has_caught_up(member.id);
         for member in self.members.members.iter().filter(ready) {
@@ -51,10 +51,10 @@ impl Group {
                     && !self.node.is_active(other.id)
             });
             if let Some(old) = old {
-                return Some((Change::Remove(old.id), old.clone()));
+                return Some((MembershipChange::Remove(old.id), old.clone()));
             }
             if member.wants_vote {
-                return Some((Change::Voter(member.id), member.clone()));
+                return Some((MembershipChange::Voter(member.id), member.clone()));
             }
         }
         None
@@ -80,15 +80,15 @@ impl Group {
         }
         let id = change.node();
         match change {
-            Change::Remove(_) => {
+            MembershipChange::Remove(_) => {
                 self.door.left.insert(id.number(), (id, told.address));
                 self.members.remove(id);
             }
-            Change::Voter(_) | Change::Learner(_) => self.members.put(Member {
+            MembershipChange::Voter(_) | MembershipChange::Learner(_) => self.members.put(Member {
                 id,
                 name: told.name,
                 address: told.address,
-                voter: matches!(change, Change::Voter(_)),
+                voter: matches!(change, MembershipChange::Voter(_)),
                 wants_vote: told.wants_vote,
             }),
         }
@@ -96,7 +96,7 @@ impl Group {
         self.flushing.group_changed = logged.index;
         self.door.knocks.retain(|_, knock| knock.id != id);
         self.relink();
-        if self.node.role() == Role::Leader && change == Change::Remove(id) {
+        if self.node.role() == Role::Leader && change == MembershipChange::Remove(id) {
             self.send_view(id);
         }
     }
@@ -128,8 +128,8 @@ pub(super) fn note(member: &Member) -> MemberNote {
 }
 
 /// The change in an entry, and what it says of the member.
-pub(super) fn read_change(logged: &LogEntry) -> Option<(Change, MemberNote)> {
-    let (change, context) = Change::of_entry(logged)?;
+pub(super) fn read_change(logged: &LogEntry) -> Option<(MembershipChange, MemberNote)> {
+    let (change, context) = MembershipChange::of_entry(logged)?;
     Some((change, MemberNote::decode(context)?))
 }
 

@@ -4,7 +4,7 @@ use mooseng_meta::{Command, Entry, Member, Request};
 
 use super::flush::UNFLUSHED_MAX;
 use super::{Group, News, Now, Unready};
-use crate::raft::{Change, ProposeError, Role};
+use crate::raft::{MembershipChange, ProposeError, Role};
 
 /// Bytes of one command in the log. Each request's parts are bounded far below; this makes sure that whatever is proposed
 /// can be sent to the other masters, too.
@@ -31,7 +31,7 @@ impl Group {
     /// Proposes a change of the group. News of it follow under `ticket`, unless it is refused at once.
     pub(crate) fn propose_change(
         &mut self,
-        change: Change,
+        change: MembershipChange,
         member: &Member,
         ticket: Option<Ticket>,
     ) -> Result<(), Unready> {

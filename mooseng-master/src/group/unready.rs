@@ -30,7 +30,7 @@ pub enum Unready {
     Overloaded(ProposeError),
     /// A change of the masters' group is not taken now.
     #[error(transparent)]
-    Change(#[from] ChangeError),
+    MembershipChange(#[from] ChangeError),
     /// The group of a cell is hosted elsewhere.
     #[error("this master has no part in {0}")]
     OtherCell(CellId),

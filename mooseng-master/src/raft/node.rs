@@ -14,7 +14,7 @@ mod snapshot;
 #[cfg(test)]
 mod testing;
 
-pub use group::{Change, ChangeError};
+pub use group::{ChangeError, MembershipChange};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

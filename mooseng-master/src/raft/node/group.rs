@@ -21,7 +21,7 @@ const NEARLY: u64 = 64;
 
 /// One change of the group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum MembershipChange {
     /// Becomes a voter.
     Voter(MasterId),
     /// Becomes a learner: has everything, decides nothing.
@@ -41,7 +41,7 @@ pub enum ChangeError {
     Busy,
 }
 
-impl Change {
+impl MembershipChange {
     /// Whom it is about.
     #[must_use]
     pub fn node(self) -> MasterId {
@@ -82,8 +82,8 @@ impl Change {
 
 impl Node {
     /// Proposes a change of the group; returns the index it will have if it is committed by this leader. `context`
-    /// comes back from [`Change::of_entry`].
-    pub fn propose_change(&mut self, change: Change, context: &[u8]) -> Result<u64, ChangeError> {
+    /// comes back from [`MembershipChange::of_entry`].
+    pub fn propose_change(&mut self, change: MembershipChange, context: &[u8]) -> Result<u64, ChangeError> {
         if self.role() != Role::Leader || self.is_handing_over() {
             return Err(ChangeError::NotLeader);
         }
@@ -100,7 +100,7 @@ impl Node {
     }
 
     /// The committed change in the entry at `index` takes effect. Returns whether it did: one that would leave no voter does not.
-    pub fn apply_change(&mut self, index: u64, change: Change) -> bool {
+    pub fn apply_change(&mut self, index: u64, change: MembershipChange) -> bool {
         match self.raw.apply_conf_change(&change.to_library()) {
             Ok(state) => {
                 let log = self.raw.mut_store();
@@ -275,7 +275,7 @@ mod tests {
         settle(&mut node);
         assert_eq!((node.role(), node.term()), (Role::Leader, 2));
         node.step(NOW, Message { index: 2, ..from(3, MessageType::MsgAppendResponse, 2) });
-        assert_eq!(settle(&mut node), [Change::Remove(MasterId::from_raw(2))]);
+        assert_eq!(settle(&mut node), [MembershipChange::Remove(MasterId::from_raw(2))]);
         assert_eq!(node.role(), Role::Follower);
         node.tick(Duration::from_secs(2));
         settle(&mut node);
@@ -289,7 +289,7 @@ mod tests {
         let entry = LogEntry { kind: 1, term: 1, index: 1, data };
         let append = from(1, MessageType::MsgAppend, 1);
         node.step(NOW, Message { entries: vec![entry], commit: 1, ..append.clone() });
-        assert_eq!(settle(&mut node), [Change::Remove(MasterId::from_raw(1))]);
+        assert_eq!(settle(&mut node), [MembershipChange::Remove(MasterId::from_raw(1))]);
         let entry = LogEntry { term: 1, index: 2, ..Default::default() };
         node.step(NOW, Message { entries: vec![entry], index: 1, log_term: 1, ..append });
         let pass = |node: &mut Node, from: u64| {
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!((node.role(), node.term()), (Role::Candidate, 2));
         // A vote may say what is committed.
         node.raw.raft.raft_log.commit_to(1);
-        assert_eq!(settle(&mut node), [Change::Remove(MasterId::from_raw(2))]);
+        assert_eq!(settle(&mut node), [MembershipChange::Remove(MasterId::from_raw(2))]);
         node.step(NOW, from(3, MessageType::MsgRequestVoteResponse, 2));
         settle(&mut node);
         assert_eq!(node.role(), Role::Follower);

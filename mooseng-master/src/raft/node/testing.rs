@@ -7,20 +7,20 @@ use mooseng_env::SystemEntropy;
 use mooseng_types::MasterId;
 use raft::eraftpb::MessageType;
 
-use super::{Change, Node, NodeConfig};
+use super::{MembershipChange, Node, NodeConfig};
 use crate::raft::{Message, Recovered};
 
 pub(super) const NOW: Duration = Duration::ZERO;
 
 /// Lets everything become durable and take effect; returns the changes of the group that did.
-pub(super) fn settle(node: &mut Node) -> Vec<Change> {
+pub(super) fn settle(node: &mut Node) -> Vec<MembershipChange> {
     let mut changes = Vec::new();
     while let Some(output) = node.output() {
         if let Some(persist) = output.persist {
             drop(node.persisted(persist.number));
         }
         for entry in output.committed {
-            if let Some((change, _)) = Change::of_entry(&entry).filter(|_| entry.kind == 1) {
+            if let Some((change, _)) = MembershipChange::of_entry(&entry).filter(|_| entry.kind == 1) {
                 assert!(node.apply_change(entry.index, change));
                 changes.push(change);
             }
