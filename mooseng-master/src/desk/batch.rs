@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mooseng_meta::{BATCH_MAX, Command, CommandBatch, MetaState, Response};
+use mooseng_meta::{BATCH_MAX, CommandBatch, Response};
 use mooseng_protocol::convert::BadMessage;
 use mooseng_protocol::pb;
 use mooseng_protocol::pb::batch_change::Change as Item;
@@ -10,32 +10,36 @@ use mooseng_protocol::status::CallError;
 use prost::Message as _;
 
 use super::Desk;
-use super::changes::{self, ChangeRequest};
+use super::changes::ChangeRequest;
 use super::requests::{Context, at_most, mismatched, take_effect};
 use crate::group::Group;
 
-/// The command for a batch. What is said in each change of whose request it is does not count.
-pub(super) fn changes(state: &MetaState, it: pb::BatchRequest) -> Result<ChangeRequest, CallError> {
-    at_most(it.changes.len(), BATCH_MAX, "changes")?;
-    let (mut commands, mut contexts) = (Vec::new(), Vec::new());
-    for change in it.changes {
-        let meta = it.meta;
-        let (_, command, context): ChangeRequest =
-            match change.change.ok_or(BadMessage { field: "changes" })? {
-                Item::Create(it) => changes::create(pb::CreateRequest { meta, ..it })?,
-                Item::Link(it) => changes::link(&pb::LinkRequest { meta, ..it })?,
-                Item::Unlink(it) => changes::unlink(&pb::UnlinkRequest { meta, ..it })?,
-                Item::Rmdir(it) => changes::rmdir(&pb::RmdirRequest { meta, ..it })?,
-                Item::Rename(it) => changes::rename(&pb::RenameRequest { meta, ..it })?,
-                Item::SetAttr(it) => changes::set_attr(state, &pb::SetAttrRequest { meta, ..it })?,
-                Item::SetXattr(it) => changes::set_xattr(pb::SetXattrRequest { meta, ..it })?,
-                Item::RemoveXattr(it) => changes::remove_xattr(pb::RemoveXattrRequest { meta, ..it }),
-                Item::WriteInline(it) => changes::write_inline(pb::WriteInlineRequest { meta, ..it }),
-            };
-        commands.push(command);
-        contexts.push(context);
+impl TryFrom<pb::BatchRequest> for ChangeRequest {
+    type Error = CallError;
+
+    /// What is said in each change of whose request it is does not count.
+    fn try_from(it: pb::BatchRequest) -> Result<Self, CallError> {
+        at_most(it.changes.len(), BATCH_MAX, "changes")?;
+        let (mut commands, mut contexts) = (Vec::new(), Vec::new());
+        for change in it.changes {
+            let meta = it.meta;
+            let ChangeRequest { command, context, .. } =
+                match change.change.ok_or(BadMessage { field: "changes" })? {
+                    Item::Create(it) => pb::CreateRequest { meta, ..it }.try_into()?,
+                    Item::Link(it) => pb::LinkRequest { meta, ..it }.try_into()?,
+                    Item::Unlink(it) => pb::UnlinkRequest { meta, ..it }.try_into()?,
+                    Item::Rmdir(it) => pb::RmdirRequest { meta, ..it }.try_into()?,
+                    Item::Rename(it) => pb::RenameRequest { meta, ..it }.try_into()?,
+                    Item::SetAttr(it) => pb::SetAttrRequest { meta, ..it }.try_into()?,
+                    Item::SetXattr(it) => pb::SetXattrRequest { meta, ..it }.try_into()?,
+                    Item::RemoveXattr(it) => pb::RemoveXattrRequest { meta, ..it }.try_into()?,
+                    Item::WriteInline(it) => pb::WriteInlineRequest { meta, ..it }.try_into()?,
+                };
+            commands.push(command);
+            contexts.push(context);
+        }
+        Ok(ChangeRequest::new(it.meta, CommandBatch::new(commands)?, Context::Batch(contexts)))
     }
-    Ok((it.meta, Command::from(CommandBatch::new(commands)?), Context::Batch(contexts)))
 }
 
 /// The reply to a batch.

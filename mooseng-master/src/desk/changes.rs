@@ -19,82 +19,117 @@ use super::requests::{Context, at_most};
 use super::{Desk, DeskConfig};
 use crate::multiregion::placement::place;
 
-/// Whose request it is, the command for it, and what its reply needs.
-pub(super) type ChangeRequest = (Option<pb::RequestMeta>, Command, Context);
+/// A request that changes something.
+#[derive(Debug)]
+pub(super) struct ChangeRequest {
+    /// Whose it is.
+    pub(super) meta: Option<pb::RequestMeta>,
+    pub(super) command: Command,
+    /// What its reply needs.
+    pub(super) context: Context,
+}
 
-pub(super) fn create(it: pb::CreateRequest) -> Result<ChangeRequest, CallError> {
-    let kind = kind_of(it.kind)?;
-    let open = it.open && kind == FileKind::File;
-    let context = if open { Context::Created(session_of(it.meta), it.open_number) } else { Context::Attr };
-    let command = NameCommand::Create {
-        parent: inode(it.parent),
-        name: FileName::parse(&it.name)?,
-        kind,
-        mode: mode(it.mode)?,
-        uid: it.uid,
-        gid: it.gid,
-        rdev: it.rdev,
-        target: it.target,
+impl ChangeRequest {
+    pub(super) fn new(meta: Option<pb::RequestMeta>, command: impl Into<Command>, context: Context) -> Self {
+        Self { meta, command: command.into(), context }
     }
-    .into();
-    Ok((it.meta, command, context))
 }
 
-pub(super) fn set_attr(state: &MetaState, it: &pb::SetAttrRequest) -> Result<ChangeRequest, CallError> {
-    let change = SetAttr::try_from(it)?;
-    // In the way are leases behind the lower one of the old end and the new.
-    let old = state.getattr(inode(it.inode)).map_or(0, |attr| attr.size);
-    let context = match change.size.and_then(|size| ChunkIndex::of_offset(size.min(old))) {
-        Some(index) => Context::Recalling(inode(it.inode), index),
-        None => Context::Attr,
-    };
-    let session = it.meta.map(|meta| session(meta.session));
-    Ok((it.meta, AttrCommand::SetAttr { inode: inode(it.inode), change, session }.into(), context))
-}
+impl TryFrom<pb::CreateRequest> for ChangeRequest {
+    type Error = CallError;
 
-pub(super) fn unlink(it: &pb::UnlinkRequest) -> Result<ChangeRequest, CallError> {
-    let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
-    Ok((it.meta, NameCommand::Unlink { parent, name }.into(), Context::Empty))
-}
-
-pub(super) fn rmdir(it: &pb::RmdirRequest) -> Result<ChangeRequest, CallError> {
-    let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
-    Ok((it.meta, NameCommand::Rmdir { parent, name }.into(), Context::Empty))
-}
-
-pub(super) fn link(it: &pb::LinkRequest) -> Result<ChangeRequest, CallError> {
-    let (new_parent, new_name) = (inode(it.new_parent), FileName::parse(&it.new_name)?);
-    let command = NameCommand::Link { inode: inode(it.inode), new_parent, new_name };
-    Ok((it.meta, command.into(), Context::Attr))
-}
-
-pub(super) fn set_xattr(it: pb::SetXattrRequest) -> Result<ChangeRequest, CallError> {
-    let mode = match (it.create, it.replace) {
-        (false, false) => XattrMode::Any,
-        (true, false) => XattrMode::Create,
-        (false, true) => XattrMode::Replace,
-        (true, true) => return Err(FsError::Invalid.into()),
-    };
-    let command = AttrCommand::SetXattr { inode: inode(it.inode), name: it.name, value: it.value, mode };
-    Ok((it.meta, command.into(), Context::Empty))
-}
-
-pub(super) fn rename(it: &pb::RenameRequest) -> Result<ChangeRequest, CallError> {
-    let mode = match (it.no_replace, it.exchange) {
-        (false, false) => RenameMode::Replace,
-        (true, false) => RenameMode::NoReplace,
-        (false, true) => RenameMode::Exchange,
-        (true, true) => return Err(FsError::Invalid.into()),
-    };
-    let command = NameCommand::Rename {
-        parent: inode(it.parent),
-        name: FileName::parse(&it.name)?,
-        new_parent: inode(it.new_parent),
-        new_name: FileName::parse(&it.new_name)?,
-        mode,
+    fn try_from(it: pb::CreateRequest) -> Result<Self, CallError> {
+        let kind = kind_of(it.kind)?;
+        let open = it.open && kind == FileKind::File;
+        let context =
+            if open { Context::Created(session_of(it.meta), it.open_number) } else { Context::Attr };
+        let command = NameCommand::Create {
+            parent: inode(it.parent),
+            name: FileName::parse(&it.name)?,
+            kind,
+            mode: mode(it.mode)?,
+            uid: it.uid,
+            gid: it.gid,
+            rdev: it.rdev,
+            target: it.target,
+        };
+        Ok(Self::new(it.meta, command, context))
     }
-    .into();
-    Ok((it.meta, command, Context::Empty))
+}
+
+impl TryFrom<pb::SetAttrRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::SetAttrRequest) -> Result<Self, CallError> {
+        let change = SetAttr::try_from(&it)?;
+        let context = change.size.map_or(Context::Attr, |size| Context::Resized(inode(it.inode), size));
+        let session = it.meta.map(|meta| session(meta.session));
+        Ok(Self::new(it.meta, AttrCommand::SetAttr { inode: inode(it.inode), change, session }, context))
+    }
+}
+
+impl TryFrom<pb::UnlinkRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::UnlinkRequest) -> Result<Self, CallError> {
+        let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
+        Ok(Self::new(it.meta, NameCommand::Unlink { parent, name }, Context::Empty))
+    }
+}
+
+impl TryFrom<pb::RmdirRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::RmdirRequest) -> Result<Self, CallError> {
+        let (parent, name) = (inode(it.parent), FileName::parse(&it.name)?);
+        Ok(Self::new(it.meta, NameCommand::Rmdir { parent, name }, Context::Empty))
+    }
+}
+
+impl TryFrom<pb::LinkRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::LinkRequest) -> Result<Self, CallError> {
+        let (new_parent, new_name) = (inode(it.new_parent), FileName::parse(&it.new_name)?);
+        let command = NameCommand::Link { inode: inode(it.inode), new_parent, new_name };
+        Ok(Self::new(it.meta, command, Context::Attr))
+    }
+}
+
+impl TryFrom<pb::SetXattrRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::SetXattrRequest) -> Result<Self, CallError> {
+        let mode = match (it.create, it.replace) {
+            (false, false) => XattrMode::Any,
+            (true, false) => XattrMode::Create,
+            (false, true) => XattrMode::Replace,
+            (true, true) => return Err(FsError::Invalid.into()),
+        };
+        let command = AttrCommand::SetXattr { inode: inode(it.inode), name: it.name, value: it.value, mode };
+        Ok(Self::new(it.meta, command, Context::Empty))
+    }
+}
+
+impl TryFrom<pb::RenameRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::RenameRequest) -> Result<Self, CallError> {
+        let mode = match (it.no_replace, it.exchange) {
+            (false, false) => RenameMode::Replace,
+            (true, false) => RenameMode::NoReplace,
+            (false, true) => RenameMode::Exchange,
+            (true, true) => return Err(FsError::Invalid.into()),
+        };
+        let command = NameCommand::Rename {
+            parent: inode(it.parent),
+            name: FileName::parse(&it.name)?,
+            new_parent: inode(it.new_parent),
+            new_name: FileName::parse(&it.new_name)?,
+            mode,
+        };
+        Ok(Self::new(it.meta, command, Context::Empty))
+    }
 }
 
 pub(super) fn grant_write(
@@ -123,52 +158,70 @@ pub(super) fn grant_write(
     }
     let (nothing_written, renew) = (it.nothing_written, it.renew);
     let command =
-        ContentCommand::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew }
-            .into();
-    Ok((it.meta, command, Context::Grant(session, inode, index)))
+        ContentCommand::GrantWrite { session, inode, index, candidates, failed, up, nothing_written, renew };
+    Ok(ChangeRequest::new(it.meta, command, Context::Grant(session, inode, index)))
 }
 
-pub(super) fn commit_write(it: pb::CommitWriteRequest) -> Result<ChangeRequest, CallError> {
-    at_most(it.chunks.len(), COMMIT_MAX, "chunks")?;
-    let chunks = it.chunks.iter().map(|chunk| CommittedChunk {
-        index: ChunkIndex::from_raw(chunk.index),
-        chunk: ChunkId::from_raw(chunk.chunk),
-        version: ChunkVersion::from_raw(chunk.version),
-        release: chunk.release,
-    });
-    let command = ContentCommand::CommitWrite {
-        session: session_of(it.meta),
-        inode: inode(it.inode),
-        size_at_least: it.size_at_least,
-        mtime: it.mtime_ns.map(TimeNs::from_raw),
-        chunks: chunks.collect(),
+impl TryFrom<pb::CommitWriteRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::CommitWriteRequest) -> Result<Self, CallError> {
+        at_most(it.chunks.len(), COMMIT_MAX, "chunks")?;
+        let chunks = it.chunks.iter().map(|chunk| CommittedChunk {
+            index: ChunkIndex::from_raw(chunk.index),
+            chunk: ChunkId::from_raw(chunk.chunk),
+            version: ChunkVersion::from_raw(chunk.version),
+            release: chunk.release,
+        });
+        let command = ContentCommand::CommitWrite {
+            session: session_of(it.meta),
+            inode: inode(it.inode),
+            size_at_least: it.size_at_least,
+            mtime: it.mtime_ns.map(TimeNs::from_raw),
+            chunks: chunks.collect(),
+        };
+        Ok(Self::new(it.meta, command, Context::Attr))
     }
-    .into();
-    Ok((it.meta, command, Context::Attr))
 }
 
-pub(super) fn remove_xattr(it: pb::RemoveXattrRequest) -> ChangeRequest {
-    let command = AttrCommand::RemoveXattr { inode: inode(it.inode), name: it.name };
-    (it.meta, command.into(), Context::Empty)
+impl TryFrom<pb::RemoveXattrRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::RemoveXattrRequest) -> Result<Self, CallError> {
+        let command = AttrCommand::RemoveXattr { inode: inode(it.inode), name: it.name };
+        Ok(Self::new(it.meta, command, Context::Empty))
+    }
 }
 
-pub(super) fn write_inline(it: pb::WriteInlineRequest) -> ChangeRequest {
-    let pb::WriteInlineRequest { meta, offset, data, append, .. } = it;
-    let command = ContentCommand::WriteInline { inode: inode(it.inode), offset, append, data }.into();
-    (meta, command, Context::Recalling(inode(it.inode), ChunkIndex::from_raw(0)))
+impl TryFrom<pb::WriteInlineRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::WriteInlineRequest) -> Result<Self, CallError> {
+        let pb::WriteInlineRequest { meta, offset, data, append, .. } = it;
+        let command = ContentCommand::WriteInline { inode: inode(it.inode), offset, append, data };
+        Ok(Self::new(meta, command, Context::Recalling(inode(it.inode), ChunkIndex::from_raw(0))))
+    }
 }
 
-pub(super) fn release_lease(it: &pb::ReleaseLeaseRequest) -> Result<ChangeRequest, CallError> {
-    at_most(it.indexes.len(), INDEXES_MAX, "indexes")?;
-    let indexes = it.indexes.iter().map(|index| ChunkIndex::from_raw(*index)).collect();
-    let session = session_of(it.meta);
-    let command = ContentCommand::ReleaseLease { session, inode: inode(it.inode), indexes };
-    Ok((it.meta, command.into(), Context::Empty))
+impl TryFrom<pb::ReleaseLeaseRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::ReleaseLeaseRequest) -> Result<Self, CallError> {
+        at_most(it.indexes.len(), INDEXES_MAX, "indexes")?;
+        let indexes = it.indexes.iter().map(|index| ChunkIndex::from_raw(*index)).collect();
+        let session = session_of(it.meta);
+        let command = ContentCommand::ReleaseLease { session, inode: inode(it.inode), indexes };
+        Ok(Self::new(it.meta, command, Context::Empty))
+    }
 }
 
-pub(super) fn close_session(it: pb::CloseSessionRequest) -> ChangeRequest {
-    let session = session_of(it.meta);
-    (it.meta, ClusterCommand::CloseSession { session }.into(), Context::ClosedSession(session))
+impl TryFrom<pb::CloseSessionRequest> for ChangeRequest {
+    type Error = CallError;
+
+    fn try_from(it: pb::CloseSessionRequest) -> Result<Self, CallError> {
+        let session = session_of(it.meta);
+        Ok(Self::new(it.meta, ClusterCommand::CloseSession { session }, Context::ClosedSession(session)))
+    }
 }
 
 /// Copies of a new chunk.

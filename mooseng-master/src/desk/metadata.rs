@@ -14,11 +14,11 @@ use mooseng_protocol::rpc::{self, Rpc};
 use mooseng_protocol::status::CallError;
 use mooseng_types::{CHUNK_SIZE, ChunkIndex, FileKind, FileName, FsError, InodeId, SessionId};
 
-use super::changes::{self, copies, inode, session, session_of};
+use super::changes::{self, ChangeRequest, copies, inode, session};
 use super::requests::{
     Answer, Context, answer, at_most, attr_reply, decode, location, master_addresses, request,
 };
-use super::{Desk, DeskConfig, batch};
+use super::{Desk, DeskConfig};
 use crate::conn::ConnId;
 use crate::group::{Groups, Now};
 use crate::registry::Registry;
@@ -133,6 +133,13 @@ fn changing(groups: &Groups, raw: u64) -> Result<&MetaState, CallError> {
     Ok(group.state())
 }
 
+fn read_change<R: Rpc>(body: Bytes) -> Result<ChangeRequest, CallError>
+where
+    ChangeRequest: TryFrom<R, Error = CallError>,
+{
+    decode::<R>(body)?.try_into()
+}
+
 fn change(
     desk: &mut Desk,
     groups: &Groups,
@@ -141,32 +148,25 @@ fn change(
     kind: u16,
     body: Bytes,
 ) -> Result<Answer, CallError> {
-    let (meta, command, context) = match kind {
-        pb::CreateRequest::KIND => changes::create(decode(body)?)?,
-        pb::SetAttrRequest::KIND => {
-            let it: pb::SetAttrRequest = decode(body)?;
-            changes::set_attr(changing(groups, it.inode)?, &it)?
-        }
-        pb::LinkRequest::KIND => changes::link(&decode(body)?)?,
-        pb::UnlinkRequest::KIND => changes::unlink(&decode(body)?)?,
-        pb::RmdirRequest::KIND => changes::rmdir(&decode(body)?)?,
-        pb::RenameRequest::KIND => changes::rename(&decode(body)?)?,
-        pb::SetXattrRequest::KIND => changes::set_xattr(decode(body)?)?,
-        pb::RemoveXattrRequest::KIND => changes::remove_xattr(decode(body)?),
+    let ChangeRequest { meta, command, context } = match kind {
+        pb::CreateRequest::KIND => read_change::<pb::CreateRequest>(body)?,
+        pb::SetAttrRequest::KIND => read_change::<pb::SetAttrRequest>(body)?,
+        pb::LinkRequest::KIND => read_change::<pb::LinkRequest>(body)?,
+        pb::UnlinkRequest::KIND => read_change::<pb::UnlinkRequest>(body)?,
+        pb::RmdirRequest::KIND => read_change::<pb::RmdirRequest>(body)?,
+        pb::RenameRequest::KIND => read_change::<pb::RenameRequest>(body)?,
+        pb::SetXattrRequest::KIND => read_change::<pb::SetXattrRequest>(body)?,
+        pb::RemoveXattrRequest::KIND => read_change::<pb::RemoveXattrRequest>(body)?,
+        pb::CommitWriteRequest::KIND => read_change::<pb::CommitWriteRequest>(body)?,
+        pb::WriteInlineRequest::KIND => read_change::<pb::WriteInlineRequest>(body)?,
+        pb::ReleaseLeaseRequest::KIND => read_change::<pb::ReleaseLeaseRequest>(body)?,
+        pb::BatchRequest::KIND => read_change::<pb::BatchRequest>(body)?,
+        pb::CloseSessionRequest::KIND => read_change::<pb::CloseSessionRequest>(body)?,
+        // Servers are chosen as they are now.
         pb::GrantWriteRequest::KIND => {
             let it: pb::GrantWriteRequest = decode(body)?;
             changes::grant_write(desk, changing(groups, it.inode)?, now, &it)?
         }
-        pb::CommitWriteRequest::KIND => changes::commit_write(decode(body)?)?,
-        pb::WriteInlineRequest::KIND => changes::write_inline(decode(body)?),
-        pb::ReleaseLeaseRequest::KIND => changes::release_lease(&decode(body)?)?,
-        pb::BatchRequest::KIND => {
-            let it: pb::BatchRequest = decode(body)?;
-            let group = groups.of_session(session_of(it.meta))?;
-            group.must_take_changes()?;
-            batch::changes(group.state(), it)?
-        }
-        pb::CloseSessionRequest::KIND => changes::close_session(decode(body)?),
         _ => return Err(unknown(kind)),
     };
     let request = request(meta.as_ref())?;

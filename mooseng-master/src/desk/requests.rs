@@ -57,6 +57,9 @@ pub(super) enum Context {
     Created(SessionId, u64),
     /// The attributes; where a lease is in the way, its holder is asked to give it back.
     Recalling(InodeId, ChunkIndex),
+    /// The attributes of a file that was to have this size; in the way are leases behind the lower one of the old end and
+    /// the new.
+    Resized(InodeId, u64),
     /// A write lease.
     Grant(SessionId, InodeId, ChunkIndex),
     /// A session.
@@ -137,9 +140,10 @@ pub(super) fn complete(
     take_effect(desk, group, now.mono, &context, &response);
     let reply = match (context, unrefused(response)?) {
         (Context::Empty | Context::ClosedSession(_), _) => Vec::new(),
-        (Context::Attr | Context::Recalling(..) | Context::Created(..), Response::Attr(attr)) => {
-            attr_reply(attr)
-        }
+        (
+            Context::Attr | Context::Recalling(..) | Context::Resized(..) | Context::Created(..),
+            Response::Attr(attr),
+        ) => attr_reply(attr),
         (Context::Batch(contexts), Response::Batch(responses)) => {
             batch::reply(desk, group, now.mono, &contexts, responses)?
         }
@@ -176,6 +180,12 @@ pub(super) fn take_effect(
             Response::Refused(FsError::LeaseHeld),
         ) => {
             desk.recall(group.state(), *inode, *index, now);
+        }
+        (Context::Resized(inode, size), Response::Refused(FsError::LeaseHeld)) => {
+            let old = group.state().getattr(*inode).map_or(0, |attr| attr.size);
+            if let Some(index) = ChunkIndex::of_offset(old.min(*size)) {
+                desk.recall(group.state(), *inode, index, now);
+            }
         }
         (Context::Created(session, number), Response::Attr(attr)) => {
             desk.cell(group.cell()).sessions.open(*session, attr.inode, *number);
