@@ -317,6 +317,13 @@ impl Registry {
         servers.iter().copied().filter(is_up).collect()
     }
 
+    /// Whether it knows all of them. The root's group makes servers known; a master that leads another cell may not have
+    /// heard of all of them yet.
+    #[must_use]
+    pub fn knows(&self, servers: &[ServerId]) -> bool {
+        servers.iter().all(|id| self.servers.contains_key(id))
+    }
+
     /// Addresses of `servers`, which have `chunk`: first those that are up and whose copy is whole, then those that are up,
     /// each in their order.
     #[must_use]

@@ -15,7 +15,7 @@ use mooseng_types::{
     TimeNs,
 };
 
-use super::requests::{Context, at_most};
+use super::requests::{Context, at_most, unknown_servers};
 use super::{Desk, DeskConfig};
 use crate::multiregion::placement::place;
 
@@ -147,7 +147,11 @@ pub(super) fn grant_write(
     let is_new = found.as_ref().is_ok_and(Vec::is_empty);
     // A chunk in parts is refused when the command is applied.
     let having = found.iter().flatten().filter_map(|(_, _, row)| row.layout.copies().ok());
-    let up = having.flat_map(|servers| desk.registry.up(servers, now)).collect();
+    let having: Vec<ServerId> = having.flatten().copied().collect();
+    if !desk.registry.knows(&having) {
+        return Err(unknown_servers());
+    }
+    let up = desk.registry.up(&having, now);
     // Their heartbeats come soon; a chunk with too few copies, or an error for want of room, would be for good.
     if candidates.len() < copies.into() && desk.is_young(now) && desk.registry.awaits(&failed) && is_new {
         let message = "some chunkservers have yet to speak to this master".into();

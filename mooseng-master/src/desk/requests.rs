@@ -254,17 +254,28 @@ pub(super) fn location(
     now: Now,
     session: SessionId,
     found: &(ChunkIndex, ChunkId, ChunkRow),
-) -> Result<pb::ChunkLocation, FsError> {
+) -> Result<pb::ChunkLocation, CallError> {
     let (index, chunk, row) = found;
+    let copies = row.layout.copies()?;
+    let servers = addresses(registry, *chunk, copies, now);
+    if servers.is_empty() && !copies.is_empty() {
+        return Err(unknown_servers());
+    }
     Ok(pb::ChunkLocation {
         index: index.raw(),
         chunk: chunk.raw(),
         version: row.committed.raw(),
         valid_length: row.valid_length,
-        servers: addresses(registry, *chunk, row.layout.copies()?, now),
+        servers,
         token: tokens.for_reading(now, session, *chunk, row.committed),
         differs: row.differs,
     })
+}
+
+/// Servers that have a chunk are not known here yet. To go on without them would be to take their copies for lost.
+pub(super) fn unknown_servers() -> CallError {
+    let message = "this master has yet to hear of the chunkservers that have it".into();
+    CallError::Unavailable { message }
 }
 
 /// Where all masters of the group are.

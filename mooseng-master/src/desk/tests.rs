@@ -18,6 +18,7 @@ use crate::core::testing::{Leader, core, framed};
 use crate::desk;
 use crate::group::testing::{NOW, config, snapshot};
 use crate::raft::{HardState, LogEntry, Recovered};
+use crate::registry::Registry;
 
 #[test]
 fn a_server_that_another_master_made_known_has_an_address_here_before_it_speaks() {
@@ -34,6 +35,28 @@ fn a_server_that_another_master_made_known_has_an_address_here_before_it_speaks(
     assert_eq!(server, ServerId::from_raw(1));
     let known = core.desk.registry.addresses(ChunkId::from_raw(1), &[server], Duration::ZERO);
     assert_eq!(known, [(server, "s:1".to_owned())]);
+}
+
+#[test]
+fn a_chunk_is_not_taken_for_lost_because_its_servers_are_not_known_yet() {
+    let (mut leader, inode, chunk) = leases::held();
+    let committed =
+        pb::CommittedChunk { index: 0, chunk: chunk.chunk, version: chunk.version, release: true };
+    let commit = pb::CommitWriteRequest {
+        meta: leases::meta(1, 3),
+        inode,
+        size_at_least: 10,
+        chunks: vec![committed],
+        mtime_ns: None,
+    };
+    leader.ask(1, &commit).unwrap();
+    let locate = pb::LocateRequest { session: 2, inode, first_index: 0, count: 1 };
+    assert_eq!(leader.ask(2, &locate).unwrap().chunks[0].servers.len(), 1);
+    // As where this master leads another cell's group, and has nothing of the root's yet.
+    leader.core.desk.registry = Registry::of(&[]);
+    let waits = |answer: Result<(), CallError>| matches!(answer, Err(CallError::Unavailable { .. }));
+    assert!(waits(leader.ask(2, &locate).map(drop)));
+    assert!(waits(leader.ask(2, &leases::grant(2, 1, inode)).map(drop)));
 }
 
 #[test]
