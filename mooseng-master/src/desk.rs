@@ -400,7 +400,7 @@ impl Desk {
         cell.leads = true;
         cell.sessions.begin(now, group.state().sessions().iter().map(|row| (row.session, row.client)));
         cell.workers.begin();
-        cell.recalls.begin(group.term());
+        cell.recalls.begin(group.node().term());
         if group.cell() == CellId::ROOT {
             let leader_address = group.config().address.clone();
             self.out.announce(&pb::LeaderChanged { leader_address });

@@ -254,11 +254,6 @@ impl Group {
         PeerMessages::of(self.cell())
     }
 
-    /// The term of the present leader, or of the election.
-    pub(crate) fn term(&self) -> u64 {
-        self.node.term()
-    }
-
     /// The cell whose group it is.
     #[must_use]
     pub fn cell(&self) -> CellId {

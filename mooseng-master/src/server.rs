@@ -29,7 +29,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mio::{Events, Poll, Token};
 use mooseng_env::{Clock, Entropy, SystemEntropy, Threads, nonce};
-use mooseng_meta::applied_index_of;
 use mooseng_protocol::door::{Door, Outcome};
 use mooseng_protocol::frame::{FLAG_ONE_WAY, Frame};
 use mooseng_protocol::handshake::{Heard, OPENING_MAX, Opening};
@@ -37,7 +36,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::principal::Keyring;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::{CellId, MasterId};
+use mooseng_types::CellId;
 use prost::Message;
 
 pub use self::inbox::{FacadeReply, Inbox};
@@ -47,7 +46,6 @@ use self::connections::Connections;
 use self::facade::Facade;
 use self::flusher::Flush;
 use self::listener::Listener;
-use self::outgoing::{Outgoing, Wanted};
 use self::peers::{Own, Peers};
 use self::snapshots::{Incoming, Snapshots, put_in_place};
 use self::stream::{READ_MAX, Rest};
@@ -56,8 +54,8 @@ use crate::core::{ConnId, Effect, MasterCore, Now};
 use crate::desk::{self, reply_frame};
 use crate::group;
 use crate::open::{Opened, SEGMENT_BYTES, note_lost_log, open, take_out_of_service};
+use crate::raft::Persist;
 use crate::raft::log::{LogWriter, Work, Written};
-use crate::raft::{Message as RaftMessage, Persist};
 use crate::store::StorePlace;
 use crate::wire;
 
@@ -88,7 +86,6 @@ pub struct Server {
     log: LogWriter,
     flusher: SyncSender<Flush>,
     snapshots: Snapshots,
-    outgoing: Outgoing,
     place: StorePlace,
     data: PathBuf,
     /// The stores of snapshots that have come and are not in their places yet.
@@ -163,7 +160,6 @@ impl Server {
             log,
             flusher,
             snapshots,
-            outgoing: Outgoing::default(),
             place,
             data: config.data.clone(),
             incoming: BTreeMap::new(),
@@ -373,8 +369,7 @@ impl Server {
         }
         for (cell, peer, arrived) in news.sent {
             self.core.snapshot_sent(cell, peer, arrived);
-            let next = self.outgoing.next(peer);
-            self.send_snapshots(peer, next);
+            self.snapshots.gone(&mut self.core, peer);
         }
         for arrived in news.arrived.into_values() {
             self.incoming.insert(arrived.cell, arrived.dir);
@@ -414,8 +409,7 @@ impl Server {
         match effect {
             group::Effect::Persist(batch) => self.persist(cell, batch),
             group::Effect::SendSnapshot(to, message) => {
-                let first = self.outgoing.want(to, cell, message);
-                self.send_snapshots(to, first);
+                self.snapshots.want(&mut self.core, to, cell, message)
             }
             // The core has made one of all groups'.
             group::Effect::Relink | group::Effect::Send(..) => {}
@@ -466,29 +460,6 @@ impl Server {
             None => Work::Append(batch),
         };
         self.log.submit(cell, work);
-    }
-
-    /// Sends a snapshot to a master, or if that cannot be sent, the next one.
-    fn send_snapshots(&mut self, to: MasterId, mut next: Option<Wanted>) {
-        while let Some((cell, message)) = next {
-            if self.send_snapshot(cell, to, message) {
-                return;
-            }
-            self.core.snapshot_sent(cell, to, false);
-            next = self.outgoing.next(to);
-        }
-    }
-
-    /// Returns whether it is on its way.
-    fn send_snapshot(&mut self, cell: CellId, to: MasterId, message: RaftMessage) -> bool {
-        let Some(group) = self.core.groups().get(cell) else { return false };
-        let view = group.state().store().view();
-        // The store may have gone on since the core chose the entry.
-        if applied_index_of(&*view) != message.snapshot_index() {
-            return false;
-        }
-        let Some(address) = self.core.links().remove(&to) else { return false };
-        self.snapshots.send(cell, to, address, view, message)
     }
 
     fn send(&mut self, token: Token, bytes: &[u8]) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mio::Token;
 use mooseng_env::{Clock, Threads};
-use mooseng_meta::{MetaStore, StoreView};
+use mooseng_meta::{MetaStore, StoreView, applied_index_of};
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::handshake::Caller;
 use mooseng_protocol::pb;
@@ -19,7 +19,9 @@ use mooseng_protocol::transport::FrameStream;
 use mooseng_types::{CellId, Levels, MasterId};
 
 use super::Inbox;
+use super::outgoing::{Outgoing, Wanted};
 use crate::cache_enhanced::RowCache;
+use crate::core::MasterCore;
 use crate::raft::Message;
 use crate::snapshot::{Receiving, SnapshotError, SnapshotFrame};
 use crate::store::{IncomingStore, StorePlace};
@@ -60,6 +62,7 @@ pub(super) struct Snapshots {
     clock: Arc<dyn Clock>,
     caller: Caller,
     pieces: SyncSender<News>,
+    outgoing: Outgoing,
 }
 
 impl Snapshots {
@@ -75,7 +78,7 @@ impl Snapshots {
         let answers = Arc::clone(inbox);
         threads.spawn("snapshot-receiver", move || incoming.receive(&taken, &answers))?;
         let (threads, inbox, clock) = (Arc::clone(threads), Arc::clone(inbox), Arc::clone(clock));
-        Ok(Self { threads, inbox, clock, caller, pieces })
+        Ok(Self { threads, inbox, clock, caller, pieces, outgoing: Outgoing::default() })
     }
 
     /// Whether frames of this kind belong here.
@@ -95,9 +98,46 @@ impl Snapshots {
         drop(self.pieces.try_send(News::Closed(token)));
     }
 
+    /// A group wants a snapshot sent to another master.
+    pub(super) fn want(&mut self, core: &mut MasterCore, to: MasterId, cell: CellId, message: Message) {
+        let first = self.outgoing.want(to, cell, message);
+        self.send_first(core, to, first);
+    }
+
+    /// The one on its way to this master has arrived, or will not: the next one follows.
+    pub(super) fn gone(&mut self, core: &mut MasterCore, to: MasterId) {
+        let next = self.outgoing.next(to);
+        self.send_first(core, to, next);
+    }
+
+    /// Sends this one, or where it cannot be sent, the first one behind it that can.
+    fn send_first(&mut self, core: &mut MasterCore, to: MasterId, mut next: Option<Wanted>) {
+        while let Some((cell, message)) = next {
+            if self.try_send(core, to, cell, message) {
+                return;
+            }
+            core.snapshot_sent(cell, to, false);
+            next = self.outgoing.next(to);
+        }
+    }
+
+    /// Returns whether it is on its way.
+    fn try_send(&self, core: &MasterCore, to: MasterId, cell: CellId, message: Message) -> bool {
+        let Some(group) = core.groups().get(cell) else { return false };
+        // While it waited, another master may have come to lead, and nobody would take it from this one.
+        let leads = group.leads() && group.node().term() == message.term;
+        let view = group.state().store().view();
+        // The store may have gone on since the core chose the entry.
+        if !leads || applied_index_of(&*view) != message.snapshot_index() {
+            return false;
+        }
+        let Some(address) = core.links().remove(&to) else { return false };
+        self.send(cell, to, address, view, message)
+    }
+
     /// Sends all rows of `view`, a cell's, to the master at `address`. Returns whether a thread has begun to: it says by the
     /// inbox when they have arrived, or that they will not.
-    pub(super) fn send(
+    fn send(
         &self,
         cell: CellId,
         to: MasterId,
