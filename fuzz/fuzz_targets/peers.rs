@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use mooseng_env::Entropy;
-use mooseng_master::core::{ConnId, CoreConfig, DeskConfig, Effect, GroupConfig, MasterCore, Now};
+use mooseng_master::core::{ConnId, CoreConfig, DeskConfig, Effect, GroupConfig, Limits, MasterCore, Now};
 use mooseng_master::group::{self, Peer};
 use mooseng_master::raft::{HardState, Recovered};
 use mooseng_master::wire;
@@ -126,6 +126,7 @@ impl World {
                 cluster: ClusterId::from_bytes([1; 16]),
                 copies: 2,
                 session_timeout: Duration::from_secs(5),
+                repair: Limits::default(),
             },
         };
         let (store, recovered) = match kind % 3 {

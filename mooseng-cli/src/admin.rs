@@ -1,5 +1,6 @@
 //! Calls to the masters, for the commands.
 
+mod chunks;
 mod door;
 mod status;
 
@@ -19,6 +20,9 @@ use mooseng_types::level::SUPPORTED;
 use crate::Target;
 use crate::up::layout::{ADMIN_KEY, Layout};
 
+#[cfg(test)]
+pub(crate) use chunks::ConditionCount;
+pub(crate) use chunks::{ChunkCount, ChunkHealth, chunk_health, condition_name};
 pub(crate) use status::{ClusterStatus, Master, cluster_status};
 
 const CONNECT: Duration = Duration::from_secs(2);

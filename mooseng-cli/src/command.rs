@@ -1,5 +1,7 @@
 //! One subcommand per file.
 
+pub(crate) mod chunk;
 pub(crate) mod cluster;
 pub(crate) mod fsck;
+pub(crate) mod health;
 pub(crate) mod key;

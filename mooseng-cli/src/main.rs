@@ -45,6 +45,11 @@ enum Command {
     /// Look at the cluster.
     #[command(subcommand)]
     Cluster(command::cluster::ClusterCommand),
+    /// Whether all is well: what is wrong, and what to do about it. Exit code 4 for warnings, 5 for errors.
+    Health(command::health::HealthArgs),
+    /// Look at the chunks of files and their copies.
+    #[command(subcommand)]
+    Chunk(command::chunk::ChunkCommand),
     /// Check the metadata against itself.
     Fsck(command::fsck::FsckArgs),
     /// Make the key of a client or of an administrator from the cluster's.
@@ -80,6 +85,8 @@ fn main() -> ExitCode {
         Command::Daemon(daemon) => return run_daemon(daemon),
         Command::Up(args) => up::run(&cli.target, &args),
         Command::Cluster(command) => command::cluster::run(&cli.target, &command),
+        Command::Health(args) => command::health::run(&cli.target, &args),
+        Command::Chunk(command) => command::chunk::run(&cli.target, &command),
         Command::Fsck(args) => command::fsck::run(&cli.target, &args),
         Command::Key(args) => command::key::run(&args),
     };

@@ -10,7 +10,7 @@ use mooseng_protocol::limits::TEXT_MAX;
 use mooseng_types::{ClusterId, Levels, MasterId};
 use serde::Deserialize;
 
-use crate::core::{CoreConfig, DeskConfig, GroupConfig};
+use crate::core::{CoreConfig, DeskConfig, GroupConfig, Limits};
 pub use crate::group::Peer;
 
 /// The file as it is written. Every key may be left out; `examples/mooseng-master.toml` shows the defaults.
@@ -42,6 +42,10 @@ pub struct ConfigFile {
     pub election_ms: u64,
     /// Time without a word after which a client's session ends, in milliseconds.
     pub session_timeout_ms: u64,
+    /// Time without a word after which a chunkserver's copies are made anew elsewhere, in milliseconds.
+    pub repair_delay_ms: u64,
+    /// How long a copy that is not wanted any more can be restored, in hours.
+    pub quarantine_hours: u64,
     /// Memory for rows of the store, in bytes.
     pub cache_bytes: u64,
     /// Bytes of the Raft log kept, in memory and on disk, for masters that lag behind.
@@ -69,6 +73,8 @@ impl Default for ConfigFile {
             heartbeat_ms: 50,
             election_ms: 250,
             session_timeout_ms: 10_000,
+            repair_delay_ms: 30_000,
+            quarantine_hours: 24,
             cache_bytes: 32 << 20,
             log_keep_bytes: 32 << 20,
             level_max: None,
@@ -105,6 +111,8 @@ pub struct Config {
     pub election: Duration,
     /// When a silent client's session ends.
     pub session_timeout: Duration,
+    /// How patient and how eager repair is.
+    pub repair: Limits,
     /// Memory for rows of the store.
     pub cache_bytes: u64,
     /// Bytes of the log kept for masters that lag behind.
@@ -142,12 +150,21 @@ impl Config {
                 cluster: self.cluster,
                 copies: self.copies,
                 session_timeout: self.session_timeout,
+                repair: self.repair,
             },
         }
     }
 }
 
 impl ConfigFile {
+    /// How patient and how eager repair is. A chunk with one copy left does not wait as long as others.
+    fn repair(&self) -> Limits {
+        let limits = Limits::default();
+        let patience = Duration::from_millis(self.repair_delay_ms);
+        let patience_in_danger = patience.min(limits.patience_in_danger);
+        Limits { patience, patience_in_danger, quarantine_s: self.quarantine_hours * 3600, ..limits }
+    }
+
     /// Reads the text of a file, and does not judge the values; the error names the line.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         config::parse(text)
@@ -183,6 +200,9 @@ impl ConfigFile {
         ensure(self.election_ms >= 3 * self.heartbeat_ms, "election_ms", || {
             "give at least three times heartbeat_ms".into()
         })?;
+        let delay = || "give 5000 (5 s) to 604800000 (a week)".into();
+        ensure((5000..=604_800_000).contains(&self.repair_delay_ms), "repair_delay_ms", delay)?;
+        ensure(self.quarantine_hours <= 8760, "quarantine_hours", || "give at most 8760 (a year)".into())?;
         ensure(self.session_timeout_ms >= 1000, "session_timeout_ms", || "give at least 1000".into())?;
         let cluster = ClusterId::parse(&self.cluster_id).ok_or_else(|| {
             ConfigError::value(
@@ -190,6 +210,7 @@ impl ConfigFile {
                 "give 32 hexadecimal digits, the same for every part of the cluster",
             )
         })?;
+        let repair = self.repair();
         Ok(Config {
             secret: Secret::load(&self.key_file, secret::REMEDY)?,
             name: self.name,
@@ -203,6 +224,7 @@ impl ConfigFile {
             heartbeat: Duration::from_millis(self.heartbeat_ms),
             election: Duration::from_millis(self.election_ms),
             session_timeout: Duration::from_millis(self.session_timeout_ms),
+            repair,
             cache_bytes: self.cache_bytes,
             log_keep_bytes: self.log_keep_bytes,
             levels: config::levels(self.level_max)?,

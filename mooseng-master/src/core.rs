@@ -24,7 +24,7 @@ use mooseng_protocol::token::TokenKey;
 use mooseng_types::{CellId, MasterId};
 
 pub use crate::conn::ConnId;
-pub use crate::desk::{Desk, DeskConfig};
+pub use crate::desk::{Desk, DeskConfig, Limits};
 pub use crate::group::{Greeting, Group, GroupConfig, Groups, Now};
 
 use crate::group::PeerMessages;

@@ -1,7 +1,7 @@
 //! The desk: what a master has once, above its groups. A request comes in, is decoded, leads to one call into a group or to
 //! one look at it, and is answered.
 //!
-//! - `requests`: which request is whose, and what completes it; `metadata` (and `changes`, `batch`), `servers`, `admin`: the
+//! - `requests`: which request is whose, and what completes it; `metadata` (and `changes`, `batch`), `servers`, `admin`, `health`: the
 //!   requests.
 //! - `askers`: who waits for what was proposed; `parked`: requests that wait for a lease; `checks`: for fsck.
 //! - `recalls`: the leases that others wait for.
@@ -13,6 +13,7 @@ mod batch;
 mod changes;
 mod checks;
 mod effect;
+mod health;
 mod metadata;
 mod outbox;
 mod parked;
@@ -37,7 +38,9 @@ use mooseng_protocol::principal::Principal;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::greet;
-use mooseng_types::{CellId, ClusterId, FsError, Level, Levels, MasterId, Part, SessionId};
+use mooseng_types::{
+    CellId, ChunkId, ChunkVersion, ClusterId, FsError, Level, Levels, MasterId, Part, ServerId, SessionId,
+};
 
 pub use self::effect::Effect;
 pub(crate) use self::outbox::reply_frame;
@@ -48,13 +51,16 @@ use self::outbox::Outbox;
 use self::parked::Parked;
 use self::recalls::Recalls;
 use self::requests::{Answer, Context};
+use self::servers::Told;
 use self::tokens::Tokens;
 use crate::callers::{Callers, Survey};
 use crate::conn::ConnId;
 use crate::group::{Acknowledged, Group, Groups, News, Now, Proposal, Ticket, Unready};
 use crate::registry::Registry;
+use crate::repair::Ledger;
+pub use crate::repair::Limits;
 use crate::sessions::Sessions;
-use crate::worker::{Order, Supervisor};
+use crate::worker::{Order, Supervisor, Surroundings};
 
 /// Chunkservers find a master that has started within this time.
 const YOUNG: Duration = Duration::from_secs(4);
@@ -68,6 +74,8 @@ pub struct DeskConfig {
     pub copies: u8,
     /// When a silent session ends.
     pub session_timeout: Duration,
+    /// How patient and how eager repair is.
+    pub repair: Limits,
 }
 
 /// What one master has once.
@@ -94,15 +102,17 @@ struct CellDesk {
     parked: Parked,
     recalls: Recalls,
     workers: Supervisor,
+    /// How the cell's chunks are, while this master leads.
+    ledger: Ledger,
     /// This master leads the cell's group, as far as the desk has heard.
     leads: bool,
 }
 
 impl CellDesk {
     fn new(config: &DeskConfig) -> Self {
-        let workers = Supervisor::new(config.cluster, config.copies, config.session_timeout);
-        let (parked, recalls) = (Parked::default(), Recalls::default());
-        Self { sessions: Sessions::default(), parked, recalls, workers, leads: false }
+        let workers = Supervisor::new(config.cluster, config.copies, config.session_timeout, config.repair);
+        let (parked, recalls, ledger) = (Parked::default(), Recalls::default(), Ledger::default());
+        Self { sessions: Sessions::default(), parked, recalls, workers, ledger, leads: false }
     }
 }
 
@@ -145,8 +155,13 @@ impl Desk {
     pub(crate) fn tick(&mut self, group: &mut Group, now: Now) {
         let cell = self.cells.entry(group.cell()).or_insert_with(|| CellDesk::new(&self.config));
         if cell.leads {
-            let work =
-                cell.workers.turn(now.mono, group, &self.callers, &mut self.registry, &mut cell.sessions);
+            let surroundings = Surroundings {
+                callers: &self.callers,
+                registry: &mut self.registry,
+                sessions: &mut cell.sessions,
+                ledger: &mut cell.ledger,
+            };
+            let work = cell.workers.turn(now.mono, group, surroundings);
             for (worker, command) in work.commands {
                 let ticket = self.askers.enter(Asker::Worker(group.cell(), worker));
                 group.gather(Proposal { request: None, command, ticket });
@@ -287,7 +302,8 @@ impl Desk {
     pub(crate) fn hear(&mut self, group: &mut Group, now: Now, news: News) {
         let is_root = group.cell() == CellId::ROOT;
         match news {
-            News::Applied { command, response, ticket } => {
+            News::Applied { command, response, ticket, chunks } => {
+                self.touched(group.cell(), &chunks, now.mono);
                 self.applied(group, now, &command, &response, ticket.is_some());
                 if let Some(ticket) = ticket {
                     self.complete(group, now, ticket, response);
@@ -311,6 +327,7 @@ impl Desk {
                 }
                 let cell = self.cell(group.cell());
                 cell.leads = false;
+                cell.ledger = Ledger::default();
                 cell.recalls.end();
                 for ticket in cell.parked.take_all() {
                     self.fail(ticket, &error);
@@ -340,6 +357,31 @@ impl Desk {
             cell.sessions.known(*session, *client, now.mono);
         }
         self.leases_moved(group, command.moves_leases(), now.mono);
+    }
+
+    /// Rows of chunks have changed. What servers tell of them comes later.
+    fn touched(&mut self, cell: CellId, chunks: &[ChunkId], now: Duration) {
+        let settle = self.config.repair.settle;
+        if let Some(cell) = self.cells.get_mut(&cell).filter(|cell| cell.leads) {
+            chunks.iter().for_each(|chunk| cell.ledger.mark(*chunk, now + settle));
+        }
+    }
+
+    /// A chunkserver has told of its copies.
+    fn told(&mut self, now: Duration, server: ServerId, told: &Told) {
+        for cell in self.cells.values_mut().filter(|cell| cell.leads && told.everything) {
+            cell.ledger.sweep_server(server);
+        }
+        for &chunk in &told.chunks {
+            if let Some(cell) = self.cells.get_mut(&chunk.cell()).filter(|cell| cell.leads) {
+                cell.ledger.mark(chunk, now);
+            }
+        }
+        for &chunk in &told.failed {
+            if let Some(cell) = self.cells.get_mut(&chunk.cell()).filter(|cell| cell.leads) {
+                cell.workers.failed(now, chunk);
+            }
+        }
     }
 
     /// What was proposed with this ticket has been applied.
@@ -400,6 +442,7 @@ impl Desk {
         cell.leads = true;
         cell.sessions.begin(now, group.state().sessions().iter().map(|row| (row.session, row.client)));
         cell.workers.begin();
+        cell.ledger.begin();
         cell.recalls.begin(group.node().term());
         if group.cell() == CellId::ROOT {
             let leader_address = group.config().address.clone();
@@ -414,8 +457,7 @@ impl Desk {
     }
 
     fn order(&mut self, now: Now, order: Order) {
-        let (Order::Delete(server, _) | Order::Fetch(server, _)) = &order;
-        let Some(conn) = self.registry.get(*server).and_then(|server| server.conn) else { return };
+        let Some(conn) = self.registry.get(order.server()).and_then(|server| server.conn) else { return };
         match order {
             Order::Delete(_, parts) => {
                 let (whole, parts): (Vec<Part>, Vec<Part>) =
@@ -427,8 +469,21 @@ impl Desk {
             Order::Fetch(_, fetch) => {
                 let token = self.tokens.for_reading(now, SessionId::from_raw(0), fetch.chunk, fetch.version);
                 let (chunk, version) = (fetch.chunk.raw(), fetch.version.raw());
-                let source = fetch.source;
-                self.out.push(conn, &pb::CopyChunk { chunk, version, source, token, replace: true, part: 0 });
+                let (source, replace) = (fetch.source, fetch.replace);
+                self.out.push(conn, &pb::CopyChunk { chunk, version, source, token, replace, part: 0 });
+            }
+            Order::Verify(_, parts) => {
+                let parts = parts.into_iter().map(pb::PartRef::from).collect();
+                self.out.push(conn, &pb::VerifyChunks { parts });
+            }
+            Order::Quarantine(_, copies, keep_s) => {
+                let condemned = |(part, version): (Part, ChunkVersion)| pb::CondemnedCopy {
+                    chunk: part.chunk().raw(),
+                    index: part.index().into(),
+                    version: version.raw(),
+                };
+                let copies = copies.into_iter().map(condemned).collect();
+                self.out.push(conn, &pb::QuarantineChunks { copies, keep_s });
             }
         }
     }

@@ -7,6 +7,7 @@
 //! - [`group`]: one Raft group: consensus, state, membership, digests, who waits. It knows no connection and no request.
 //! - [`registry`] and [`sessions`]: the chunkservers and the clients, as the leader sees them now; `callers`: which levels the
 //!   parts that are connected know.
+//! - `repair`: what is wrong with a chunk, and what is to be done about it.
 //! - `worker`: what the leader does without being asked.
 //! - [`multiregion`]: where copies are put.
 //! - [`desk`]: a request: decode, one call, encode.
@@ -30,6 +31,7 @@ mod open;
 pub mod raft;
 pub mod recover;
 pub mod registry;
+mod repair;
 pub mod server;
 pub mod sessions;
 pub mod snapshot;

@@ -35,6 +35,8 @@ pub struct Copy {
     pub version: ChunkVersion,
     /// Its server stopped while it was written: what no sync covered may be lost.
     pub in_doubt: bool,
+    /// Every block of this version was read and matched its checksum since this master was first told of it.
+    pub verified: bool,
 }
 
 /// What a server tells of its copies: everything, in parts, or what has changed.
@@ -69,12 +71,6 @@ pub struct KnownServer {
     pub reported: bool,
     /// What it has, once it has reported.
     pub copies: BTreeMap<Part, Copy>,
-    /// Those of its whole copies that are in doubt.
-    doubtful: BTreeSet<ChunkId>,
-    /// Copies in doubt that it was ordered to fetch anew.
-    refetching: BTreeSet<ChunkId>,
-    /// Up to here its copies in doubt were looked at in this round.
-    doubtful_to: Option<ChunkId>,
     /// Deletions ordered and not yet confirmed.
     pub deleting: BTreeSet<Part>,
     /// Deletions ordered and confirmed.
@@ -96,21 +92,7 @@ impl KnownServer {
     }
 
     fn has_in_doubt(&self, chunk: ChunkId) -> bool {
-        self.doubtful.contains(&chunk)
-    }
-
-    /// It has this copy. Doubt ends with the fetching of a whole copy: that of a part is not.
-    fn note(&mut self, part: Part, copy: Copy) {
-        self.copies.insert(part, copy);
-        if !part.is_whole() {
-            return;
-        }
-        if copy.in_doubt {
-            self.doubtful.insert(part.chunk());
-        } else {
-            self.doubtful.remove(&part.chunk());
-            self.refetching.remove(&part.chunk());
-        }
+        self.copies.get(&Part::whole(chunk)).is_some_and(|copy| copy.in_doubt)
     }
 
     /// It has this copy no more.
@@ -120,33 +102,6 @@ impl KnownServer {
         if self.deleting.remove(&part) {
             self.confirmed.insert(part);
         }
-        if !part.is_whole() {
-            return;
-        }
-        self.doubtful.remove(&part.chunk());
-        self.refetching.remove(&part.chunk());
-    }
-
-    fn forget_copies(&mut self) {
-        self.copies.clear();
-        self.doubtful.clear();
-        self.refetching.clear();
-        self.doubtful_to = None;
-    }
-
-    /// The next of its copies in doubt, at most `limit` of them, each in its turn; those it is fetching anew left out.
-    pub fn next_doubtful(&mut self, limit: usize) -> Vec<ChunkId> {
-        let from = self.doubtful_to.take().map_or(Unbounded, Excluded);
-        let looked: Vec<ChunkId> = self.doubtful.range((from, Unbounded)).take(limit).copied().collect();
-        if looked.len() == limit {
-            self.doubtful_to = looked.last().copied();
-        }
-        looked.into_iter().filter(|chunk| !self.refetching.contains(chunk)).collect()
-    }
-
-    /// It is to fetch a copy anew; `false` if it has enough to fetch already.
-    pub fn refetch(&mut self, chunk: ChunkId, limit: usize) -> bool {
-        self.refetching.len() < limit && self.refetching.insert(chunk)
     }
 
     /// Bytes of its working disks.
@@ -200,7 +155,6 @@ impl Registry {
             server.report_parts.clear();
             server.deleting.clear();
             server.confirmed.clear();
-            server.refetching.clear();
         }
         server.heard = Some(now);
         server.disks = disks;
@@ -220,7 +174,7 @@ impl Registry {
         for server in self.servers.values_mut() {
             server.reported = false;
             server.report_parts.clear();
-            server.forget_copies();
+            server.copies.clear();
             server.deleting.clear();
             server.confirmed.clear();
         }
@@ -229,11 +183,6 @@ impl Registry {
     /// Deletions that were ordered and not confirmed are to be ordered again.
     pub fn forget_deletions(&mut self) {
         self.servers.values_mut().for_each(|server| server.deleting.clear());
-    }
-
-    /// Copies that were to be fetched anew, and were not reported since, are to be ordered again.
-    pub fn forget_refetching(&mut self) {
-        self.servers.values_mut().for_each(|server| server.refetching.clear());
     }
 
     /// The masters have agreed that these are gone everywhere.
@@ -251,15 +200,12 @@ impl Registry {
         if report.full {
             server.report_parts.extend(report.copies);
             if report.last {
-                server.forget_copies();
-                for (part, copy) in std::mem::take(&mut server.report_parts) {
-                    server.note(part, copy);
-                }
+                server.copies = std::mem::take(&mut server.report_parts);
                 server.reported = true;
             }
         } else {
             for (part, copy) in report.copies {
-                server.note(part, copy);
+                server.copies.insert(part, copy);
                 server.confirmed.remove(&part);
             }
         }
@@ -333,31 +279,20 @@ impl Registry {
         known.into_iter().map(|(id, server)| (id, server.address.clone())).collect()
     }
 
-    /// Where a copy of `chunk` can be fetched from, and in which version: one of `servers` that is up and has it whole, in
-    /// `version` or a later one.
+    /// What servers tell of a part, each that has told of everything, in their order.
     #[must_use]
-    pub fn whole_copy(
-        &self,
-        chunk: ChunkId,
-        version: ChunkVersion,
-        servers: &[ServerId],
-        now: Duration,
-    ) -> Option<(String, ChunkVersion)> {
-        servers.iter().find_map(|id| {
-            let server = self.servers.get(id).filter(|server| server.is_up(now))?;
-            let copy = server.copies.get(&Part::whole(chunk))?;
-            if copy.in_doubt || copy.version < version {
-                return None;
-            }
-            Some((server.address.clone(), copy.version))
-        })
+    pub fn told(&self, part: Part) -> Vec<(ServerId, Copy)> {
+        let has = |(id, server): (&ServerId, &KnownServer)| Some((*id, *server.copies.get(&part)?));
+        self.servers.iter().filter_map(has).collect()
     }
 
-    /// The servers that are up and have copies in doubt.
+    /// What a server has behind `after`, in order, at most `limit`.
     #[must_use]
-    pub fn in_doubt(&self, now: Duration) -> Vec<ServerId> {
-        let doubts = |server: &KnownServer| server.is_up(now) && !server.doubtful.is_empty();
-        self.servers.iter().filter(|(_, server)| doubts(server)).map(|(id, _)| *id).collect()
+    pub fn parts_of(&self, id: ServerId, after: Option<Part>, limit: usize) -> Vec<Part> {
+        let from = after.map_or(Unbounded, Excluded);
+        let copies =
+            self.servers.get(&id).into_iter().flat_map(|server| server.copies.range((from, Unbounded)));
+        copies.take(limit).map(|(part, _)| *part).collect()
     }
 }
 
@@ -384,36 +319,26 @@ mod tests {
     }
 
     fn copy(in_doubt: bool) -> Copy {
-        Copy { version: ChunkVersion::from_raw(3), in_doubt }
+        Copy { version: ChunkVersion::from_raw(3), in_doubt, verified: false }
     }
 
     #[test]
-    fn whole_copies_come_first_and_those_in_doubt_are_refetched_one_after_the_other() {
+    fn whole_copies_come_before_those_in_doubt_until_they_are_told_to_be_whole() {
         let mut registry = registry();
         let (one, two, now) = (ServerId::from_raw(1), ServerId::from_raw(2), Duration::from_secs(9));
-        let chunk = ChunkId::from_raw;
         for (server, conn, in_doubt) in [(one, 1, true), (two, 2, false)] {
             registry.heard(server, ConnId::Framed(conn), now, Vec::new()).unwrap();
             let copies = (0..5).map(|raw| (whole(raw), copy(in_doubt))).collect();
             registry.report(server, Report { full: true, last: true, copies, lost: Vec::new() });
         }
-        let first = |registry: &Registry| registry.addresses(chunk(1), &[one, two], now)[0].0;
-        assert_eq!((first(&registry), registry.in_doubt(now)), (two, vec![one]));
-        let version = ChunkVersion::from_raw;
-        assert_eq!(
-            registry.whole_copy(chunk(1), version(2), &[one, two], now),
-            Some(("a2".into(), version(3)))
-        );
-        assert_eq!(registry.whole_copy(chunk(1), version(4), &[one, two], now), None);
-        let server = registry.get_mut(one).unwrap();
-        assert_eq!(server.next_doubtful(3), [chunk(0), chunk(1), chunk(2)]);
-        assert!(server.refetch(chunk(1), 1) && !server.refetch(chunk(2), 1));
-        assert_eq!(server.next_doubtful(3), [chunk(3), chunk(4)]);
-        assert_eq!(server.next_doubtful(3), [chunk(0), chunk(2)]);
-        let refetched = Report { copies: vec![(whole(1), copy(false))], ..Report::default() };
-        registry.report(one, refetched);
+        let chunk = ChunkId::from_raw(1);
+        let first = |registry: &Registry| registry.addresses(chunk, &[one, two], now)[0].0;
+        assert_eq!(first(&registry), two);
+        assert_eq!(registry.told(whole(1)), [(one, copy(true)), (two, copy(false))]);
+        registry.report(one, Report { copies: vec![(whole(1), copy(false))], ..Report::default() });
         assert_eq!(first(&registry), one);
-        assert!(registry.get_mut(one).unwrap().refetch(chunk(2), 1));
+        assert_eq!(registry.parts_of(one, None, 2), [whole(0), whole(1)]);
+        assert_eq!(registry.parts_of(one, Some(whole(3)), 9), [whole(4)]);
     }
 
     #[test]
@@ -470,18 +395,16 @@ mod tests {
     #[test]
     fn parts_are_known_beside_whole_copies_and_are_never_taken_for_them() {
         let mut registry = registry();
-        let (server, now, chunk) = (ServerId::from_raw(1), Duration::from_secs(9), ChunkId::from_raw(7));
+        let (server, now) = (ServerId::from_raw(1), Duration::from_secs(9));
         registry.heard(server, ConnId::Framed(1), now, Vec::new()).unwrap();
-        let part = Part::new(chunk, 3).unwrap();
+        let part = Part::new(ChunkId::from_raw(7), 3).unwrap();
         let has = |part, in_doubt| Report { copies: vec![(part, copy(in_doubt))], ..Report::default() };
         let lost = |part| Report { lost: vec![part], ..Report::default() };
         registry.report(server, has(part, false));
-        assert_eq!(registry.whole_copy(chunk, ChunkVersion::from_raw(1), &[server], now), None);
-        registry.report(server, has(part, true));
-        assert_eq!(registry.in_doubt(now), [], "nothing fetches a part anew");
+        assert_eq!(registry.told(whole(7)), []);
         registry.report(server, has(whole(7), true));
         registry.report(server, has(part, false));
-        assert_eq!(registry.in_doubt(now), [server], "the whole copy is in doubt still");
+        assert_eq!(registry.told(whole(7)), [(server, copy(true))], "the whole copy is in doubt still");
         registry.get_mut(server).unwrap().deleting.insert(whole(7));
         registry.report(server, lost(part));
         let after = registry.get(server).unwrap();

@@ -6,9 +6,9 @@
 mod delete_dead_chunks;
 mod expire_sessions;
 mod found_state;
+mod heal;
 mod index_chunks;
 mod reap_orphans;
-mod refetch_copies;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -23,6 +23,7 @@ pub(crate) use self::supervisor::{Supervisor, WorkerId, WorkerStatus};
 use crate::callers::Callers;
 use crate::group::Group;
 use crate::registry::Registry;
+use crate::repair::Ledger;
 use crate::sessions::Sessions;
 
 /// An order that has no effect after this time is given again: the server may have been too busy for it.
@@ -43,6 +44,20 @@ pub(crate) trait Worker: std::fmt::Debug {
 
     /// This master has begun to lead: what an earlier time as leader has left does not count.
     fn begin(&mut self) {}
+
+    /// A chunkserver could not carry out an order about this chunk.
+    fn failed(&mut self, now: Duration, chunk: ChunkId) {
+        let _ = (now, chunk);
+    }
+}
+
+/// What workers go by, beside the group, and what they keep for others to see.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) callers: &'a Callers,
+    pub(crate) registry: &'a mut Registry,
+    pub(crate) sessions: &'a mut Sessions,
+    pub(crate) ledger: &'a mut Ledger,
 }
 
 /// What a worker sees and may do in one round.
@@ -53,6 +68,7 @@ pub(crate) struct Round<'a> {
     pub(crate) callers: &'a Callers,
     pub(crate) registry: &'a mut Registry,
     pub(crate) sessions: &'a mut Sessions,
+    pub(crate) ledger: &'a mut Ledger,
     /// What the supervisor is told to do.
     jobs: Jobs,
 }
@@ -69,8 +85,24 @@ pub(crate) struct Jobs {
 pub(crate) enum Order {
     /// Its copies and parts of chunks are to go.
     Delete(ServerId, Vec<Part>),
-    /// A copy is to be fetched anew from a server that has it whole.
+    /// A copy is to be fetched from a server that has it whole.
     Fetch(ServerId, Fetch),
+    /// Every block of its copies is to be read and checked.
+    Verify(ServerId, Vec<Part>),
+    /// Its copies, as of these versions, are to be set aside for so many seconds before they are deleted.
+    Quarantine(ServerId, Vec<(Part, ChunkVersion)>, u64),
+}
+
+impl Order {
+    /// To whom.
+    pub(crate) fn server(&self) -> ServerId {
+        match self {
+            Self::Delete(server, _)
+            | Self::Fetch(server, _)
+            | Self::Verify(server, _)
+            | Self::Quarantine(server, ..) => *server,
+        }
+    }
 }
 
 /// A copy to be fetched.
@@ -80,6 +112,8 @@ pub(crate) struct Fetch {
     pub(crate) version: ChunkVersion,
     /// The address of the server that has it.
     pub(crate) source: String,
+    /// The copy that it has is in doubt: the fetched one takes its place, though of the same version.
+    pub(crate) replace: bool,
 }
 
 impl Round<'_> {

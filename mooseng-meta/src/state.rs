@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mooseng_types::level::SUPPORTED;
-use mooseng_types::{CellId, FsError, InodeId, Level, UNACKED_MAX};
+use mooseng_types::{CellId, ChunkId, FsError, InodeId, Level, UNACKED_MAX};
 
 use crate::codec::CodecError;
 use crate::codec::v1;
@@ -121,6 +121,7 @@ impl MetaState {
                 settings: None,
                 cell,
                 level: Level::FIRST,
+                touched: Vec::new(),
             };
             let membership = Membership::default();
             return Ok(Self { tables, applied_index: 0, frozen_index: 0, membership });
@@ -148,7 +149,8 @@ impl MetaState {
             })
             .into_iter()
             .collect::<Result<_, _>>()?;
-        let tables = Tables { rows, counters, windows, settings, cell, level };
+        let touched = Vec::new();
+        let tables = Tables { rows, counters, windows, settings, cell, level, touched };
         Ok(Self { tables, applied_index, frozen_index: applied_index, membership })
     }
 
@@ -162,6 +164,11 @@ impl MetaState {
     #[must_use]
     pub fn applied_index(&self) -> u64 {
         self.applied_index
+    }
+
+    /// The chunks whose rows the entries applied since the last call have changed or removed, in order; one may come twice.
+    pub fn take_touched(&mut self) -> Vec<ChunkId> {
+        std::mem::take(&mut self.tables.touched)
     }
 
     /// Applies the entry with this index, which must be above [`MetaState::applied_index`]. Never fails: a command

@@ -32,6 +32,8 @@ pub(crate) struct Tables {
     pub(crate) cell: CellId,
     /// What is written is of this level.
     pub(crate) level: Level,
+    /// Chunks whose rows have changed or gone since somebody [took](crate::MetaState::take_touched) them.
+    pub(crate) touched: Vec<ChunkId>,
 }
 
 /// Reads a row. A row that cannot be read stops the process: going on would make this replica answer differently.
@@ -99,6 +101,7 @@ impl Tables {
     }
 
     pub(crate) fn put_chunk(&mut self, chunk: ChunkId, row: &ChunkRow) {
+        self.touched.push(chunk);
         self.move_parts(chunk, Some(&row.layout));
         self.rows.put(&key::chunk(chunk), row.encode(self.level).into());
     }
@@ -176,6 +179,7 @@ impl Tables {
     pub(crate) fn kill_chunk(&mut self, chunk: ChunkId, mut row: ChunkRow) {
         self.set_lease(chunk, &mut row, None);
         self.rows.delete(&key::file_chunk(row.inode, row.index));
+        self.touched.push(chunk);
         self.move_parts(chunk, None);
         self.rows.delete(&key::chunk(chunk));
         let dead = DeadChunk(row.layout.parts(chunk).map(|(server, part)| (server, part.index())).collect());

@@ -92,6 +92,8 @@ rpcs! {
     0x0303 ChunkReportRequest [Chunkserver] => ChunkReportReply,
     0x0380 DeleteChunks [Master] => Empty,
     0x0381 CopyChunk [Master] => Empty,
+    0x0382 QuarantineChunks [Master] => Empty,
+    0x0383 VerifyChunks [Master] => Empty,
 
     0x0401 WriteChunkRequest [Client Chunkserver] => WriteChunkReply,
     0x0402 SyncChunkRequest [Client Chunkserver] => SyncChunkReply,
@@ -104,6 +106,8 @@ rpcs! {
     0x0504 RemoveMasterRequest [Admin] => MembershipReply,
     0x0505 TransferLeaderRequest [Admin] => TransferLeaderReply,
     0x0506 UpgradeRequest [Admin] => UpgradeReply,
+    0x0510 ChunkHealthRequest [Client Admin] => ChunkHealthReply,
+    0x0511 ListChunksRequest [Client Admin] => ListChunksReply,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mooseng_env::Entropy;
-use mooseng_master::core::{CoreConfig, DeskConfig, Effect, GroupConfig, MasterCore, Now};
+use mooseng_master::core::{CoreConfig, DeskConfig, Effect, GroupConfig, Limits, MasterCore, Now};
 use mooseng_master::group::{self, Peer, level_needed};
 use mooseng_master::raft::log::{LogOpenError, LogOptions, Segments};
 use mooseng_master::raft::{HardState, LogEntry, Persist};
@@ -29,6 +29,19 @@ pub(crate) const SECRET: [u8; 32] = [7; 32];
 /// Small, so that a run turns over many segments.
 const SEGMENT_BYTES: u64 = 4 << 10;
 const LOG_DIR: &str = "/log";
+/// Impatient, so that servers which are away for a moment are given up now and then.
+const REPAIR: Limits = Limits {
+    patience: Duration::from_millis(1200),
+    patience_in_danger: Duration::from_millis(400),
+    settle: Duration::from_millis(600),
+    job_timeout: Duration::from_secs(3),
+    fetches: 4,
+    fetch_bytes: 64 << 20,
+    verifications: 4,
+    removals: 4,
+    quarantine_s: 2,
+    quarantine_unknown_s: 60,
+};
 const ELECTION: Duration = Duration::from_millis(250);
 
 /// Work of the log's writer for a group, in order.
@@ -186,7 +199,12 @@ impl Master {
                 levels: self.levels,
                 lost_group: false,
             },
-            desk: DeskConfig { cluster: CLUSTER, copies: 2, session_timeout: Duration::from_millis(2500) },
+            desk: DeskConfig {
+                cluster: CLUSTER,
+                copies: 2,
+                session_timeout: Duration::from_millis(2500),
+                repair: REPAIR,
+            },
         }
     }
 

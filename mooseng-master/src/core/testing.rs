@@ -15,7 +15,7 @@ use mooseng_protocol::token::TokenKey;
 use mooseng_types::{CellId, ClusterId, Levels};
 use prost::Message as _;
 
-use super::{ConnId, CoreConfig, DeskConfig, Effect, GroupConfig, MasterCore, Now};
+use super::{ConnId, CoreConfig, DeskConfig, Effect, GroupConfig, Limits, MasterCore, Now};
 use crate::group::testing::{NOW, config};
 use crate::raft::Recovered;
 use crate::{desk, group};
@@ -23,7 +23,7 @@ use crate::{desk, group};
 /// What the desk of a test knows.
 pub(crate) fn desk_config() -> DeskConfig {
     let cluster = ClusterId::from_bytes([1; 16]);
-    DeskConfig { cluster, copies: 2, session_timeout: Duration::from_secs(5) }
+    DeskConfig { cluster, copies: 2, session_timeout: Duration::from_secs(5), repair: Limits::default() }
 }
 
 /// One with an empty store.

@@ -17,7 +17,7 @@ use mooseng_types::{CellId, ChunkId, ChunkIndex, FsError, InodeId, ServerId, Ses
 use prost::Message;
 
 use super::tokens::Tokens;
-use super::{Desk, admin, batch, metadata, servers};
+use super::{Desk, admin, batch, health, metadata, servers};
 use crate::conn::ConnId;
 use crate::group::{Group, Groups, Now};
 use crate::raft::MembershipChange;
@@ -113,10 +113,17 @@ pub(super) fn dispatch(
             admin::transfer_leader(groups.root_mut(), now.mono, &decode(body)?)
         }
         pb::UpgradeRequest::KIND => admin::upgrade(desk, groups.root(), now.mono, &decode(body)?),
+        pb::ChunkHealthRequest::KIND => health::chunk_health(desk, groups, now.mono),
+        pb::ListChunksRequest::KIND => health::list_chunks(desk, groups, now.mono, &decode(body)?),
         pb::HeartbeatRequest::KIND => {
             servers::heartbeat(&mut desk.registry, groups, now.mono, conn, decode(body)?)
         }
-        pb::ChunkReportRequest::KIND => servers::report(&mut desk.registry, groups, &decode(body)?),
+        pb::ChunkReportRequest::KIND => {
+            let report: pb::ChunkReportRequest = decode(body)?;
+            let told = servers::report(&mut desk.registry, groups, &report)?;
+            desk.told(now.mono, ServerId::from_raw(report.server), &told);
+            answer(&pb::ChunkReportReply {})
+        }
         pb::RegisterServerRequest::KIND => {
             servers::register(&mut desk.registry, groups.root(), now.mono, conn, decode(body)?)
         }

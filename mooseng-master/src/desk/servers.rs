@@ -7,7 +7,7 @@ use mooseng_protocol::convert::{id16, part};
 use mooseng_protocol::limits::{DISKS_MAX, TEXT_MAX};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkVersion, Part, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 use prost::Message;
 
 use super::requests::{Answer, Context, answer, at_most, master_addresses};
@@ -78,18 +78,30 @@ pub(super) fn heartbeat(
     answer(&pb::HeartbeatReply { leader, want_full_report, masters, epoch: groups.root().members().epoch })
 }
 
+/// Of what a report tells.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Of all that the server has.
+    pub(super) everything: bool,
+    /// Of these.
+    pub(super) chunks: Vec<ChunkId>,
+    /// That copies of these could not be fetched.
+    pub(super) failed: Vec<ChunkId>,
+}
+
 /// What a server has.
 pub(super) fn report(
     registry: &mut Registry,
     groups: &Groups,
     it: &pb::ChunkReportRequest,
-) -> Result<Answer, CallError> {
+) -> Result<Told, CallError> {
     if !groups.lead_any() {
         return Err(groups.root().not_leader().into());
     }
     let copy = |copy: &pb::CopyStatus| {
         let version = ChunkVersion::from_raw(copy.version);
-        part(copy.chunk, copy.part).map(|part| (part, Copy { version, in_doubt: copy.in_doubt }))
+        let (in_doubt, verified) = (copy.in_doubt, copy.verified);
+        part(copy.chunk, copy.part).map(|part| (part, Copy { version, in_doubt, verified }))
     };
     let lost = it.lost.iter().map(|chunk| part(*chunk, 0));
     let lost = lost.chain(it.lost_parts.iter().map(|lost| Part::try_from(*lost)));
@@ -99,11 +111,21 @@ pub(super) fn report(
         copies: it.chunks.iter().map(copy).collect::<Result<_, _>>()?,
         lost: lost.collect::<Result<_, _>>()?,
     };
+    let named = report.copies.iter().map(|(part, _)| part).chain(&report.lost).map(|part| part.chunk());
+    let told = Told {
+        everything: report.full && report.last,
+        chunks: if report.full { Vec::new() } else { named.collect() },
+        failed: it.failed.iter().map(|failure| ChunkId::from_raw(failure.chunk)).collect(),
+    };
+    for failure in &it.failed {
+        let (reason, source) = (failure.reason().as_str_name(), &failure.source);
+        tracing::warn!(server = it.server, chunk = failure.chunk, source, reason, "a copy was not fetched");
+    }
     if !registry.report(ServerId::from_raw(it.server), report) {
         let message = format!("server {} is not known here yet: register first", it.server);
         return Err(CallError::Unavailable { message });
     }
-    answer(&pb::ChunkReportReply {})
+    Ok(told)
 }
 
 fn disks(disks: &[pb::DiskStatus]) -> Vec<Disk> {

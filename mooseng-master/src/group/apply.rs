@@ -65,7 +65,8 @@ impl Group {
         match Entry::decode(&logged.data) {
             Ok(entry) => {
                 let response = self.state.apply(logged.index, &entry);
-                self.news.push(News::Applied { command: entry.command, response, ticket });
+                let chunks = self.state.take_touched();
+                self.news.push(News::Applied { command: entry.command, response, ticket, chunks });
             }
             Err(error) => {
                 // A majority agreed on bytes that this release cannot read. Leaving them out would make this replica

@@ -1,6 +1,7 @@
 //! What a group tells the desk.
 
 use mooseng_meta::{Command, Response};
+use mooseng_types::ChunkId;
 
 #[cfg(doc)]
 use super::Group;
@@ -18,6 +19,8 @@ pub(crate) enum News {
         response: Response,
         /// What it was proposed with, if this master has proposed it.
         ticket: Option<Ticket>,
+        /// The chunks whose rows it has changed or removed.
+        chunks: Vec<ChunkId>,
     },
     /// A change of the masters' group that this master has proposed was applied.
     Changed(Ticket),

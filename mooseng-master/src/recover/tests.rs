@@ -29,6 +29,7 @@ fn config(data: &std::path::Path) -> Config {
         heartbeat: Duration::from_millis(50),
         election: Duration::from_millis(250),
         session_timeout: Duration::from_secs(10),
+        repair: crate::desk::Limits::default(),
         cache_bytes: 1 << 20,
         log_keep_bytes: 1 << 20,
         levels: mooseng_types::level::SUPPORTED,

@@ -81,6 +81,8 @@ forward!(pb::admin_server::Admin {
     remove_master(RemoveMasterRequest) -> MembershipReply;
     transfer_leader(TransferLeaderRequest) -> TransferLeaderReply;
     upgrade(UpgradeRequest) -> UpgradeReply;
+    chunk_health(ChunkHealthRequest) -> ChunkHealthReply;
+    list_chunks(ListChunksRequest) -> ListChunksReply;
 });
 
 /// Serves gRPC on an address that is bound already, until `stop` fires. Runs a runtime of its own on the calling

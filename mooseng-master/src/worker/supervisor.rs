@@ -3,19 +3,17 @@
 use std::time::Duration;
 
 use mooseng_meta::{Command, Response};
-use mooseng_types::ClusterId;
+use mooseng_types::{ChunkId, ClusterId};
 
 use super::delete_dead_chunks::DeleteDeadChunks;
 use super::expire_sessions::ExpireSessions;
 use super::found_state::FoundState;
+use super::heal::Heal;
 use super::index_chunks::IndexChunks;
 use super::reap_orphans::ReapOrphans;
-use super::refetch_copies::RefetchCopies;
-use super::{Jobs, Order, Round, Worker, refusal};
-use crate::callers::Callers;
+use super::{Jobs, Order, Round, Surroundings, Worker, refusal};
 use crate::group::{Group, Unready};
-use crate::registry::Registry;
-use crate::sessions::Sessions;
+use crate::repair::Limits;
 
 /// How often the workers look around.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -69,13 +67,13 @@ pub(crate) struct Work {
 
 impl Supervisor {
     /// Nobody has worked yet.
-    pub(crate) fn new(cluster: ClusterId, copies: u8, session_timeout: Duration) -> Self {
+    pub(crate) fn new(cluster: ClusterId, copies: u8, session_timeout: Duration, limits: Limits) -> Self {
         let workers: Vec<Box<dyn Worker + Send>> = vec![
             Box::new(FoundState { cluster, copies }),
             Box::new(ExpireSessions { timeout: session_timeout }),
             Box::new(ReapOrphans),
             Box::new(IndexChunks),
-            Box::new(RefetchCopies::default()),
+            Box::new(Heal::new(limits)),
             Box::new(DeleteDeadChunks::default()),
         ];
         let hired = |worker: Box<dyn Worker + Send>| {
@@ -102,13 +100,12 @@ impl Supervisor {
         &mut self,
         now: Duration,
         group: &mut Group,
-        callers: &Callers,
-        registry: &mut Registry,
-        sessions: &mut Sessions,
+        Surroundings { callers, registry, sessions, ledger }: Surroundings<'_>,
     ) -> Work {
         let mut work = Work::default();
         let applied = group.state().applied_index();
-        let interval = if self.at_rest == Some(applied) { INTERVAL_AT_REST } else { INTERVAL };
+        let at_rest = self.at_rest == Some(applied) && !ledger.is_due(now);
+        let interval = if at_rest { INTERVAL_AT_REST } else { INTERVAL };
         if now.saturating_sub(self.last) < interval {
             return work;
         }
@@ -126,7 +123,8 @@ impl Supervisor {
             if hired.status.under_way > 0 || (hired.worker.needs_state() && !founded) {
                 continue;
             }
-            let mut round = Round { now, group, callers, registry, sessions, jobs: Jobs::default() };
+            let jobs = Jobs::default();
+            let mut round = Round { now, group, callers, registry, sessions, ledger, jobs };
             hired.worker.work(&mut round);
             let Jobs { commands, orders } = round.jobs;
             hired.status.under_way = commands.len() as u64;
@@ -157,6 +155,11 @@ impl Supervisor {
         if let Some(hired) = self.workers.get_mut(id.0) {
             hired.refused(why.to_string());
         }
+    }
+
+    /// A chunkserver could not carry out an order about this chunk.
+    pub(crate) fn failed(&mut self, now: Duration, chunk: ChunkId) {
+        self.workers.iter_mut().for_each(|hired| hired.worker.failed(now, chunk));
     }
 
     /// What each worker does.

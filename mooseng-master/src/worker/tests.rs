@@ -44,7 +44,7 @@ fn with_a_chunk_of(mut leader: Leader) -> (Leader, u64, pb::GrantWriteReply) {
 }
 
 fn report(leader: &mut Leader, server: u8, chunk: u64, in_doubt: bool) {
-    let chunks = vec![pb::CopyStatus { chunk, version: 1, in_doubt, part: 0 }];
+    let chunks = vec![pb::CopyStatus { chunk, version: 1, in_doubt, ..Default::default() }];
     let server = server.into();
     let report = pb::ChunkReportRequest { server, full: true, last: true, chunks, ..Default::default() };
     leader.ask(100 + u64::from(server), &report).unwrap();
@@ -58,10 +58,16 @@ fn orders(leader: &mut Leader) -> Vec<(u64, pb::CopyChunk)> {
 
 /// Keeps both servers up.
 fn pass(leader: &mut Leader, time: Duration) {
+    pass_with(leader, &SERVERS, time);
+}
+
+/// Keeps these servers up.
+fn pass_with(leader: &mut Leader, servers: &[u8], time: Duration) {
     let until = leader.now.mono + time;
     while leader.now.mono < until {
-        for server in SERVERS.map(u32::from) {
-            let beat = pb::HeartbeatRequest { server, ..Default::default() };
+        for server in servers.iter().copied().map(u32::from) {
+            let disk = pb::DiskStatus { total_bytes: 1 << 40, free_bytes: 1 << 40, ..Default::default() };
+            let beat = pb::HeartbeatRequest { server, disks: vec![disk], ..Default::default() };
             leader.ask(100 + u64::from(server), &beat).unwrap();
         }
         leader.pass(Duration::from_millis(500));
@@ -85,10 +91,10 @@ fn a_copy_in_doubt_is_named_last_and_fetched_anew_from_a_whole_one_until_it_is_r
     let [(conn, order)] = &given[..] else { panic!("{given:?}") };
     assert_eq!((*conn, order.chunk, order.version), (100 + u64::from(doubtful), grant.chunk, 1));
     assert!(order.replace && order.source == format!("s{whole}:1"), "{order:?}");
-    pass(&mut leader, Duration::from_secs(11));
+    pass(&mut leader, Duration::from_secs(61));
     assert_eq!(orders(&mut leader).len(), 1, "it is given again");
     report(&mut leader, doubtful, grant.chunk, false);
-    pass(&mut leader, Duration::from_secs(11));
+    pass(&mut leader, Duration::from_secs(61));
     assert_eq!(orders(&mut leader), []);
     assert_eq!(first(&mut leader), u32::from(doubtful), "the order of the row");
 }
@@ -198,8 +204,112 @@ fn workers_that_have_found_nothing_to_do_look_around_rarely_until_something_chan
         leader.pass(time);
         leader.core.desk.turns_of_workers() - before
     };
-    leader.pass(Duration::from_secs(1));
+    leader.pass(Duration::from_secs(9));
     assert_eq!(turns(&mut leader, Duration::from_secs(2)), 4);
     leader.open(7);
     assert_eq!(turns(&mut leader, Duration::from_millis(60)), 1, "a session has come");
+}
+
+/// Frames of one kind that were pushed, with the number of the server that got each.
+fn pushed<R: Rpc>(leader: &mut Leader) -> Vec<(u64, R)> {
+    let (of_kind, others): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut leader.pushed).into_iter().partition(|(_, frame)| frame.header.kind == R::KIND);
+    leader.pushed = others;
+    of_kind.into_iter().map(|(conn, frame)| (number(conn) - 100, R::decode(frame.body).unwrap())).collect()
+}
+
+/// A server has fetched or verified its copy.
+fn verified(leader: &mut Leader, server: u8, chunk: u64) {
+    let chunks = vec![pb::CopyStatus { chunk, version: 1, verified: true, ..Default::default() }];
+    let report = pb::ChunkReportRequest { server: server.into(), chunks, ..Default::default() };
+    leader.ask(100 + u64::from(server), &report).unwrap();
+}
+
+fn health(leader: &mut Leader) -> (Vec<(u32, u32, u64)>, Vec<u64>) {
+    let reply = leader.ask(1, &pb::ChunkHealthRequest {}).unwrap();
+    let matrix = reply.matrix.iter().map(|count| (count.wanted, count.live, count.chunks)).collect();
+    (matrix, reply.conditions.iter().map(|count| count.chunks).collect())
+}
+
+#[test]
+fn a_lost_copy_is_made_again_on_another_server_and_the_one_that_comes_back_goes_by_the_rule() {
+    let (mut leader, _, grant) = with_a_chunk();
+    let chunk = grant.chunk;
+    assert_eq!(leader.serve_chunks(3), 3);
+    for server in [1, 2] {
+        report(&mut leader, server, chunk, false);
+    }
+    let nothing = pb::ChunkReportRequest { server: 3, full: true, last: true, ..Default::default() };
+    leader.ask(103, &nothing).unwrap();
+    pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(4));
+    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0; 5]));
+    let servers = |leader: &Leader| -> Vec<u32> {
+        let row = leader.core.state().chunk(ChunkId::from_raw(chunk)).unwrap();
+        row.layout.copies().unwrap().iter().map(|server| server.raw()).collect()
+    };
+
+    // Server 2 falls silent. Nothing is done while it may only be away for a moment.
+    pass_with(&mut leader, &[1, 3], Duration::from_secs(7));
+    assert_eq!(health(&mut leader), (vec![(2, 1, 1)], vec![0, 1, 0, 0, 0]));
+    assert_eq!(pushed::<pb::CopyChunk>(&mut leader), []);
+    pass_with(&mut leader, &[1, 3], Duration::from_secs(5));
+    let given = pushed::<pb::CopyChunk>(&mut leader);
+    let [(3, order)] = &given[..] else { panic!("{given:?}") };
+    assert!(order.source == "s1:1" && order.chunk == chunk && !order.replace, "{order:?}");
+
+    // A copy counts when it is verified, and the silent server's is struck off when it has been given up.
+    verified(&mut leader, 3, chunk);
+    pass_with(&mut leader, &[1, 3], Duration::from_secs(1));
+    assert!(servers(&leader).contains(&3));
+    pass_with(&mut leader, &[1, 3], Duration::from_secs(30));
+    assert_eq!((servers(&leader), health(&mut leader)), (vec![1, 3], (vec![(2, 2, 1)], vec![0; 5])));
+
+    // It comes back: its copy goes only when both others are verified.
+    report(&mut leader, 2, chunk, false);
+    pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(1));
+    assert_eq!(pushed::<pb::QuarantineChunks>(&mut leader), []);
+    let asked = pushed::<pb::VerifyChunks>(&mut leader);
+    let whole = pb::PartRef { chunk, index: 0 };
+    assert_eq!(
+        asked,
+        [(1, pb::VerifyChunks { parts: vec![whole] })],
+        "that of server 3 was verified as it came"
+    );
+    verified(&mut leader, 1, chunk);
+    pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(1));
+    let copies = vec![pb::CondemnedCopy { chunk, index: 0, version: 1 }];
+    let order = pb::QuarantineChunks { copies, keep_s: 24 * 3600 };
+    assert_eq!(pushed::<pb::QuarantineChunks>(&mut leader), [(2, order)]);
+    let lost = pb::ChunkReportRequest { server: 2, lost: vec![chunk], ..Default::default() };
+    leader.ask(102, &lost).unwrap();
+    pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(61));
+    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0; 5]));
+    assert_eq!(pushed::<pb::QuarantineChunks>(&mut leader), []);
+}
+
+#[test]
+fn chunks_that_no_file_has_wait_in_quarantine_for_a_week_and_those_of_a_later_state_are_left_alone() {
+    let (mut leader, _, grant) = with_a_chunk();
+    let (known, later) = (grant.chunk, grant.chunk + 1000);
+    let unknown = grant.chunk - 1;
+    assert!(leader.core.state().chunk(ChunkId::from_raw(unknown)).is_none() || unknown == 0);
+    let status = |chunk| pb::CopyStatus { chunk, version: 1, ..Default::default() };
+    for server in SERVERS {
+        let chunks = vec![status(unknown), status(known), status(later)];
+        let report = pb::ChunkReportRequest {
+            server: server.into(),
+            full: true,
+            last: true,
+            chunks,
+            ..Default::default()
+        };
+        leader.ask(100 + u64::from(server), &report).unwrap();
+    }
+    pass(&mut leader, Duration::from_secs(5));
+    let orders = pushed::<pb::QuarantineChunks>(&mut leader);
+    let condemned = |(_, order): &(u64, pb::QuarantineChunks)| (order.copies[0].chunk, order.keep_s);
+    assert_eq!(orders.iter().map(condemned).collect::<Vec<_>>(), [(unknown, 7 * 24 * 3600); 2]);
+    let listed = pb::ListChunksRequest { only: known, ..Default::default() };
+    let shown = leader.ask(1, &listed).unwrap().chunks;
+    assert_eq!((shown[0].inode, shown[0].live, shown[0].copies.len()), (grant.attr.unwrap().inode, 2, 2));
 }

@@ -50,4 +50,23 @@ impl MetaState {
             (chunk, parts.into_iter().filter_map(part).collect())
         })
     }
+
+    /// The chunk's file has let it go, and servers are to delete what they have of it.
+    #[must_use]
+    pub fn is_dead(&self, chunk: ChunkId) -> bool {
+        self.tables.rows.contains(&key::dead_chunk(chunk))
+    }
+
+    /// Whether this state has given out the number of a chunk of its cell. A chunk that it has not is of a later state than this.
+    #[must_use]
+    pub fn has_given_out(&self, chunk: ChunkId) -> bool {
+        chunk.cell() == self.tables.cell && chunk.count() < self.tables.counters.next_chunk
+    }
+
+    /// About how many bytes a whole copy of a chunk has.
+    #[must_use]
+    pub fn copy_length(&self, row: &ChunkRow) -> u64 {
+        let size = self.tables.inode(row.inode).map_or(0, |file| file.size);
+        u64::from(row.valid_length).min(size.saturating_sub(row.index.start()))
+    }
 }

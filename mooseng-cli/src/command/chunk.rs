@@ -1,0 +1,29 @@
+//! `mooseng chunk`: the chunks of files and their copies.
+
+mod list;
+mod matrix;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::Target;
+
+/// What can be seen of chunks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChunkCommand {
+    /// How many chunks should have how many copies, and how many have them.
+    Matrix(matrix::MatrixArgs),
+    /// All chunks in a condition, with their files and copies.
+    List(list::ListArgs),
+    /// One chunk, with its file and copies.
+    Show(list::ShowArgs),
+}
+
+pub(crate) fn run(target: &Target, command: &ChunkCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ChunkCommand::Matrix(args) => matrix::run(target, args),
+        ChunkCommand::List(args) => list::list(target, args),
+        ChunkCommand::Show(args) => list::show(target, args),
+    }
+}

@@ -1,0 +1,249 @@
+//! What is wrong with a chunk, and the next step towards its goal: a function of its row and of what is told of its copies.
+//!
+//! **The rule of deletion**: a copy is struck off or put into quarantine only while as many copies as are wanted stand, each
+//! *verified* in the time of this leader. A copy that has nothing to lose (lost, or older than what is committed) is struck off
+//! while a good one stands; what is on its server goes by the rule all the same.
+
+use mooseng_types::{ChunkVersion, ServerId};
+
+use super::{ChunkView, CopyState, Standing};
+
+/// What people call the state of a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Condition {
+    /// No copy can be read.
+    Missing,
+    /// One copy can be read, and more are wanted.
+    Endangered,
+    /// Fewer copies can be read than are wanted.
+    UnderGoal,
+    /// More copies are there than are wanted, or one where none should be.
+    OverGoal,
+    /// A copy may lack what was written before its server stopped.
+    InDoubt,
+}
+
+impl Condition {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Missing, Self::Endangered, Self::UnderGoal, Self::OverGoal, Self::InDoubt];
+}
+
+/// How many copies a chunk has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tally {
+    /// Copies that its class wants.
+    pub(crate) wanted: u8,
+    /// Copies that are whole, as new as they must be, and on servers that are there.
+    pub(crate) live: u8,
+    /// What people call that, a bit for each [`Condition`].
+    conditions: u8,
+}
+
+/// What is done next about a chunk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// The row is to count this copy, which is whole and verified.
+    Add {
+        /// Its server.
+        server: ServerId,
+        /// Its version.
+        version: ChunkVersion,
+    },
+    /// Another server is to fetch a copy, from one of these.
+    Fetch {
+        /// Servers with good copies.
+        sources: Vec<(ServerId, ChunkVersion)>,
+    },
+    /// This server is to fetch its copy in doubt anew.
+    Refetch {
+        /// The server.
+        server: ServerId,
+        /// Servers with good copies.
+        sources: Vec<(ServerId, ChunkVersion)>,
+    },
+    /// These are to verify their copies.
+    Verify {
+        /// The servers.
+        servers: Vec<ServerId>,
+    },
+    /// The row is not to count this server any more.
+    Strike {
+        /// The server.
+        server: ServerId,
+    },
+    /// These copies are to go into quarantine.
+    Condemn {
+        /// Their servers and versions.
+        copies: Vec<(ServerId, ChunkVersion)>,
+    },
+}
+
+/// What comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Urgency {
+    /// One copy is left, or none that the row counts.
+    LastCopy,
+    /// Copies are missing.
+    TooFew,
+    /// A copy that was thought to be good may not be.
+    Doubt,
+    /// There is too much.
+    TooMany,
+}
+
+impl Urgency {
+    /// All of them, the most urgent first.
+    pub(crate) const ALL: [Self; 4] = [Self::LastCopy, Self::TooFew, Self::Doubt, Self::TooMany];
+}
+
+impl Tally {
+    fn new(view: &ChunkView, live: usize) -> Self {
+        let doubtful = view.counted.iter().filter(|(_, state)| matches!(state, CopyState::InDoubt { .. }));
+        let doubtful = doubtful.count();
+        let present = live + view.beside.len();
+        let mut conditions = 0;
+        let mut is = |condition: Condition, so: bool| conditions |= u8::from(so) << condition as u8;
+        let readable = live + doubtful;
+        is(Condition::Missing, readable == 0);
+        is(Condition::Endangered, readable == 1 && view.wanted > 1);
+        is(Condition::UnderGoal, readable > 1 && live < view.wanted);
+        is(Condition::OverGoal, present > view.wanted || !view.beside.is_empty());
+        is(Condition::InDoubt, doubtful > 0);
+        Self { wanted: narrow(view.wanted), live: narrow(live), conditions }
+    }
+
+    /// What people call it.
+    pub(crate) fn conditions(self) -> impl Iterator<Item = Condition> {
+        Condition::ALL.into_iter().filter(move |&condition| self.conditions & (1 << condition as u8) != 0)
+    }
+}
+
+fn narrow(count: usize) -> u8 {
+    u8::try_from(count).unwrap_or(u8::MAX)
+}
+
+/// How a chunk is, and the next step. `None` of a chunk of which nothing is committed: it has nothing to lose. A chunk that may be
+/// written takes no step: its writer says what became of its copies.
+pub(crate) fn assess(view: &ChunkView) -> Option<(Tally, Option<(Urgency, Step)>)> {
+    if view.committed.raw() == 0 {
+        return None;
+    }
+    let sources = good(&view.counted);
+    let tally = Tally::new(view, sources.len());
+    if view.leased {
+        return Some((tally, None));
+    }
+    let step = if sources.is_empty() { adopt(view) } else { improve(view, sources) };
+    let urgency = |step: &Step| match step {
+        Step::Strike { .. } | Step::Condemn { .. } => Urgency::TooMany,
+        Step::Verify { .. } if tally.live >= tally.wanted => Urgency::TooMany,
+        _ if tally.live <= 1 => Urgency::LastCopy,
+        Step::Refetch { .. } => Urgency::Doubt,
+        _ => Urgency::TooFew,
+    };
+    Some((tally, step.map(|step| (urgency(&step), step))))
+}
+
+/// The row counts no good copy that can be read. One that a server has beside those is taken in.
+fn adopt(view: &ChunkView) -> Option<Step> {
+    // A server that is only away has what it had.
+    let hope = view
+        .counted
+        .iter()
+        .any(|(_, state)| matches!(state, CopyState::Away(away) if *away < Standing::Gone));
+    if hope { None } else { take_in(view) }
+}
+
+/// A good copy beside those of the row, to be counted; first it is verified.
+fn take_in(view: &ChunkView) -> Option<Step> {
+    if !view.is_quiet() {
+        return None;
+    }
+    let good = view.beside.iter().filter_map(|&(server, state)| match state {
+        CopyState::Good { version, verified } if version == view.committed => {
+            Some((server, version, verified))
+        }
+        _ => None,
+    });
+    let (server, version, verified) = good.max_by_key(|(_, _, verified)| *verified)?;
+    Some(if verified { Step::Add { server, version } } else { Step::Verify { servers: vec![server] } })
+}
+
+/// There is a good copy that the row counts.
+fn improve(view: &ChunkView, sources: Vec<(ServerId, ChunkVersion)>) -> Option<Step> {
+    let (wanted, live) = (view.wanted, sources.len());
+    let find = |test: fn(&CopyState) -> bool| {
+        view.counted.iter().find(|(_, state)| test(state)).map(|(server, _)| *server)
+    };
+
+    // What is lost there says nothing any more, and its server may be the one to get the copy again.
+    if let Some(server) = find(|state| matches!(state, CopyState::Lost | CopyState::Stale { .. })) {
+        return Some(Step::Strike { server });
+    }
+    if let Some(server) = find(|state| matches!(state, CopyState::InDoubt { .. })) {
+        return Some(Step::Refetch { server, sources });
+    }
+    let patience = if live <= 1 { Standing::Missed } else { Standing::Gone };
+    let hoped =
+        view.counted.iter().filter(|(_, state)| matches!(state, CopyState::Away(away) if *away < patience));
+    if live + hoped.count() < wanted {
+        return take_in(view).or_else(|| fetch(view, sources));
+    }
+    if live < wanted {
+        return None;
+    }
+
+    // Enough are there. From here on it is about taking away.
+    if let Some(server) = find(|state| matches!(state, CopyState::Away(Standing::Gone))) {
+        return (view.counted.len() > wanted).then_some(Step::Strike { server });
+    }
+    let surplus = if live > wanted { sources.last().map(|(server, _)| *server) } else { None };
+    if surplus.is_none() && view.beside.is_empty() {
+        return None;
+    }
+    let staying = view.counted.iter().filter(|(server, _)| Some(*server) != surplus);
+    let unverified: Vec<ServerId> = staying
+        .filter(|(_, state)| matches!(state, CopyState::Good { verified: false, .. }))
+        .map(|(server, _)| *server)
+        .collect();
+    if !unverified.is_empty() {
+        return Some(Step::Verify { servers: unverified });
+    }
+    if let Some(server) = surplus {
+        return Some(Step::Strike { server });
+    }
+    let copies = view.beside.iter().filter_map(|(server, state)| Some((*server, state.version()?))).collect();
+    Some(Step::Condemn { copies })
+}
+
+/// A further copy, of what is committed.
+fn fetch(view: &ChunkView, mut sources: Vec<(ServerId, ChunkVersion)>) -> Option<Step> {
+    sources.retain(|(_, version)| *version == view.committed);
+    (view.is_quiet() && !sources.is_empty()).then_some(Step::Fetch { sources })
+}
+
+fn good(copies: &[(ServerId, CopyState)]) -> Vec<(ServerId, ChunkVersion)> {
+    let good = |&(server, state): &(ServerId, CopyState)| match state {
+        CopyState::Good { version, .. } => Some((server, version)),
+        _ => None,
+    };
+    copies.iter().filter_map(good).collect()
+}
+
+impl Step {
+    /// Whether an order for `self` is still one for what is to be done now.
+    pub(crate) fn covers(&self, now: &Self) -> bool {
+        match (self, now) {
+            (Self::Verify { servers }, Self::Verify { servers: left }) => {
+                left.iter().all(|server| servers.contains(server))
+            }
+            (Self::Condemn { copies }, Self::Condemn { copies: left }) => {
+                left.iter().all(|copy| copies.contains(copy))
+            }
+            (Self::Fetch { .. }, Self::Fetch { .. }) => true,
+            (Self::Refetch { server, .. }, Self::Refetch { server: other, .. }) => server == other,
+            _ => self == now,
+        }
+    }
+}
