@@ -15,6 +15,7 @@ use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::{FrameReader, FrameStream, NotWelcome, Socket, greet};
 use mooseng_types::ChunkCause;
 
+use crate::admin::{Admin, AdminReply};
 use crate::buffer::BufferPool;
 use crate::completion::{Completion, fault};
 use crate::io_pool::IoPool;
@@ -44,7 +45,7 @@ impl Service {
         self.pools.get(self.store.disk_index(chunk))
     }
 
-    fn unix_seconds(&self) -> u64 {
+    pub(crate) fn unix_seconds(&self) -> u64 {
         u64::try_from(self.clock.wall().raw() / 1_000_000_000).unwrap_or(0)
     }
 }
@@ -122,6 +123,9 @@ impl Connection {
             self.service.door.refused().forbidden(&self.principal.name, &error);
             return Ok(Err(error));
         }
+        if let Some(admin) = Admin::decode(frame.header.kind, &frame.body) {
+            return Ok(admin.and_then(|admin| self.administer(asked, admin)));
+        }
         let now = self.service.unix_seconds();
         let (store, tokens) = (&self.service.store, &mut self.tokens);
         let admitted = Request::decode(frame.header.kind, &frame.body).and_then(|mut request| {
@@ -156,6 +160,24 @@ impl Connection {
             self.service.chain.forward(&next, &request, parts, move |done| completion.done_behind(done));
         }
         Ok(Ok(()))
+    }
+
+    fn administer(&self, request: Asked, admin: Admin) -> Result<(), CallError> {
+        let (service, outbox) = (Arc::clone(&self.service), Arc::clone(&self.outbox));
+        let disk = admin.disk(&service.store)?;
+        let job = move || match admin.perform(&service.store) {
+            Ok(AdminReply::Done) => outbox.reply(request, Reply::Done),
+            Ok(AdminReply::List(list)) => outbox.reply(request, Reply::Quarantine(list)),
+            Err(error) => outbox.refuse(request, &error),
+        };
+        match disk {
+            None => job(),
+            Some(disk) => {
+                let pool = self.service.pools.get(disk).ok_or_else(stopping)?;
+                pool.submit(None, job).map_err(|_| stopping())?;
+            }
+        }
+        Ok(())
     }
 
     fn read(&self, request: Asked, read: Read) -> Result<(), CallError> {

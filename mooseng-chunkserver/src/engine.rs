@@ -12,7 +12,9 @@ use mooseng_env::{Disk, Entropy};
 use mooseng_protocol::frame::PAYLOAD_MAX;
 use mooseng_protocol::status::CallError;
 use mooseng_types::ClusterId;
+use prost::Message as _;
 
+use crate::admin::{Admin, AdminReply};
 use crate::buffer::BufferPool;
 use crate::copy_events::CopyEvents;
 use crate::identity::mark_disk;
@@ -118,11 +120,16 @@ impl ChunkEngine {
     }
 
     /// Does what a master has pushed; a copy to be fetched is the caller's to drive.
-    pub fn obey(&self, kind: u16, body: &Bytes) -> Option<Fetch> {
+    pub fn obey(&self, now: Now, kind: u16, body: &Bytes) -> Option<Fetch> {
         let Teller { store, events, .. } = &self.teller;
         match Order::decode(kind, body)? {
             Order::Delete(parts) => {
                 parts.into_iter().for_each(|id| order::delete(store, events, id));
+                None
+            }
+            Order::Quarantine(copies, keep_s) => {
+                let until_unix_s = now.unix_s.saturating_add(keep_s);
+                copies.into_iter().for_each(|copy| order::quarantine(store, events, copy, until_unix_s));
                 None
             }
             Order::Copy(part, order) => Fetch::begin(store, events, part, order).unwrap_or_else(|error| {
@@ -138,15 +145,29 @@ impl ChunkEngine {
         &self.teller
     }
 
+    /// Does what an administrator asks; the reply's body.
+    pub fn administer(&self, kind: u16, body: &Bytes) -> Result<Bytes, CallError> {
+        let Some(admin) = Admin::decode(kind, body) else {
+            return Err(CallError::Rejected { message: format!("a chunkserver does not do {kind:#x}") });
+        };
+        Ok(match admin?.perform(&self.teller.store)? {
+            AdminReply::List(list) => list.encode_to_vec().into(),
+            AdminReply::Done => Bytes::new(),
+        })
+    }
+
     /// Looks after the disks, and makes copies clean that have not been written for `idle`.
-    pub fn keep_house(&self, now: Duration, idle: Duration) {
+    pub fn keep_house(&self, now: Now, idle: Duration) {
         let store = &self.teller.store;
-        store.disks().iter().filter(|disk| !disk.failed()).for_each(|disk| disk.look());
+        for disk in store.disks().iter().filter(|disk| !disk.failed()) {
+            disk.look();
+            disk.tidy_quarantine(now.unix_s);
+        }
         store.report_failed_disks();
-        let mut chunks = store.idle_chunks(now, idle);
+        let mut chunks = store.idle_chunks(now.mono, idle);
         chunks.sort_by_key(|chunk| chunk.id());
         for chunk in chunks {
-            if let Err(error) = chunk.clean_if_idle(now, idle) {
+            if let Err(error) = chunk.clean_if_idle(now.mono, idle) {
                 tracing::warn!(%error, "copy not made clean");
             }
         }

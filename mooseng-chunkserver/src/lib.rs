@@ -2,11 +2,13 @@
 //!
 //! In reading order: what decides, without sockets, threads and clocks: [`Request`] (`request.rs`, what a request means),
 //! [`Completion`] and [`blame`] (`completion.rs`, what a request comes to that passes several servers), `store.rs` (what is
-//! on the disks), [`Talk`] (`talk.rs`, what the masters hear) and `order.rs` (what they order). [`ChunkEngine`] is all of it
+//! on the disks), [`Talk`] (`talk.rs`, what the masters hear), `order.rs` (what they order) and `admin.rs` (what an administrator
+//! asks). [`ChunkEngine`] is all of it
 //! in one hand, for the simulator. Then what carries it out: [`Config`], [`run`] (`start.rs`, the program),
 //! [`ChunkServer`] (`server.rs`, how it is put together), `connection.rs`, `outbox.rs`, `write_chain.rs` (servers behind
 //! this one), `master_link.rs` and `orders.rs`.
 
+mod admin;
 mod buffer;
 mod completion;
 mod config;

@@ -1,4 +1,4 @@
-//! What an order of the leader means to the store: copies deleted, copies fetched. Where the bytes of a fetched copy come
+//! What an order of the leader means to the store: copies deleted, put into quarantine, fetched. Where the bytes of a fetched copy come
 //! from is the caller's: a connection, or the simulator's network.
 
 use std::sync::Arc;
@@ -21,7 +21,17 @@ const READ_LENGTH: u32 = 1 << 20;
 #[derive(Debug)]
 pub(crate) enum Order {
     Delete(Vec<Part>),
+    /// With the seconds that they are kept.
+    Quarantine(Vec<Condemned>, u64),
     Copy(Part, pb::CopyChunk),
+}
+
+/// A copy that the leader has decided about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Condemned {
+    pub(crate) part: Part,
+    /// One that is newer is another one.
+    pub(crate) version: ChunkVersion,
 }
 
 impl Order {
@@ -29,6 +39,7 @@ impl Order {
     pub(crate) fn decode(kind: u16, body: &Bytes) -> Option<Self> {
         let decoded = match kind {
             pb::DeleteChunks::KIND => Self::decode_delete(body),
+            pb::QuarantineChunks::KIND => Self::decode_quarantine(body),
             pb::CopyChunk::KIND => Self::decode_copy(body),
             _ => return None,
         };
@@ -40,6 +51,16 @@ impl Order {
         let whole = order.chunks.into_iter().map(|chunk| part(chunk, 0));
         let doomed = whole.chain(order.parts.into_iter().map(Part::try_from));
         Ok(Self::Delete(doomed.collect::<Result<_, _>>()?))
+    }
+
+    fn decode_quarantine(body: &Bytes) -> Result<Self, CallError> {
+        let order = pb::QuarantineChunks::decode(body.clone()).map_err(malformed)?;
+        let condemned = |copy: pb::CondemnedCopy| {
+            let version = ChunkVersion::from_raw(copy.version);
+            part(copy.chunk, copy.index).map(|part| Condemned { part, version })
+        };
+        let copies = order.copies.into_iter().map(condemned).collect::<Result<_, _>>()?;
+        Ok(Self::Quarantine(copies, order.keep_s))
     }
 
     fn decode_copy(body: &Bytes) -> Result<Self, CallError> {
@@ -58,6 +79,16 @@ pub(crate) fn delete(store: &Store, events: &CopyEvents, id: Part) {
     match chunk.delete() {
         Ok(()) => events.note(id, CopyEvent::Lost),
         Err(error) => tracing::warn!(%error, "copy not deleted"),
+    }
+    store.forget_if_gone(&chunk);
+}
+
+/// Puts a copy into quarantine until this second of the wall clock. The leader hears of it, of one that was not here at all, and
+/// of one that is newer than it knew.
+pub(crate) fn quarantine(store: &Store, events: &CopyEvents, copy: Condemned, until_unix_s: u64) {
+    let Some(chunk) = store.find(copy.part) else { return events.note(copy.part, CopyEvent::Lost) };
+    if let Err(error) = chunk.quarantine(copy.version, until_unix_s) {
+        tracing::warn!(%error, "copy not put into quarantine");
     }
     store.forget_if_gone(&chunk);
 }
@@ -188,6 +219,12 @@ mod tests {
         let Some(Order::Delete(doomed)) = decode(&order) else { panic!() };
         assert_eq!(doomed, [part(0), part(1), part(48)]);
         assert!(decode(&pb::DeleteChunks { chunks: vec![7], parts: vec![named(49)] }).is_none());
+        let copy = |index| pb::CondemnedCopy { chunk: 7, index, version: 4 };
+        let order = pb::QuarantineChunks { copies: vec![copy(0), copy(2)], keep_s: 60 };
+        let Some(Order::Quarantine(condemned, 60)) = decode(&order) else { panic!() };
+        let version = ChunkVersion::from_raw(4);
+        assert_eq!(condemned, [0, 2].map(|index| Condemned { part: part(index), version }));
+        assert!(decode(&pb::QuarantineChunks { copies: vec![copy(49)], keep_s: 60 }).is_none());
         let order = pb::CopyChunk { chunk: 7, part: 3, ..Default::default() };
         assert!(matches!(decode(&order), Some(Order::Copy(one, _)) if one == part(3)));
         assert!(decode(&pb::CopyChunk { part: 49, ..order }).is_none());

@@ -1,4 +1,4 @@
-//! Where orders of the leader go: deletions to the disks' threads, fetches to threads of their own. Orders that find no
+//! Where orders of the leader go: deletions and what goes into quarantine to the disks' threads, fetches to threads of their own. Orders that find no
 //! room are dropped: they are done only when a report says so, and until then the leader gives them again.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -16,11 +16,12 @@ use crate::completion::with_source;
 use crate::connection::Service;
 use crate::copy_events::{CopyEvent, CopyEvents};
 use crate::order::{self, Fetch, FetchError, Order};
+use crate::store::Store;
 
 /// Fetches that wait.
 const FETCHES_MAX: usize = 1024;
-/// Deletions done by one piece of work of a disk: enough to be quick, few enough to let others in between.
-const DELETE_BATCH: usize = 64;
+/// Copies removed by one piece of work of a disk: enough to be quick, few enough to let others in between.
+const REMOVE_BATCH: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -47,7 +48,17 @@ impl Orders {
     /// Takes a push of a master. Never waits.
     pub(crate) fn take(&self, kind: u16, body: &Bytes) {
         match Order::decode(kind, body) {
-            Some(Order::Delete(parts)) => self.delete(&parts),
+            Some(Order::Delete(parts)) => self.by_disk(&parts, |part| *part, order::delete),
+            Some(Order::Quarantine(copies, keep_s)) => {
+                let until_unix_s = self.service.unix_seconds().saturating_add(keep_s);
+                self.by_disk(
+                    &copies,
+                    |copy| copy.part,
+                    move |store, events, copy| {
+                        order::quarantine(store, events, copy, until_unix_s);
+                    },
+                );
+            }
             Some(Order::Copy(part, order)) => self.fetch(part, order),
             None => {}
         }
@@ -58,25 +69,31 @@ impl Orders {
         drop(self.fetches.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn delete(&self, parts: &[Part]) {
+    /// Has something done about each copy by the threads of its disk. The leader hears of those that are not here.
+    fn by_disk<T: Copy + Send + 'static>(
+        &self,
+        all: &[T],
+        part: impl Fn(&T) -> Part,
+        act: impl Fn(&Store, &CopyEvents, T) + Copy + Send + 'static,
+    ) {
         let store = &self.service.store;
-        let mut of_disk: Vec<Vec<Part>> = self.service.pools.iter().map(|_| Vec::new()).collect();
-        for &id in parts {
-            match store.find(id).map(|chunk| store.disk_index(&chunk)) {
-                Some(disk) => of_disk.get_mut(disk).into_iter().for_each(|doomed| doomed.push(id)),
-                None => self.events.note(id, CopyEvent::Lost),
+        let mut of_disk: Vec<Vec<T>> = self.service.pools.iter().map(|_| Vec::new()).collect();
+        for one in all {
+            match store.find(part(one)).map(|chunk| store.disk_index(&chunk)) {
+                Some(disk) => of_disk.get_mut(disk).into_iter().for_each(|of_this| of_this.push(*one)),
+                None => self.events.note(part(one), CopyEvent::Lost),
             }
         }
-        for (pool, doomed) in self.service.pools.iter().zip(of_disk) {
-            for batch in doomed.chunks(DELETE_BATCH) {
+        for (pool, of_this) in self.service.pools.iter().zip(of_disk) {
+            for batch in of_this.chunks(REMOVE_BATCH) {
                 let (batch, service) = (batch.to_vec(), Arc::clone(&self.service));
                 let events = Arc::clone(&self.events);
                 let queued = pool.try_submit(None, move || {
-                    batch.into_iter().for_each(|id| order::delete(&service.store, &events, id));
+                    batch.into_iter().for_each(|one| act(&service.store, &events, one));
                 });
                 if queued.is_err() {
-                    tracing::warn!("too much work waits for a disk, deletions are left for later");
-                    return;
+                    tracing::warn!("too much work waits for a disk, an order is left for later");
+                    break;
                 }
             }
         }

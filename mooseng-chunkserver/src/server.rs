@@ -307,7 +307,8 @@ fn refuse(door: &Door, socket: Arc<Socket>) {
     drop(stream.writer().send(header, &fault(ChunkCause::Busy, message).to_reply(), &[]));
 }
 
-/// Housekeeping: whether the disks are there and how much room they have, copies to make clean, memory to give back.
+/// Housekeeping: whether the disks are there and how much room they have, what goes from quarantine, copies to make clean, memory
+/// to give back.
 fn keep_house(service: &Arc<Service>, events: &CopyEvents) {
     let looking: Vec<Arc<AtomicBool>> = service.pools.iter().map(|_| Arc::default()).collect();
     while !events.stopping() {
@@ -317,8 +318,10 @@ fn keep_house(service: &Arc<Service>, events: &CopyEvents) {
                 continue;
             }
             let (disk, done) = (Arc::clone(disk), Arc::clone(looking));
+            let unix_s = service.unix_seconds();
             let look = move || {
                 disk.look();
+                disk.tidy_quarantine(unix_s);
                 done.store(false, Ordering::Release);
             };
             if pool.try_submit(None, look).is_err() {

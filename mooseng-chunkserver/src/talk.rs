@@ -211,12 +211,15 @@ fn status(copy: &CopyInfo) -> pb::CopyStatus {
 fn disk_status(store: &Store) -> Vec<pb::DiskStatus> {
     let status = store.disks().iter().map(|disk| {
         let (total_bytes, _) = disk.space();
+        let (quarantine_bytes, quarantine_copies) = disk.quarantine().totals();
         pb::DiskStatus {
             path: disk.root().display().to_string(),
             total_bytes,
             free_bytes: disk.room(),
             failed: disk.failed(),
             chunks: disk.copies(),
+            quarantine_bytes,
+            quarantine_copies,
         }
     });
     status.collect()

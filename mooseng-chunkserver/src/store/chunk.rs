@@ -169,26 +169,33 @@ impl Chunk {
     ) -> Result<Self, StoreError> {
         let chunk = Self::absent(id, disk, open_copies);
         chunk.disk.count_copy();
-        {
-            let mut state = chunk.lock();
-            state.phase = Phase::Present;
-            state.untouched = true;
-            state.interrupted = header.dirty || header.interrupted;
-            state.in_doubt = header.dirty || header.in_doubt;
-            state.version = header.version;
-            chunk.publish(&state);
-            if header.dirty {
-                let recovered = chunk.load(&mut state).map(drop);
-                match chunk.conclude(&mut state, recovered) {
-                    Err(error @ (StoreError::Broken { .. } | StoreError::Disk { .. })) => return Err(error),
-                    // What is in the way passes: the copy is here, and is recovered when it is used.
-                    Err(error) => tracing::warn!(%error, "copy not recovered yet"),
-                    Ok(()) => {}
-                }
-                state.open = None;
-            }
-        }
+        chunk.take_over(&mut chunk.lock(), header)?;
         Ok(chunk)
+    }
+
+    /// Becomes the copy whose files have this header; a dirty one is recovered.
+    pub(super) fn take_over(&self, state: &mut State, header: &Header) -> Result<(), StoreError> {
+        state.phase = Phase::Present;
+        state.untouched = true;
+        state.interrupted = header.dirty || header.interrupted;
+        state.in_doubt = header.dirty || header.in_doubt;
+        state.version = header.version;
+        self.publish(state);
+        if !header.dirty {
+            return Ok(());
+        }
+        let recovered = self.load(state).map(drop);
+        let concluded = self.conclude(state, recovered);
+        state.open = None;
+        match concluded {
+            Err(error @ (StoreError::Broken { .. } | StoreError::Disk { .. })) => Err(error),
+            // What is in the way passes: the copy is here, and is recovered when it is used.
+            Err(error) => {
+                tracing::warn!(%error, "copy not recovered yet");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     pub(crate) fn id(&self) -> Part {
@@ -266,6 +273,12 @@ impl Chunk {
             let event = CopyEvent::Here { version: state.version, in_doubt: false };
             self.disk.events.note(self.id, event);
         }
+    }
+
+    /// Tells the leader once more what it may know already.
+    pub(super) fn remind(&self, state: &State) {
+        let event = CopyEvent::Here { version: state.version, in_doubt: state.in_doubt };
+        self.disk.events.note(self.id, event);
     }
 
     pub(super) fn publish(&self, state: &State) {

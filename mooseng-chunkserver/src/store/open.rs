@@ -137,7 +137,7 @@ impl Chunk {
         // Whatever goes wrong, the next one who tries begins with a place of his own.
         state.phase = Phase::Gone;
         if self.disk.room() == 0 {
-            return Err(StoreError::NoSpace { part: self.id() });
+            return Err(self.disk.no_space(self.id()));
         }
         let (data, meta) = self.make_files(version).map_err(|source| self.not_made(state, source))?;
         meta.sync_data()

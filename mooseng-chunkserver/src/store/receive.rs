@@ -27,7 +27,7 @@ impl Incoming {
     /// Begins a copy of `chunk`.
     pub(crate) fn begin(chunk: Arc<Chunk>) -> Result<Self, StoreError> {
         if chunk.disk.room() < CHUNK_SIZE {
-            return Err(StoreError::NoSpace { part: chunk.id() });
+            return Err(chunk.disk.no_space(chunk.id()));
         }
         let number = chunk.disk.next_incoming();
         let path = chunk.disk.incoming_path(chunk.id(), number, "data");

@@ -4,6 +4,7 @@ mod doubt;
 mod gone;
 mod open;
 mod parts;
+mod quarantine;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -71,7 +71,7 @@ impl Chunk {
         let end = payload.end();
         let growth = end.saturating_sub(copy.length);
         if growth > 0 && self.disk.room() < growth {
-            return Err(StoreError::NoSpace { part: self.id() });
+            return Err(self.disk.no_space(self.id()));
         }
         let mut table = copy.table.clone();
         extend_with_zeros(self.id(), &mut table, copy.length, offset);
@@ -301,7 +301,7 @@ impl Chunk {
         self.conclude(&mut state, done)
     }
 
-    fn clean(&self, copy: &mut OpenCopy) -> Result<(), StoreError> {
+    pub(super) fn clean(&self, copy: &mut OpenCopy) -> Result<(), StoreError> {
         if copy.synced < copy.changes {
             copy.data.sync_data().map_err(|source| self.disk_fails(source))?;
             copy.synced = copy.changes;

@@ -6,6 +6,7 @@ mod faults;
 mod master;
 mod parts;
 mod program;
+mod quarantine;
 mod silence;
 mod strangers;
 mod support;
