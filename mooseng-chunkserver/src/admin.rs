@@ -8,6 +8,8 @@ use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_types::{ChunkVersion, Part};
 
+use crate::engine::Now;
+use crate::keeper::Keepers;
 use crate::store::{Kept, Store};
 
 /// Copies of one list, at most.
@@ -20,6 +22,8 @@ pub(crate) enum Admin {
     List { after: Option<Place>, limit: usize },
     /// This copy is to come back from there.
     Restore { part: Part, version: ChunkVersion },
+    /// The passes over this disk, or over all, are to begin anew, to stop or to go on.
+    Scrub { action: pb::ScrubAction, disk: Option<String> },
 }
 
 /// Where in a list a copy stands: by these, in this order.
@@ -40,6 +44,7 @@ impl Admin {
         match kind {
             pb::ListQuarantineRequest::KIND => Some(decode(body).and_then(Self::list)),
             pb::RestoreQuarantinedRequest::KIND => Some(decode(body).and_then(Self::restore)),
+            pb::ScrubRequest::KIND => Some(decode(body).and_then(Self::scrub)),
             _ => None,
         }
     }
@@ -58,16 +63,30 @@ impl Admin {
         Ok(Self::Restore { part, version: ChunkVersion::from_raw(request.version) })
     }
 
+    fn scrub(request: pb::ScrubRequest) -> Result<Self, CallError> {
+        let action = request.action();
+        if action == pb::ScrubAction::Unknown {
+            let message = "a pass can be started, paused and resumed, and nothing else".to_owned();
+            return Err(CallError::Rejected { message });
+        }
+        Ok(Self::Scrub { action, disk: Some(request.disk).filter(|disk| !disk.is_empty()) })
+    }
+
     /// The disk that the work is for, by its place in the store; `None` if it is for none.
     pub(crate) fn disk(&self, store: &Store) -> Result<Option<usize>, CallError> {
         match self {
-            Self::List { .. } => Ok(None),
+            Self::List { .. } | Self::Scrub { .. } => Ok(None),
             Self::Restore { part, version } => Ok(Some(store.find_kept(*part, *version)?.0)),
         }
     }
 
     /// Does it.
-    pub(crate) fn perform(&self, store: &Store) -> Result<AdminReply, CallError> {
+    pub(crate) fn perform(
+        &self,
+        store: &Store,
+        keepers: &Keepers,
+        now: Now,
+    ) -> Result<AdminReply, CallError> {
         match self {
             Self::List { after, limit } => Ok(AdminReply::List(list(store, after.as_ref(), *limit))),
             Self::Restore { part, version } => {
@@ -75,8 +94,42 @@ impl Admin {
                 tracing::info!(copy = %part, %version, "a copy has come back from quarantine");
                 Ok(AdminReply::Done)
             }
+            Self::Scrub { action, disk } => {
+                direct(store, keepers, now, *action, disk.as_deref())?;
+                Ok(AdminReply::Done)
+            }
         }
     }
+}
+
+/// Changes what becomes of the passes over a disk, or over all.
+fn direct(
+    store: &Store,
+    keepers: &Keepers,
+    now: Now,
+    action: pb::ScrubAction,
+    wanted: Option<&str>,
+) -> Result<(), CallError> {
+    let is_wanted = |root: String| wanted.is_none_or(|wanted| *wanted == root);
+    let disks = store.disks().iter().zip(keepers.iter());
+    let chosen: Vec<_> = disks.filter(|(disk, _)| is_wanted(disk.root().display().to_string())).collect();
+    let rejected = |message: String| Err(CallError::Rejected { message });
+    if chosen.is_empty() {
+        return rejected(format!("no disk of this server is {}", wanted.unwrap_or_default()));
+    }
+    if chosen.iter().any(|(_, keeper)| keeper.is_off()) {
+        return rejected("this server makes no passes: scrub_days is 0".into());
+    }
+    for (disk, keeper) in chosen {
+        keeper.direct(|scrub| match action {
+            pb::ScrubAction::Start => scrub.start(now),
+            pb::ScrubAction::Pause => scrub.pause(),
+            pb::ScrubAction::Resume => scrub.resume(),
+            pb::ScrubAction::Unknown => {}
+        });
+        tracing::info!(disk = %disk.root().display(), ?action, "the passes over a disk are directed");
+    }
+    Ok(())
 }
 
 fn decode<R: Rpc>(body: &Bytes) -> Result<R, CallError> {

@@ -18,9 +18,18 @@ pub(crate) enum CopyEvent {
         version: ChunkVersion,
         /// It was being written when the server died, and nobody has made it good since.
         in_doubt: bool,
+        /// Every block of it was read and matched since the masters were last told of it.
+        verified: bool,
     },
     /// It is gone: deleted on order, or broken.
     Lost,
+}
+
+impl CopyEvent {
+    /// Whether it tells that this version was verified.
+    pub(crate) fn verifies(&self, wanted: ChunkVersion) -> bool {
+        matches!(self, Self::Here { version, verified: true, .. } if *version == wanted)
+    }
 }
 
 /// Events to be told.
@@ -55,6 +64,15 @@ impl CopyEvents {
         self.wake.notify_all();
     }
 
+    /// Notes that a copy is here, which is nothing new: that it was verified, and is not told yet, stays true.
+    pub(crate) fn remind(&self, part: Part, version: ChunkVersion, in_doubt: bool) {
+        let mut state = self.lock();
+        let verified = state.by_part.get(&part).is_some_and(|pending| pending.verifies(version));
+        state.by_part.insert(part, CopyEvent::Here { version, in_doubt, verified });
+        state.bound();
+        self.wake.notify_all();
+    }
+
     /// Takes up to `max` events; the taker puts them back if they could not be told.
     pub(crate) fn take(&self, max: usize) -> ToTell {
         let mut state = self.lock();
@@ -84,11 +102,11 @@ impl CopyEvents {
         }
     }
 
-    /// Forgets everything: a full report, made after this, will tell it.
-    pub(crate) fn clear(&self) {
+    /// Takes everything: a full report, made after this, will tell it.
+    pub(crate) fn take_all(&self) -> BTreeMap<Part, CopyEvent> {
         let mut state = self.lock();
-        state.by_part.clear();
         state.overflowed = false;
+        std::mem::take(&mut state.by_part)
     }
 
     /// Waits until something is to be told, the end is near, or `timeout` is over.
@@ -138,7 +156,7 @@ mod tests {
     fn the_last_event_of_a_copy_is_told_and_one_put_back_yields_to_a_newer() {
         let events = CopyEvents::default();
         let (a, b) = (part(1), part(2));
-        let here = CopyEvent::Here { version: ChunkVersion::from_raw(1), in_doubt: false };
+        let here = CopyEvent::Here { version: ChunkVersion::from_raw(1), in_doubt: false, verified: false };
         events.note(a, here);
         events.note(b, CopyEvent::Lost);
         let taken = events.take(10);
@@ -147,6 +165,21 @@ mod tests {
         events.put_back(taken);
         assert_eq!(events.take(1), ToTell::Some(vec![(a, CopyEvent::Lost)]));
         assert_eq!(events.take(9), ToTell::Some(vec![(b, CopyEvent::Lost)]));
+    }
+
+    #[test]
+    fn what_was_verified_stays_so_until_it_is_told_or_changed() {
+        let events = CopyEvents::default();
+        let [one, two] = [1, 2].map(ChunkVersion::from_raw);
+        let here = |version, verified| CopyEvent::Here { version, in_doubt: false, verified };
+        events.note(part(1), here(one, true));
+        events.remind(part(1), one, false);
+        assert_eq!(events.take(1), ToTell::Some(vec![(part(1), here(one, true))]));
+        events.remind(part(1), one, false);
+        assert_eq!(events.take(1), ToTell::Some(vec![(part(1), here(one, false))]), "it was told");
+        events.note(part(1), here(one, true));
+        events.remind(part(1), two, false);
+        assert_eq!(events.take(1), ToTell::Some(vec![(part(1), here(two, false))]));
     }
 
     #[test]

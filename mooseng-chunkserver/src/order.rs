@@ -1,4 +1,4 @@
-//! What an order of the leader means to the store: copies deleted, put into quarantine, fetched. Where the bytes of a fetched copy come
+//! What an order of the leader means to the store: copies deleted, put into quarantine, verified, fetched. Where the bytes of a fetched copy come
 //! from is the caller's: a connection, or the simulator's network.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use mooseng_types::{ChunkVersion, Part};
 use prost::Message as _;
 
 use crate::copy_events::{CopyEvent, CopyEvents};
+use crate::keeper::Keepers;
 use crate::store::{Chunk, Incoming, Store, StoreError};
 
 /// Bytes asked for at once.
@@ -23,6 +24,7 @@ pub(crate) enum Order {
     Delete(Vec<Part>),
     /// With the seconds that they are kept.
     Quarantine(Vec<Condemned>, u64),
+    Verify(Vec<Part>),
     Copy(Part, pb::CopyChunk),
 }
 
@@ -40,6 +42,7 @@ impl Order {
         let decoded = match kind {
             pb::DeleteChunks::KIND => Self::decode_delete(body),
             pb::QuarantineChunks::KIND => Self::decode_quarantine(body),
+            pb::VerifyChunks::KIND => Self::decode_verify(body),
             pb::CopyChunk::KIND => Self::decode_copy(body),
             _ => return None,
         };
@@ -61,6 +64,12 @@ impl Order {
         };
         let copies = order.copies.into_iter().map(condemned).collect::<Result<_, _>>()?;
         Ok(Self::Quarantine(copies, order.keep_s))
+    }
+
+    fn decode_verify(body: &Bytes) -> Result<Self, CallError> {
+        let order = pb::VerifyChunks::decode(body.clone()).map_err(malformed)?;
+        let parts = order.parts.into_iter().map(Part::try_from);
+        Ok(Self::Verify(parts.collect::<Result<_, _>>()?))
     }
 
     fn decode_copy(body: &Bytes) -> Result<Self, CallError> {
@@ -91,6 +100,22 @@ pub(crate) fn quarantine(store: &Store, events: &CopyEvents, copy: Condemned, un
         tracing::warn!(%error, "copy not put into quarantine");
     }
     store.forget_if_gone(&chunk);
+}
+
+/// Has a copy read and checked by the keeper of its disk, whose number is returned. The leader hears at once of one that is not here.
+pub(crate) fn verify(store: &Store, events: &CopyEvents, keepers: &Keepers, part: Part) -> Option<usize> {
+    let Some(chunk) = store.find(part) else {
+        events.note(part, CopyEvent::Lost);
+        return None;
+    };
+    let disk = store.disk_index(&chunk);
+    match keepers.get(disk)?.order(part) {
+        Ok(()) => Some(disk),
+        Err(error) => {
+            tracing::warn!(copy = %part, %error, "an order is left for later");
+            None
+        }
+    }
 }
 
 /// Why a copy was not fetched.
@@ -135,7 +160,7 @@ impl Fetch {
         if let Some((have, in_doubt)) = chunk.has(version)
             && !(order.replace && in_doubt && have == version)
         {
-            events.note(chunk.id(), CopyEvent::Here { version: have, in_doubt });
+            events.remind(chunk.id(), have, in_doubt);
             return Ok(None);
         }
         let mut fetch = Self { store: Arc::clone(store), chunk, order, incoming: None };
@@ -225,6 +250,9 @@ mod tests {
         let version = ChunkVersion::from_raw(4);
         assert_eq!(condemned, [0, 2].map(|index| Condemned { part: part(index), version }));
         assert!(decode(&pb::QuarantineChunks { copies: vec![copy(49)], keep_s: 60 }).is_none());
+        let order = pb::VerifyChunks { parts: vec![named(0), named(48)] };
+        let Some(Order::Verify(parts)) = decode(&order) else { panic!() };
+        assert_eq!(parts, [part(0), part(48)]);
         let order = pb::CopyChunk { chunk: 7, part: 3, ..Default::default() };
         assert!(matches!(decode(&order), Some(Order::Copy(one, _)) if one == part(3)));
         assert!(decode(&pb::CopyChunk { part: 49, ..order }).is_none());

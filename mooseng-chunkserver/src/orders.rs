@@ -1,6 +1,7 @@
 //! Where orders of the leader go: deletions and what goes into quarantine to the disks' threads, fetches to threads of their own. Orders that find no
 //! room are dropped: they are done only when a report says so, and until then the leader gives them again.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use mooseng_types::Part;
 use crate::completion::with_source;
 use crate::connection::Service;
 use crate::copy_events::{CopyEvent, CopyEvents};
+use crate::housekeeping::keep_on;
 use crate::order::{self, Fetch, FetchError, Order};
 use crate::store::Store;
 
@@ -50,7 +52,7 @@ impl Orders {
         match Order::decode(kind, body) {
             Some(Order::Delete(parts)) => self.by_disk(&parts, |part| *part, order::delete),
             Some(Order::Quarantine(copies, keep_s)) => {
-                let until_unix_s = self.service.unix_seconds().saturating_add(keep_s);
+                let until_unix_s = self.service.now().unix_s.saturating_add(keep_s);
                 self.by_disk(
                     &copies,
                     |copy| copy.part,
@@ -58,6 +60,14 @@ impl Orders {
                         order::quarantine(store, events, copy, until_unix_s);
                     },
                 );
+            }
+            Some(Order::Verify(parts)) => {
+                let Service { store, keepers, .. } = &*self.service;
+                let disks: BTreeSet<usize> = parts
+                    .into_iter()
+                    .filter_map(|part| order::verify(store, &self.events, keepers, part))
+                    .collect();
+                disks.into_iter().for_each(|disk| keep_on(&self.service, disk));
             }
             Some(Order::Copy(part, order)) => self.fetch(part, order),
             None => {}
@@ -88,7 +98,7 @@ impl Orders {
             for batch in of_this.chunks(REMOVE_BATCH) {
                 let (batch, service) = (batch.to_vec(), Arc::clone(&self.service));
                 let events = Arc::clone(&self.events);
-                let queued = pool.try_submit(None, move || {
+                let queued = pool.submit_background(move || {
                     batch.into_iter().for_each(|one| act(&service.store, &events, one));
                 });
                 if queued.is_err() {

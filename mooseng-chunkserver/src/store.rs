@@ -14,12 +14,13 @@ mod quarantine;
 mod read;
 mod receive;
 pub mod sidecar;
+mod verify;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,7 @@ use open_copies::OpenCopies;
 pub(crate) use quarantine::Kept;
 pub(crate) use read::{FileBytes, ReadAnswer, ReadBytes, ReadRequest};
 pub(crate) use receive::Incoming;
+pub(crate) use verify::{Checked, Verification};
 
 /// What the masters are told of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -229,6 +231,25 @@ impl Store {
             .collect();
         copies.sort_by_key(|copy| copy.part);
         copies
+    }
+
+    /// Up to `max` copies of a disk behind `after`, in order, and how many there are behind it.
+    pub(crate) fn copies_after(&self, disk: usize, after: Option<Part>, max: usize) -> (Vec<Part>, u64) {
+        let Some(disk) = self.disks.get(disk) else { return (Vec::new(), 0) };
+        let index = self.lock();
+        let behind = index.values().filter(|chunk| {
+            Some(chunk.id()) > after && Arc::ptr_eq(chunk.disk(), disk) && chunk.published().is_some()
+        });
+        let mut first = BinaryHeap::with_capacity(max + 1);
+        let mut left = 0;
+        for chunk in behind {
+            left += 1;
+            first.push(chunk.id());
+            if first.len() > max {
+                first.pop();
+            }
+        }
+        (first.into_sorted_vec(), left)
     }
 
     /// The dirty copies that have not been written for `idle`.

@@ -10,6 +10,7 @@ use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 
 use crate::copy_events::{CopyEvent, CopyEvents, ToTell};
+use crate::keeper::{Keeper, Keepers};
 use crate::store::{CopyInfo, Store};
 
 /// Copies named in one report.
@@ -22,6 +23,7 @@ const DOOR_EVERY: u32 = 10;
 pub struct Teller {
     pub(crate) store: Arc<Store>,
     pub(crate) events: Arc<CopyEvents>,
+    pub(crate) keepers: Arc<Keepers>,
     pub(crate) uuid: [u8; 16],
     pub(crate) name: String,
     /// Where this server serves.
@@ -89,11 +91,11 @@ impl Talk {
                 uuid: teller.uuid.to_vec().into(),
                 name: teller.name.clone(),
                 address: teller.address.clone(),
-                disks: disk_status(&teller.store),
+                disks: disk_status(teller),
             }),
             Turn::Beat => Say::Beat(pb::HeartbeatRequest {
                 server,
-                disks: disk_status(&teller.store),
+                disks: disk_status(teller),
                 address: teller.address.clone(),
                 door: self.beats.is_multiple_of(DOOR_EVERY).then(|| (&teller.door.snapshot()).into()),
             }),
@@ -117,8 +119,8 @@ impl Talk {
                     let mut report = pb::ChunkReportRequest { server, ..Default::default() };
                     for &(part, event) in &events {
                         match event {
-                            CopyEvent::Here { version, in_doubt } => {
-                                report.chunks.push(status(&CopyInfo { part, version, in_doubt }));
+                            CopyEvent::Here { version, in_doubt, verified } => {
+                                report.chunks.push(status(&CopyInfo { part, version, in_doubt }, verified));
                             }
                             CopyEvent::Lost if part.is_whole() => report.lost.push(part.chunk().raw()),
                             CopyEvent::Lost => report.lost_parts.push(part.into()),
@@ -135,11 +137,12 @@ impl Talk {
 
     /// Events noted before are covered; those that come meanwhile follow.
     fn tell_everything(&mut self, teller: &Teller, server: u32) {
-        teller.events.clear();
+        let untold = teller.events.take_all();
+        let verified = |copy: &CopyInfo| untold.get(&copy.part).is_some_and(|it| it.verifies(copy.version));
         let part = |copies: &[CopyInfo]| pb::ChunkReportRequest {
             server,
             full: true,
-            chunks: copies.iter().map(status).collect(),
+            chunks: copies.iter().map(|copy| status(copy, verified(copy))).collect(),
             ..Default::default()
         };
         let copies = teller.store.list();
@@ -199,18 +202,21 @@ impl Talk {
     }
 }
 
-fn status(copy: &CopyInfo) -> pb::CopyStatus {
+fn status(copy: &CopyInfo, verified: bool) -> pb::CopyStatus {
     pb::CopyStatus {
         chunk: copy.part.chunk().raw(),
         version: copy.version.raw(),
         in_doubt: copy.in_doubt,
         part: copy.part.index().into(),
+        verified,
     }
 }
 
-fn disk_status(store: &Store) -> Vec<pb::DiskStatus> {
-    let status = store.disks().iter().map(|disk| {
+fn disk_status(teller: &Teller) -> Vec<pb::DiskStatus> {
+    let disks = teller.store.disks().iter().enumerate();
+    let status = disks.map(|(number, disk)| {
         let (total_bytes, _) = disk.space();
+        let scrub = teller.keepers.get(number).map(Keeper::progress).unwrap_or_default();
         let (quarantine_bytes, quarantine_copies) = disk.quarantine().totals();
         pb::DiskStatus {
             path: disk.root().display().to_string(),
@@ -220,6 +226,10 @@ fn disk_status(store: &Store) -> Vec<pb::DiskStatus> {
             chunks: disk.copies(),
             quarantine_bytes,
             quarantine_copies,
+            scrub_done_permille: scrub.permille(),
+            scrub_started_unix_s: if scrub.under_way { scrub.started_unix_s } else { 0 },
+            last_complete_unix_s: scrub.last_complete_unix_s,
+            damaged_found: scrub.damaged_found,
         }
     });
     status.collect()
@@ -237,6 +247,7 @@ mod tests {
         Teller {
             store: Arc::new(store),
             events,
+            keepers: Arc::default(),
             uuid: [1; 16],
             name: "s".into(),
             address: "s:1".into(),
@@ -283,7 +294,7 @@ mod tests {
         talk.registered(&teller, Ok(pb::RegisterServerReply { server: 4 })).unwrap();
         assert!(matches!(talk.next(&teller), Say::Beat(beat) if beat.server == 4));
 
-        let here = CopyEvent::Here { version: ChunkVersion::from_raw(3), in_doubt: true };
+        let here = CopyEvent::Here { version: ChunkVersion::from_raw(3), in_doubt: true, verified: true };
         let whole = Part::whole(ChunkId::from_raw(9));
         let parts = [1, 2].map(|index| Part::new(whole.chunk(), index).unwrap());
         teller.events.note(whole, here);
@@ -296,7 +307,7 @@ mod tests {
         talk.beaten(&teller, &pb::HeartbeatReply { leader: true, ..Default::default() });
         for arrived in [false, true] {
             let report = report(talk.next(&teller));
-            let status = |part| pb::CopyStatus { chunk: 9, version: 3, in_doubt: true, part };
+            let status = |part| pb::CopyStatus { chunk: 9, version: 3, in_doubt: true, part, verified: true };
             assert_eq!(report.chunks, [status(0), status(1)]);
             assert_eq!((report.lost, report.lost_parts), (vec![], vec![pb::PartRef { chunk: 9, index: 2 }]));
             talk.reported(&teller, arrived);

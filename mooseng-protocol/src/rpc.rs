@@ -93,6 +93,7 @@ rpcs! {
     0x0380 DeleteChunks [Master] => Empty,
     0x0381 CopyChunk [Master] => Empty,
     0x0382 QuarantineChunks [Master] => Empty,
+    0x0383 VerifyChunks [Master] => Empty,
 
     0x0401 WriteChunkRequest [Client Chunkserver] => WriteChunkReply,
     0x0402 SyncChunkRequest [Client Chunkserver] => SyncChunkReply,
@@ -100,6 +101,7 @@ rpcs! {
     0x0404 ReadChunkRequest [Client Chunkserver] => ReadChunkReply,
     0x0405 ListQuarantineRequest [Admin] => ListQuarantineReply,
     0x0406 RestoreQuarantinedRequest [Admin] => Empty,
+    0x0407 ScrubRequest [Admin] => Empty,
 
     0x0501 ClusterStatusRequest [Client Admin] => ClusterStatusReply,
     0x0502 CheckRequest [Client Admin] => CheckReply,

@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) untouched: bool,
     /// Counts the changes since the start.
     pub(super) changes: u64,
+    /// Every block was read and matched, and the copy has not changed since.
+    pub(super) verified: bool,
     readers: u32,
     writers_waiting: u32,
     pub(super) open: Option<OpenCopy>,
@@ -145,6 +147,7 @@ impl Chunk {
             in_doubt: false,
             untouched: false,
             changes: 0,
+            verified: false,
             readers: 0,
             writers_waiting: 0,
             open: None,
@@ -270,15 +273,14 @@ impl Chunk {
     pub(super) fn clear_doubt(&self, state: &mut State) {
         if std::mem::take(&mut state.in_doubt) {
             self.publish(state);
-            let event = CopyEvent::Here { version: state.version, in_doubt: false };
+            let event = CopyEvent::Here { version: state.version, in_doubt: false, verified: false };
             self.disk.events.note(self.id, event);
         }
     }
 
     /// Tells the leader once more what it may know already.
     pub(super) fn remind(&self, state: &State) {
-        let event = CopyEvent::Here { version: state.version, in_doubt: state.in_doubt };
-        self.disk.events.note(self.id, event);
+        self.disk.events.remind(self.id, state.version, state.in_doubt);
     }
 
     pub(super) fn publish(&self, state: &State) {

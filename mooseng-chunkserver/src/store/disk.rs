@@ -231,6 +231,29 @@ impl ChunkDisk {
         Ok(())
     }
 
+    /// A small file of the disk's own; `None` if there is none, or none to be had.
+    pub(crate) fn read_note(&self, name: &str) -> Option<Vec<u8>> {
+        match self.disk.read_whole(&self.root.join(name)) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(disk = %self.root.display(), name, %error, "a note is not read");
+                None
+            }
+        }
+    }
+
+    /// Writes such a file, durably and all or nothing. A full disk keeps the old one.
+    pub(crate) fn write_note(&self, name: &str, bytes: &[u8]) {
+        match self.disk.write_whole(&self.root.join(name), bytes) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) || out_of_files(&error) => {
+                tracing::debug!(disk = %self.root.display(), name, %error, "a note is not written");
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
     /// There is no room for what somebody wants to store.
     pub(super) fn no_space(&self, part: Part) -> StoreError {
         self.short_of_room.store(true, Ordering::Relaxed);

@@ -95,7 +95,6 @@ impl Chunk {
         copy.length = copy.length.max(end);
         self.changed(copy, now, growth);
         begin_writeback(copy, offset, end);
-        state.changes += 1;
         Ok(())
     }
 
@@ -225,7 +224,6 @@ impl Chunk {
         copy.length = length;
         copy.cold_range = (0, 0);
         self.changed(copy, now, 0);
-        state.changes += 1;
         if length == 0 {
             self.clear_doubt(state);
         }

@@ -10,3 +10,4 @@ mod quarantine;
 mod silence;
 mod strangers;
 mod support;
+mod verify;

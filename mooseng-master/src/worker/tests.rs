@@ -44,7 +44,7 @@ fn with_a_chunk_of(mut leader: Leader) -> (Leader, u64, pb::GrantWriteReply) {
 }
 
 fn report(leader: &mut Leader, server: u8, chunk: u64, in_doubt: bool) {
-    let chunks = vec![pb::CopyStatus { chunk, version: 1, in_doubt, part: 0 }];
+    let chunks = vec![pb::CopyStatus { chunk, version: 1, in_doubt, part: 0, verified: false }];
     let server = server.into();
     let report = pb::ChunkReportRequest { server, full: true, last: true, chunks, ..Default::default() };
     leader.ask(100 + u64::from(server), &report).unwrap();

@@ -140,7 +140,7 @@ fn a_copy_that_is_being_written_goes_with_all_that_was_written_and_one_in_doubt_
     drop(store);
     let (store, events) = open(&disk, Path::new(ROOT));
     quarantine(&store, &events, id(1), 2);
-    events.clear();
+    events.take_all();
     store.restore(id(1), version(2)).unwrap();
     assert_eq!(events.take(9), ToTell::Some(vec![(id(1), here(2, true))]));
 }
@@ -297,7 +297,7 @@ fn a_copy_comes_back_in_place_of_an_older_one_which_goes_into_quarantine_and_of_
         store.forget_if_gone(&store.find(id(1)).unwrap());
     }
     fill(&store, id(1), 4, b"four");
-    events.clear();
+    events.take_all();
     store.restore(id(1), version(5)).unwrap();
     assert_eq!(events.take(9), ToTell::Some(vec![(id(1), here(5, false))]));
     assert_eq!(get(&store.find(id(1)).unwrap(), 0, 9).unwrap(), b"five");
@@ -314,7 +314,7 @@ fn a_broken_copy_stays_broken_under_the_order_and_gives_way_to_one_that_comes_ba
     quarantine(&store, &events, id(0x2a), 1);
     store.restore(id(0x2a), version(1)).unwrap();
     assert!(get(&store.find(id(0x2a)).unwrap(), 66_000, 10).is_err(), "it went there damaged");
-    events.clear();
+    events.take_all();
     quarantine(&store, &events, id(0x2a), 1);
     assert_eq!(events.take(9), ToTell::Some(vec![(id(0x2a), CopyEvent::Lost)]));
     let create = token(id(0x2a), 1, 1, true);

@@ -252,7 +252,8 @@ fn lists_of_any_length_end_no_master() {
     });
     t.check("sums", &pb::StatFsRequest {}, Comes::Done);
     t.check("sums", &pb::ClusterStatusRequest {}, Comes::Done);
-    let copy = pb::CopyStatus { chunk: u64::MAX, version: u32::MAX, in_doubt: true, part: 48 };
+    let copy =
+        pb::CopyStatus { chunk: u64::MAX, version: u32::MAX, in_doubt: true, part: 48, verified: true };
     let report = pb::ChunkReportRequest { server: 1, chunks: vec![copy; 100_000], ..Default::default() };
     t.check("chunks", &report, Comes::Done);
 }
