@@ -34,6 +34,10 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// The time of a pass in which all copies of a disk are read and checked, in days; 0 for no passes.
     pub scrub_days: u32,
+    /// Copies fetched at once from other servers, for each disk; and so many of them are transferred at once.
+    pub fetches: usize,
+    /// Bytes per second that are fetched, in all; 0 for any number.
+    pub fetch_bytes_per_s: u64,
     /// Log lines in JSON.
     pub json_logs: bool,
     /// Time between two reports to each master.
@@ -56,6 +60,8 @@ impl Default for Config {
             io_threads_per_disk: 4,
             reserve_bytes: 256 << 20,
             scrub_days: 7,
+            fetches: 4,
+            fetch_bytes_per_s: 0,
             json_logs: false,
             heartbeat_ms: 500,
             level_max: None,
@@ -117,6 +123,9 @@ impl Config {
         if self.scrub_days > 365 {
             return bad("scrub_days", "give 1 to 365, or 0 for no passes".into());
         }
+        if !(1..=64).contains(&self.fetches) {
+            return bad("fetches", "give 1 to 64".into());
+        }
         self.levels().map(|_| ())
     }
 
@@ -164,6 +173,7 @@ mod tests {
             ("io_threads_per_disk = 0", "io_threads_per_disk:"),
             ("heartbeat_ms = 1", "heartbeat_ms:"),
             ("scrub_days = 366", "scrub_days:"),
+            ("fetches = 0", "fetches:"),
             ("name = ''", "name:"),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();

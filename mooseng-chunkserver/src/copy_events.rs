@@ -32,6 +32,29 @@ impl CopyEvent {
     }
 }
 
+/// A copy that was to be fetched and was not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FailedFetch {
+    /// The address of the server that was asked.
+    pub(crate) source: String,
+    pub(crate) reason: FetchReason,
+}
+
+/// Why, by what the leader would do differently.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FetchReason {
+    /// The source does not answer.
+    Unreachable,
+    /// Its copy is damaged.
+    Damaged,
+    /// Its copy is older than was wanted.
+    Older,
+    /// There is no room here.
+    NoSpace,
+    /// Anything else.
+    Other,
+}
+
 /// Events to be told.
 #[derive(Debug, Default)]
 pub(crate) struct CopyEvents {
@@ -42,6 +65,7 @@ pub(crate) struct CopyEvents {
 #[derive(Debug, Default)]
 struct State {
     by_part: BTreeMap<Part, CopyEvent>,
+    failed: BTreeMap<Part, FailedFetch>,
     overflowed: bool,
     stopping: bool,
 }
@@ -71,6 +95,33 @@ impl CopyEvents {
         state.by_part.insert(part, CopyEvent::Here { version, in_doubt, verified });
         state.bound();
         self.wake.notify_all();
+    }
+
+    /// Notes that a copy was not fetched.
+    pub(crate) fn not_fetched(&self, part: Part, failed: FailedFetch) {
+        self.lock().put_failed(part, failed);
+        self.wake.notify_all();
+    }
+
+    /// Forgets that an earlier try to fetch a copy has failed: it is here.
+    pub(crate) fn fetched(&self, part: Part) {
+        self.lock().failed.remove(&part);
+    }
+
+    /// Takes up to `max` copies that were not fetched; the taker puts them back as with events.
+    pub(crate) fn take_failed(&self, max: usize) -> Vec<(Part, FailedFetch)> {
+        let mut state = self.lock();
+        std::iter::from_fn(|| state.failed.pop_first()).take(max).collect()
+    }
+
+    /// Puts back what could not be told. What has happened since wins.
+    pub(crate) fn put_back_failed(&self, failed: Vec<(Part, FailedFetch)>) {
+        let mut state = self.lock();
+        for (part, failed) in failed {
+            if !state.failed.contains_key(&part) {
+                state.put_failed(part, failed);
+            }
+        }
     }
 
     /// Takes up to `max` events; the taker puts them back if they could not be told.
@@ -111,9 +162,7 @@ impl CopyEvents {
 
     /// Waits until something is to be told, the end is near, or `timeout` is over.
     pub(crate) fn wait(&self, timeout: Duration, only_for_stop: bool) {
-        let idle = |state: &mut State| {
-            !state.stopping && (only_for_stop || (state.by_part.is_empty() && !state.overflowed))
-        };
+        let idle = |state: &mut State| !state.stopping && (only_for_stop || !state.has_something());
         drop(self.wake.wait_timeout_while(self.lock(), timeout, idle));
     }
 
@@ -134,6 +183,17 @@ impl CopyEvents {
 }
 
 impl State {
+    fn has_something(&self) -> bool {
+        !self.by_part.is_empty() || !self.failed.is_empty() || self.overflowed
+    }
+
+    /// Of too many, the leader finds the others out by itself, later.
+    fn put_failed(&mut self, part: Part, failed: FailedFetch) {
+        if self.failed.len() < EVENTS_MAX || self.failed.contains_key(&part) {
+            self.failed.insert(part, failed);
+        }
+    }
+
     fn bound(&mut self) {
         if self.by_part.len() > EVENTS_MAX {
             self.by_part.clear();

@@ -171,6 +171,8 @@ impl Shared {
 
     fn add_background(&self, mut queue: MutexGuard<'_, Queue>, job: Job) -> Result<(), NotQueued> {
         if queue.stopping {
+            // What goes with the job may take its time.
+            drop(queue);
             return Err(NotQueued);
         }
         queue.background.push_back(job);

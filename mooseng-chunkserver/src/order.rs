@@ -1,7 +1,5 @@
-//! What an order of the leader means to the store: copies deleted, put into quarantine, verified, fetched. Where the bytes of a fetched copy come
-//! from is the caller's: a connection, or the simulator's network.
-
-use std::sync::Arc;
+//! What an order of the leader means to the store: copies deleted, put into quarantine, verified. How one is fetched is in
+//! `fetch.rs`.
 
 use bytes::Bytes;
 use mooseng_protocol::convert::part;
@@ -13,10 +11,7 @@ use prost::Message as _;
 
 use crate::copy_events::{CopyEvent, CopyEvents};
 use crate::keeper::Keepers;
-use crate::store::{Chunk, Incoming, Store, StoreError};
-
-/// Bytes asked for at once.
-const READ_LENGTH: u32 = 1 << 20;
+use crate::store::Store;
 
 /// An order, decoded.
 #[derive(Debug)]
@@ -115,114 +110,6 @@ pub(crate) fn verify(store: &Store, events: &CopyEvents, keepers: &Keepers, part
             tracing::warn!(copy = %part, %error, "an order is left for later");
             None
         }
-    }
-}
-
-/// Why a copy was not fetched.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// The store's part.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// What would be put together fits no version.
-    #[error("the source has version {found}, wanted was {wanted}")]
-    Version {
-        /// The version of the copy there.
-        found: u32,
-        /// That of the order.
-        wanted: u32,
-    },
-    /// The copy there ends before its end.
-    #[error("the source sent less than it has")]
-    Short,
-}
-
-/// A copy that is being fetched. Dropped before it is whole, it leaves nothing behind.
-#[derive(Debug)]
-pub struct Fetch {
-    store: Arc<Store>,
-    chunk: Arc<Chunk>,
-    order: pb::CopyChunk,
-    incoming: Option<Incoming>,
-}
-
-impl Fetch {
-    /// Begins what an order says, which is about `part`; `None` if the copy is here already, which the leader will hear again.
-    pub(crate) fn begin(
-        store: &Arc<Store>,
-        events: &CopyEvents,
-        part: Part,
-        order: pb::CopyChunk,
-    ) -> Result<Option<Self>, FetchError> {
-        let chunk = store.find_or_place_whole(part)?;
-        let version = ChunkVersion::from_raw(order.version);
-        if let Some((have, in_doubt)) = chunk.has(version)
-            && !(order.replace && in_doubt && have == version)
-        {
-            events.remind(chunk.id(), have, in_doubt);
-            return Ok(None);
-        }
-        let mut fetch = Self { store: Arc::clone(store), chunk, order, incoming: None };
-        fetch.incoming = Some(Incoming::begin(Arc::clone(&fetch.chunk))?);
-        Ok(Some(fetch))
-    }
-
-    /// Whom to ask.
-    #[must_use]
-    pub fn source(&self) -> &str {
-        &self.order.source
-    }
-
-    /// What to ask next.
-    #[must_use]
-    pub fn request(&self) -> pb::ReadChunkRequest {
-        pb::ReadChunkRequest {
-            token: self.order.token.clone(),
-            chunk: self.order.chunk,
-            version: self.order.version,
-            offset: u32::try_from(self.length()).unwrap_or(u32::MAX),
-            length: READ_LENGTH,
-            verify: false,
-            intact: false,
-            // What is made of a copy in doubt would pass for a good one.
-            whole: true,
-            part: self.order.part,
-        }
-    }
-
-    /// Bytes fetched so far.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        self.incoming.as_ref().map_or(0, Incoming::length)
-    }
-
-    /// Takes an answer; `true` when the copy is whole and has its place.
-    pub fn take(&mut self, reply: &pb::ReadChunkReply, piece: &[u8]) -> Result<bool, FetchError> {
-        let wanted = self.order.version;
-        if reply.version != wanted {
-            // It is being written under a newer lease.
-            return Err(FetchError::Version { found: reply.version, wanted });
-        }
-        let Some(incoming) = self.incoming.as_mut() else { return Ok(true) };
-        if piece.is_empty() && incoming.length() < u64::from(reply.copy_length) {
-            return Err(FetchError::Short);
-        }
-        incoming.append(piece, &reply.checksums)?;
-        if incoming.length() < u64::from(reply.copy_length) {
-            return Ok(false);
-        }
-        if let Some(incoming) = self.incoming.take() {
-            incoming.publish(ChunkVersion::from_raw(wanted), self.order.replace)?;
-        }
-        Ok(true)
-    }
-}
-
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        self.chunk.give_up_place();
-        self.store.forget_if_gone(&self.chunk);
     }
 }
 

@@ -22,12 +22,13 @@ use crate::config::Config;
 use crate::connection::{Service, serve};
 use crate::copy_events::CopyEvents;
 use crate::epoch::Epoch;
+use crate::fetcher::Fetcher;
 use crate::housekeeping::keep_house;
 use crate::identity::Identity;
 use crate::io_pool::IoPool;
 use crate::keeper::Keepers;
 use crate::master_link::{self, LinkContext};
-use crate::orders::{Fetches, Orders, fetch_all};
+use crate::orders::Orders;
 use crate::start::StartError;
 use crate::store::Store;
 use crate::talk::Teller;
@@ -38,8 +39,6 @@ const CONNECTIONS_MAX: usize = 1024;
 /// Connections on which nobody has proved a role yet; one more costs the oldest its place. An honest caller is done within
 /// milliseconds, so strangers would have to open this many in that time to be in its way.
 const STRANGERS_MAX: usize = 256;
-/// Copies fetched at once from other servers.
-const FETCHERS: usize = 2;
 /// Time between two looks at what is due from the servers behind this one.
 const CHAIN_ROUND: Duration = Duration::from_millis(250);
 /// A connection too many has this long to say what it is, so that it can be told.
@@ -50,7 +49,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
 pub struct ChunkServer {
     service: Arc<Service>,
     events: Arc<CopyEvents>,
-    orders: Arc<Orders>,
+    fetcher: Arc<Fetcher>,
     connections: Arc<Connections>,
     listener: Arc<TcpListener>,
     address: SocketAddr,
@@ -114,7 +113,8 @@ impl ChunkServer {
             greeting: pb::HelloReply::new(&config.name, identity.cluster, levels),
             door: Arc::default(),
         });
-        let (orders, fetches) = Orders::new(Arc::clone(&service), Arc::clone(&events));
+        let limits = (config.fetches, config.fetch_bytes_per_s);
+        let fetcher = Fetcher::new(Arc::clone(&service), caller.clone(), limits.0, limits.1);
         let advertised =
             if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
         let context = Arc::new(LinkContext {
@@ -128,7 +128,7 @@ impl ChunkServer {
                 number: AtomicU32::new(0),
                 door: Arc::clone(&service.door),
             },
-            orders: Arc::clone(&orders),
+            orders: Orders::new(Arc::clone(&service), Arc::clone(&fetcher)),
             caller,
             heartbeat: Duration::from_millis(config.heartbeat_ms),
             configured: config.masters.iter().cloned().collect(),
@@ -138,7 +138,7 @@ impl ChunkServer {
         let server = Self {
             service,
             events,
-            orders,
+            fetcher,
             connections: Arc::default(),
             listener: Arc::new(listener),
             address,
@@ -146,7 +146,7 @@ impl ChunkServer {
             stopped: AtomicBool::new(false),
             held: Mutex::new(Some((identity, disk_locks))),
         };
-        server.spawn_all(&context, &fetches).map_err(StartError::io("start threads"))?;
+        server.spawn_all(&context, config.fetches).map_err(StartError::io("start threads"))?;
         tracing::info!(name = config.name, %address, copies = server.service.store.list().len(), "serving");
         Ok(server)
     }
@@ -170,13 +170,14 @@ impl ChunkServer {
             return;
         }
         self.connections.stop(&self.listener);
-        self.orders.stop();
+        self.fetcher.stop();
         self.events.stop();
         self.threads.join();
         self.service.chain.close();
         for pool in &self.service.pools {
             pool.stop();
         }
+        self.fetcher.clear();
         let now = self.service.clock.monotonic();
         self.service.store.close(now);
         for keeper in self.service.keepers.iter() {
@@ -186,7 +187,7 @@ impl ChunkServer {
         tracing::info!("stopped");
     }
 
-    fn spawn_all(&self, context: &Arc<LinkContext>, fetches: &Arc<Fetches>) -> std::io::Result<()> {
+    fn spawn_all(&self, context: &Arc<LinkContext>, fetches: usize) -> std::io::Result<()> {
         let (service, connections) = (Arc::clone(&self.service), Arc::clone(&self.connections));
         let listener = Arc::clone(&self.listener);
         self.threads.spawn("accept", move || accept(&service, &connections, &listener))?;
@@ -199,10 +200,9 @@ impl ChunkServer {
                 events.wait(CHAIN_ROUND, true);
             }
         })?;
-        for _ in 0..FETCHERS {
-            let (service, events) = (Arc::clone(&self.service), Arc::clone(&self.events));
-            let (fetches, caller) = (Arc::clone(fetches), context.caller.clone());
-            self.threads.spawn("fetch", move || fetch_all(&service, &events, &caller, &fetches))?;
+        for _ in 0..fetches {
+            let fetcher = Arc::clone(&self.fetcher);
+            self.threads.spawn("fetch", move || fetcher.work())?;
         }
         let context = Arc::clone(context);
         self.threads.spawn("master-links", move || master_link::keep_links(&context))

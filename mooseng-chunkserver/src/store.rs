@@ -133,6 +133,17 @@ impl Store {
         }
     }
 
+    /// The place of the disk on which such a copy would be, without giving it one.
+    pub(crate) fn disk_for_whole(&self, part: Part) -> Option<usize> {
+        match self.find(part) {
+            Some(found) if !found.disk().failed() => Some(self.disk_index(&found)),
+            _ => {
+                let usable = self.disks.iter().enumerate().filter(|(_, disk)| !disk.failed());
+                usable.max_by_key(|(_, disk)| disk.room()).map(|(index, _)| index)
+            }
+        }
+    }
+
     /// A place on the disk with the most room.
     fn place(
         &self,

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use mooseng_protocol::door::Door;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
+use mooseng_types::Part;
 
-use crate::copy_events::{CopyEvent, CopyEvents, ToTell};
+use crate::copy_events::{CopyEvent, CopyEvents, FailedFetch, FetchReason, ToTell};
 use crate::keeper::{Keeper, Keepers};
 use crate::store::{CopyInfo, Store};
 
@@ -62,6 +63,8 @@ pub struct Talk {
     parts: VecDeque<pb::ChunkReportRequest>,
     /// What the report that is on its way tells.
     on_its_way: Option<ToTell>,
+    /// And of copies that were not fetched.
+    failed_on_its_way: Vec<(Part, FailedFetch)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -114,9 +117,14 @@ impl Talk {
         if self.parts.is_empty() {
             match teller.events.take(REPORT_MAX) {
                 ToTell::Everything => self.tell_everything(teller, server),
-                ToTell::Some(events) if events.is_empty() => return None,
                 ToTell::Some(events) => {
+                    let failed = teller.events.take_failed(REPORT_MAX);
+                    if events.is_empty() && failed.is_empty() {
+                        return None;
+                    }
                     let mut report = pb::ChunkReportRequest { server, ..Default::default() };
+                    report.failed = failed.iter().map(not_fetched).collect();
+                    self.failed_on_its_way = failed;
                     for &(part, event) in &events {
                         match event {
                             CopyEvent::Here { version, in_doubt, verified } => {
@@ -194,6 +202,10 @@ impl Talk {
             self.parts.clear();
             teller.events.put_back(told);
         }
+        let failed = std::mem::take(&mut self.failed_on_its_way);
+        if !arrived {
+            teller.events.put_back_failed(failed);
+        }
     }
 
     /// The next heartbeat is due, or something changed.
@@ -209,6 +221,22 @@ fn status(copy: &CopyInfo, verified: bool) -> pb::CopyStatus {
         in_doubt: copy.in_doubt,
         part: copy.part.index().into(),
         verified,
+    }
+}
+
+fn not_fetched((part, failed): &(Part, FailedFetch)) -> pb::FetchFailure {
+    let reason = match failed.reason {
+        FetchReason::Unreachable => pb::FetchFailureReason::Unreachable,
+        FetchReason::Damaged => pb::FetchFailureReason::Damaged,
+        FetchReason::Older => pb::FetchFailureReason::Older,
+        FetchReason::NoSpace => pb::FetchFailureReason::NoSpace,
+        FetchReason::Other => pb::FetchFailureReason::Other,
+    };
+    pb::FetchFailure {
+        chunk: part.chunk().raw(),
+        index: part.index().into(),
+        source: failed.source.clone(),
+        reason: reason.into(),
     }
 }
 
@@ -237,7 +265,7 @@ fn disk_status(teller: &Teller) -> Vec<pb::DiskStatus> {
 
 #[cfg(test)]
 mod tests {
-    use mooseng_types::{ChunkId, ChunkVersion, ClusterId, Part};
+    use mooseng_types::{ChunkId, ChunkVersion, ClusterId};
 
     use super::*;
 
@@ -300,6 +328,8 @@ mod tests {
         teller.events.note(whole, here);
         teller.events.note(parts[0], here);
         teller.events.note(parts[1], CopyEvent::Lost);
+        let failed = FailedFetch { source: "s:2".into(), reason: FetchReason::Damaged };
+        teller.events.not_fetched(parts[0], failed);
         talk.beaten(&teller, &pb::HeartbeatReply::default());
         assert!(matches!(talk.next(&teller), Say::Wait { for_events: false }));
         talk.woken();
@@ -309,6 +339,8 @@ mod tests {
             let report = report(talk.next(&teller));
             let status = |part| pb::CopyStatus { chunk: 9, version: 3, in_doubt: true, part, verified: true };
             assert_eq!(report.chunks, [status(0), status(1)]);
+            let failed = pb::FetchFailure { chunk: 9, index: 1, source: "s:2".into(), reason: 2 };
+            assert_eq!(report.failed, [failed]);
             assert_eq!((report.lost, report.lost_parts), (vec![], vec![pb::PartRef { chunk: 9, index: 2 }]));
             talk.reported(&teller, arrived);
         }

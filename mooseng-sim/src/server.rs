@@ -215,7 +215,14 @@ impl Link {
         loop {
             let request = ChunkRequest::new(Request::Read(fetch.request()));
             let answer = self.port.ask_server(fetch.source(), request, CALL_TIMEOUT).await;
-            let Ok(Some(read)) = answer else { return };
+            let read = match answer {
+                Ok(Some(read)) => read,
+                Ok(None) => return,
+                Err(error) => {
+                    fetch.source_failed(error);
+                    return;
+                }
+            };
             let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
             let reply = pb::ReadChunkReply {
                 version: read.version,

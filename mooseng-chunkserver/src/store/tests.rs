@@ -1,6 +1,7 @@
 //! The store against a plain vector, against power cuts, full disks, failing disks and damage.
 
 mod doubt;
+mod fetch;
 mod gone;
 mod open;
 mod parts;

@@ -3,6 +3,7 @@
 
 mod chain;
 mod faults;
+mod fetch;
 mod master;
 mod parts;
 mod program;
