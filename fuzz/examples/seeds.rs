@@ -105,6 +105,8 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     };
     let what = Recalled::Chunk { inode: InodeId::from_raw(5), index: ChunkIndex::from_raw(1) };
     let recall = pb::Recall::from(Recall { session: SessionId::from_raw(3), number: 1 << 32, what });
+    let condemned = pb::CondemnedCopy { chunk: 7, index: 3, version: 4 };
+    let quarantine = pb::QuarantineChunks { copies: vec![condemned], keep_s: 86_400 };
     let raft = pb::RaftMessages { messages: vec![append(2, 1, 1)], all_have: 4, ..Default::default() };
     let raft = pb::RaftFrame { groups: vec![raft] };
     vec![
@@ -113,6 +115,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("set_attr", kind_and(&set_attr)),
         ("raft", kind_and(&raft)),
         ("recall", kind_and(&recall)),
+        ("quarantine", kind_and(&quarantine)),
         ("convert_recall", input(&[0, 0], &recall.encode_to_vec())),
         ("convert_attr", input(&[0, 0], &pb::Attr::from(attr()).encode_to_vec())),
         ("convert_set_attr", input(&[0, 0], &set_attr.encode_to_vec())),

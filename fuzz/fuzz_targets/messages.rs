@@ -40,6 +40,7 @@ fn request_and_reply(kind: u16, bytes: &[u8]) -> bool {
         SetXattrRequest RemoveXattrRequest GetXattrRequest ListXattrRequest StatFsRequest OpenRequest ReleaseRequest
         LocateRequest GrantWriteRequest CommitWriteRequest WriteInlineRequest ReleaseLeaseRequest AcknowledgeRecallRequest
         Recall BatchRequest LeaderChanged RaftFrame SnapshotBegin SnapshotRows SnapshotEnd RegisterServerRequest HeartbeatRequest ChunkReportRequest DeleteChunks CopyChunk
+        QuarantineChunks VerifyChunks ListQuarantineRequest RestoreQuarantinedRequest ScrubRequest
         WriteChunkRequest SyncChunkRequest TruncateChunkRequest ReadChunkRequest ClusterStatusRequest CheckRequest
         AddMasterRequest RemoveMasterRequest TransferLeaderRequest UpgradeRequest
     )

@@ -2,6 +2,7 @@
 //! what to do.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mooseng_env::config::{self, ConfigError};
 use mooseng_env::secret::{self, Secret};
@@ -31,6 +32,12 @@ pub struct Config {
     pub io_threads_per_disk: usize,
     /// A disk with less free than this takes no new data.
     pub reserve_bytes: u64,
+    /// The time of a pass in which all copies of a disk are read and checked, in days; 0 for no passes.
+    pub scrub_days: u32,
+    /// Copies fetched at once from other servers, for each disk; and so many of them are transferred at once.
+    pub fetches: usize,
+    /// Bytes per second that are fetched, in all; 0 for any number.
+    pub fetch_bytes_per_s: u64,
     /// Log lines in JSON.
     pub json_logs: bool,
     /// Time between two reports to each master.
@@ -52,6 +59,9 @@ impl Default for Config {
             key_file: "/etc/mooseng/cluster.key".into(),
             io_threads_per_disk: 4,
             reserve_bytes: 256 << 20,
+            scrub_days: 7,
+            fetches: 4,
+            fetch_bytes_per_s: 0,
             json_logs: false,
             heartbeat_ms: 500,
             level_max: None,
@@ -110,12 +120,23 @@ impl Config {
         if !(10..=60_000).contains(&self.heartbeat_ms) {
             return bad("heartbeat_ms", "give 10 to 60000".into());
         }
+        if self.scrub_days > 365 {
+            return bad("scrub_days", "give 1 to 365, or 0 for no passes".into());
+        }
+        if !(1..=64).contains(&self.fetches) {
+            return bad("fetches", "give 1 to 64".into());
+        }
         self.levels().map(|_| ())
     }
 
     /// The levels that it takes part in.
     pub(crate) fn levels(&self) -> Result<Levels, ConfigError> {
         config::levels(self.level_max)
+    }
+
+    /// The time of a pass; `None` if there are to be none.
+    pub(crate) fn scrub_period(&self) -> Option<Duration> {
+        (self.scrub_days > 0).then(|| Duration::from_secs(u64::from(self.scrub_days) * 86_400))
     }
 
     /// The cluster's secret.
@@ -151,6 +172,8 @@ mod tests {
             ("cluster_id = 'xyz'", "cluster_id:"),
             ("io_threads_per_disk = 0", "io_threads_per_disk:"),
             ("heartbeat_ms = 1", "heartbeat_ms:"),
+            ("scrub_days = 366", "scrub_days:"),
+            ("fetches = 0", "fetches:"),
             ("name = ''", "name:"),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();

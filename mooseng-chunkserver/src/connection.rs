@@ -15,9 +15,13 @@ use mooseng_protocol::token::TokenKey;
 use mooseng_protocol::transport::{FrameReader, FrameStream, NotWelcome, Socket, greet};
 use mooseng_types::ChunkCause;
 
+use crate::admin::{Admin, AdminReply};
 use crate::buffer::BufferPool;
 use crate::completion::{Completion, fault};
+use crate::copy_events::CopyEvents;
+use crate::engine::Now;
 use crate::io_pool::IoPool;
+use crate::keeper::Keepers;
 use crate::outbox::{Asked, Outbox, Reply};
 use crate::request::{Change, Read, Request, Tokens, Work};
 use crate::store::{Chunk, ReadAnswer, ReadBytes, Store};
@@ -27,6 +31,9 @@ use crate::write_chain::WriteChain;
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) store: Arc<Store>,
+    /// What the masters are to hear of.
+    pub(crate) events: Arc<CopyEvents>,
+    pub(crate) keepers: Arc<Keepers>,
     /// In the order of the store's disks.
     pub(crate) pools: Vec<IoPool>,
     pub(crate) chain: WriteChain,
@@ -44,8 +51,10 @@ impl Service {
         self.pools.get(self.store.disk_index(chunk))
     }
 
-    fn unix_seconds(&self) -> u64 {
-        u64::try_from(self.clock.wall().raw() / 1_000_000_000).unwrap_or(0)
+    /// What the clocks say.
+    pub(crate) fn now(&self) -> Now {
+        let unix_s = u64::try_from(self.clock.wall().raw() / 1_000_000_000).unwrap_or(0);
+        Now { mono: self.clock.monotonic(), unix_s }
     }
 }
 
@@ -122,7 +131,10 @@ impl Connection {
             self.service.door.refused().forbidden(&self.principal.name, &error);
             return Ok(Err(error));
         }
-        let now = self.service.unix_seconds();
+        if let Some(admin) = Admin::decode(frame.header.kind, &frame.body) {
+            return Ok(admin.and_then(|admin| self.administer(asked, admin)));
+        }
+        let now = self.service.now().unix_s;
         let (store, tokens) = (&self.service.store, &mut self.tokens);
         let admitted = Request::decode(frame.header.kind, &frame.body).and_then(|mut request| {
             let work = request.admit(store, tokens, now, frame.payload_length)?;
@@ -156,6 +168,24 @@ impl Connection {
             self.service.chain.forward(&next, &request, parts, move |done| completion.done_behind(done));
         }
         Ok(Ok(()))
+    }
+
+    fn administer(&self, request: Asked, admin: Admin) -> Result<(), CallError> {
+        let (service, outbox) = (Arc::clone(&self.service), Arc::clone(&self.outbox));
+        let disk = admin.disk(&service.store)?;
+        let job = move || match admin.perform(&service.store, &service.keepers, service.now()) {
+            Ok(AdminReply::Done) => outbox.reply(request, Reply::Done),
+            Ok(AdminReply::List(list)) => outbox.reply(request, Reply::Quarantine(list)),
+            Err(error) => outbox.refuse(request, &error),
+        };
+        match disk {
+            None => job(),
+            Some(disk) => {
+                let pool = self.service.pools.get(disk).ok_or_else(stopping)?;
+                pool.submit(None, job).map_err(|_| stopping())?;
+            }
+        }
+        Ok(())
     }
 
     fn read(&self, request: Asked, read: Read) -> Result<(), CallError> {

@@ -12,14 +12,23 @@ use mooseng_env::{Disk, Entropy};
 use mooseng_protocol::frame::PAYLOAD_MAX;
 use mooseng_protocol::status::CallError;
 use mooseng_types::ClusterId;
+use prost::Message as _;
 
+use crate::admin::{Admin, AdminReply};
 use crate::buffer::BufferPool;
 use crate::copy_events::CopyEvents;
+use crate::fetch::Fetch;
 use crate::identity::mark_disk;
-use crate::order::{self, Fetch, Order};
+use crate::keeper::Keepers;
+use crate::order::{self, Order};
 use crate::request::{Read, Request, Tokens, Work};
 use crate::store::{ReadBytes, Store};
 use crate::talk::Teller;
+
+/// The time of a pass over the copies of a disk: a server's default.
+const SCRUB_PERIOD: Duration = Duration::from_secs(7 * 86_400);
+/// Pieces of copies that are checked in one round of housekeeping: others come in between.
+const PIECES_PER_ROUND: usize = 256;
 
 /// What a read found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,9 +77,11 @@ impl ChunkEngine {
         }
         let events = Arc::<CopyEvents>::default();
         let store = Arc::new(Store::open(disks, cluster, 0, Arc::clone(&events))?);
+        let keepers = Arc::new(Keepers::new(&store, Some(SCRUB_PERIOD)));
         let teller = Teller {
             store,
             events,
+            keepers,
             uuid,
             name: address.clone(),
             address,
@@ -118,11 +129,22 @@ impl ChunkEngine {
     }
 
     /// Does what a master has pushed; a copy to be fetched is the caller's to drive.
-    pub fn obey(&self, kind: u16, body: &Bytes) -> Option<Fetch> {
+    pub fn obey(&self, now: Now, kind: u16, body: &Bytes) -> Option<Fetch> {
         let Teller { store, events, .. } = &self.teller;
         match Order::decode(kind, body)? {
             Order::Delete(parts) => {
                 parts.into_iter().for_each(|id| order::delete(store, events, id));
+                None
+            }
+            Order::Quarantine(copies, keep_s) => {
+                let until_unix_s = now.unix_s.saturating_add(keep_s);
+                copies.into_iter().for_each(|copy| order::quarantine(store, events, copy, until_unix_s));
+                None
+            }
+            Order::Verify(parts) => {
+                for part in parts {
+                    order::verify(store, events, &self.teller.keepers, part);
+                }
                 None
             }
             Order::Copy(part, order) => Fetch::begin(store, events, part, order).unwrap_or_else(|error| {
@@ -138,15 +160,32 @@ impl ChunkEngine {
         &self.teller
     }
 
-    /// Looks after the disks, and makes copies clean that have not been written for `idle`.
-    pub fn keep_house(&self, now: Duration, idle: Duration) {
+    /// Does what an administrator asks; the reply's body.
+    pub fn administer(&self, now: Now, kind: u16, body: &Bytes) -> Result<Bytes, CallError> {
+        let Some(admin) = Admin::decode(kind, body) else {
+            return Err(CallError::Rejected { message: format!("a chunkserver does not do {kind:#x}") });
+        };
+        Ok(match admin?.perform(&self.teller.store, &self.teller.keepers, now)? {
+            AdminReply::List(list) => list.encode_to_vec().into(),
+            AdminReply::Done => Bytes::new(),
+        })
+    }
+
+    /// Looks after the disks, checks copies, and makes those clean that have not been written for `idle`.
+    pub fn keep_house(&self, now: Now, idle: Duration) {
         let store = &self.teller.store;
-        store.disks().iter().filter(|disk| !disk.failed()).for_each(|disk| disk.look());
+        for disk in store.disks().iter().filter(|disk| !disk.failed()) {
+            disk.look();
+            disk.tidy_quarantine(now.unix_s);
+        }
+        for keeper in self.teller.keepers.iter() {
+            (0..PIECES_PER_ROUND).all(|_| keeper.step(store, &self.teller.events, now));
+        }
         store.report_failed_disks();
-        let mut chunks = store.idle_chunks(now, idle);
+        let mut chunks = store.idle_chunks(now.mono, idle);
         chunks.sort_by_key(|chunk| chunk.id());
         for chunk in chunks {
-            if let Err(error) = chunk.clean_if_idle(now, idle) {
+            if let Err(error) = chunk.clean_if_idle(now.mono, idle) {
                 tracing::warn!(%error, "copy not made clean");
             }
         }

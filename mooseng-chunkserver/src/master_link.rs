@@ -28,7 +28,7 @@ const FOREIGN_BACK_OFF: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct LinkContext {
     pub(crate) teller: Teller,
-    pub(crate) orders: Arc<Orders>,
+    pub(crate) orders: Orders,
     pub(crate) caller: Caller,
     pub(crate) heartbeat: Duration,
     /// Those of the configuration.
@@ -69,7 +69,7 @@ pub(crate) fn keep_links(context: &Arc<LinkContext>) {
 }
 
 /// Keeps the link to `master` until the end is near, or the master is none any more.
-fn run(context: &LinkContext, master: &str) {
+fn run(context: &Arc<LinkContext>, master: &str) {
     let mut back_off = BACK_OFF.0;
     let mut said = false;
     while !context.teller.events.stopping() && context.wanted().contains(master) {
@@ -97,9 +97,9 @@ fn run(context: &LinkContext, master: &str) {
     }
 }
 
-fn connect(context: &LinkContext, master: &str) -> Result<Arc<Mux>, CallError> {
-    let orders = Arc::clone(&context.orders);
-    let on_push = move |kind: u16, body: Bytes| orders.take(kind, &body);
+fn connect(context: &Arc<LinkContext>, master: &str) -> Result<Arc<Mux>, CallError> {
+    let for_orders = Arc::clone(context);
+    let on_push = move |kind: u16, body: Bytes| for_orders.orders.take(kind, &body);
     let own = &context.caller.hello;
     let caller = context.caller.saying(pb::Hello { epoch: context.epoch.highest(), ..own.clone() });
     let (mux, reply) = Mux::connect(master, &caller, CONNECT_TIMEOUT, on_push)?;

@@ -1,7 +1,5 @@
-//! What an order of the leader means to the store: copies deleted, copies fetched. Where the bytes of a fetched copy come
-//! from is the caller's: a connection, or the simulator's network.
-
-use std::sync::Arc;
+//! What an order of the leader means to the store: copies deleted, put into quarantine, verified. How one is fetched is in
+//! `fetch.rs`.
 
 use bytes::Bytes;
 use mooseng_protocol::convert::part;
@@ -12,16 +10,25 @@ use mooseng_types::{ChunkVersion, Part};
 use prost::Message as _;
 
 use crate::copy_events::{CopyEvent, CopyEvents};
-use crate::store::{Chunk, Incoming, Store, StoreError};
-
-/// Bytes asked for at once.
-const READ_LENGTH: u32 = 1 << 20;
+use crate::keeper::Keepers;
+use crate::store::Store;
 
 /// An order, decoded.
 #[derive(Debug)]
 pub(crate) enum Order {
     Delete(Vec<Part>),
+    /// With the seconds that they are kept.
+    Quarantine(Vec<Condemned>, u64),
+    Verify(Vec<Part>),
     Copy(Part, pb::CopyChunk),
+}
+
+/// A copy that the leader has decided about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Condemned {
+    pub(crate) part: Part,
+    /// One that is newer is another one.
+    pub(crate) version: ChunkVersion,
 }
 
 impl Order {
@@ -29,6 +36,8 @@ impl Order {
     pub(crate) fn decode(kind: u16, body: &Bytes) -> Option<Self> {
         let decoded = match kind {
             pb::DeleteChunks::KIND => Self::decode_delete(body),
+            pb::QuarantineChunks::KIND => Self::decode_quarantine(body),
+            pb::VerifyChunks::KIND => Self::decode_verify(body),
             pb::CopyChunk::KIND => Self::decode_copy(body),
             _ => return None,
         };
@@ -40,6 +49,22 @@ impl Order {
         let whole = order.chunks.into_iter().map(|chunk| part(chunk, 0));
         let doomed = whole.chain(order.parts.into_iter().map(Part::try_from));
         Ok(Self::Delete(doomed.collect::<Result<_, _>>()?))
+    }
+
+    fn decode_quarantine(body: &Bytes) -> Result<Self, CallError> {
+        let order = pb::QuarantineChunks::decode(body.clone()).map_err(malformed)?;
+        let condemned = |copy: pb::CondemnedCopy| {
+            let version = ChunkVersion::from_raw(copy.version);
+            part(copy.chunk, copy.index).map(|part| Condemned { part, version })
+        };
+        let copies = order.copies.into_iter().map(condemned).collect::<Result<_, _>>()?;
+        Ok(Self::Quarantine(copies, order.keep_s))
+    }
+
+    fn decode_verify(body: &Bytes) -> Result<Self, CallError> {
+        let order = pb::VerifyChunks::decode(body.clone()).map_err(malformed)?;
+        let parts = order.parts.into_iter().map(Part::try_from);
+        Ok(Self::Verify(parts.collect::<Result<_, _>>()?))
     }
 
     fn decode_copy(body: &Bytes) -> Result<Self, CallError> {
@@ -62,111 +87,29 @@ pub(crate) fn delete(store: &Store, events: &CopyEvents, id: Part) {
     store.forget_if_gone(&chunk);
 }
 
-/// Why a copy was not fetched.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// The store's part.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// What would be put together fits no version.
-    #[error("the source has version {found}, wanted was {wanted}")]
-    Version {
-        /// The version of the copy there.
-        found: u32,
-        /// That of the order.
-        wanted: u32,
-    },
-    /// The copy there ends before its end.
-    #[error("the source sent less than it has")]
-    Short,
+/// Puts a copy into quarantine until this second of the wall clock. The leader hears of it, of one that was not here at all, and
+/// of one that is newer than it knew.
+pub(crate) fn quarantine(store: &Store, events: &CopyEvents, copy: Condemned, until_unix_s: u64) {
+    let Some(chunk) = store.find(copy.part) else { return events.note(copy.part, CopyEvent::Lost) };
+    if let Err(error) = chunk.quarantine(copy.version, until_unix_s) {
+        tracing::warn!(%error, "copy not put into quarantine");
+    }
+    store.forget_if_gone(&chunk);
 }
 
-/// A copy that is being fetched. Dropped before it is whole, it leaves nothing behind.
-#[derive(Debug)]
-pub struct Fetch {
-    store: Arc<Store>,
-    chunk: Arc<Chunk>,
-    order: pb::CopyChunk,
-    incoming: Option<Incoming>,
-}
-
-impl Fetch {
-    /// Begins what an order says, which is about `part`; `None` if the copy is here already, which the leader will hear again.
-    pub(crate) fn begin(
-        store: &Arc<Store>,
-        events: &CopyEvents,
-        part: Part,
-        order: pb::CopyChunk,
-    ) -> Result<Option<Self>, FetchError> {
-        let chunk = store.find_or_place_whole(part)?;
-        let version = ChunkVersion::from_raw(order.version);
-        if let Some((have, in_doubt)) = chunk.has(version)
-            && !(order.replace && in_doubt && have == version)
-        {
-            events.note(chunk.id(), CopyEvent::Here { version: have, in_doubt });
-            return Ok(None);
+/// Has a copy read and checked by the keeper of its disk, whose number is returned. The leader hears at once of one that is not here.
+pub(crate) fn verify(store: &Store, events: &CopyEvents, keepers: &Keepers, part: Part) -> Option<usize> {
+    let Some(chunk) = store.find(part) else {
+        events.note(part, CopyEvent::Lost);
+        return None;
+    };
+    let disk = store.disk_index(&chunk);
+    match keepers.get(disk)?.order(part) {
+        Ok(()) => Some(disk),
+        Err(error) => {
+            tracing::warn!(copy = %part, %error, "an order is left for later");
+            None
         }
-        let mut fetch = Self { store: Arc::clone(store), chunk, order, incoming: None };
-        fetch.incoming = Some(Incoming::begin(Arc::clone(&fetch.chunk))?);
-        Ok(Some(fetch))
-    }
-
-    /// Whom to ask.
-    #[must_use]
-    pub fn source(&self) -> &str {
-        &self.order.source
-    }
-
-    /// What to ask next.
-    #[must_use]
-    pub fn request(&self) -> pb::ReadChunkRequest {
-        pb::ReadChunkRequest {
-            token: self.order.token.clone(),
-            chunk: self.order.chunk,
-            version: self.order.version,
-            offset: u32::try_from(self.length()).unwrap_or(u32::MAX),
-            length: READ_LENGTH,
-            verify: false,
-            intact: false,
-            // What is made of a copy in doubt would pass for a good one.
-            whole: true,
-            part: self.order.part,
-        }
-    }
-
-    /// Bytes fetched so far.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        self.incoming.as_ref().map_or(0, Incoming::length)
-    }
-
-    /// Takes an answer; `true` when the copy is whole and has its place.
-    pub fn take(&mut self, reply: &pb::ReadChunkReply, piece: &[u8]) -> Result<bool, FetchError> {
-        let wanted = self.order.version;
-        if reply.version != wanted {
-            // It is being written under a newer lease.
-            return Err(FetchError::Version { found: reply.version, wanted });
-        }
-        let Some(incoming) = self.incoming.as_mut() else { return Ok(true) };
-        if piece.is_empty() && incoming.length() < u64::from(reply.copy_length) {
-            return Err(FetchError::Short);
-        }
-        incoming.append(piece, &reply.checksums)?;
-        if incoming.length() < u64::from(reply.copy_length) {
-            return Ok(false);
-        }
-        if let Some(incoming) = self.incoming.take() {
-            incoming.publish(ChunkVersion::from_raw(wanted), self.order.replace)?;
-        }
-        Ok(true)
-    }
-}
-
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        self.chunk.give_up_place();
-        self.store.forget_if_gone(&self.chunk);
     }
 }
 
@@ -188,6 +131,15 @@ mod tests {
         let Some(Order::Delete(doomed)) = decode(&order) else { panic!() };
         assert_eq!(doomed, [part(0), part(1), part(48)]);
         assert!(decode(&pb::DeleteChunks { chunks: vec![7], parts: vec![named(49)] }).is_none());
+        let copy = |index| pb::CondemnedCopy { chunk: 7, index, version: 4 };
+        let order = pb::QuarantineChunks { copies: vec![copy(0), copy(2)], keep_s: 60 };
+        let Some(Order::Quarantine(condemned, 60)) = decode(&order) else { panic!() };
+        let version = ChunkVersion::from_raw(4);
+        assert_eq!(condemned, [0, 2].map(|index| Condemned { part: part(index), version }));
+        assert!(decode(&pb::QuarantineChunks { copies: vec![copy(49)], keep_s: 60 }).is_none());
+        let order = pb::VerifyChunks { parts: vec![named(0), named(48)] };
+        let Some(Order::Verify(parts)) = decode(&order) else { panic!() };
+        assert_eq!(parts, [part(0), part(48)]);
         let order = pb::CopyChunk { chunk: 7, part: 3, ..Default::default() };
         assert!(matches!(decode(&order), Some(Order::Copy(one, _)) if one == part(3)));
         assert!(decode(&pb::CopyChunk { part: 49, ..order }).is_none());

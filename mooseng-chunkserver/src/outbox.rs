@@ -91,6 +91,10 @@ pub(crate) enum Reply {
     Sync,
     /// To a truncate.
     Truncate,
+    /// To an administrator's request that has nothing to tell.
+    Done,
+    /// To one for what is in quarantine.
+    Quarantine(pb::ListQuarantineReply),
     /// To a read: this part of the buffer is the payload.
     Read(pb::ReadChunkReply, Option<(Buffer, usize, usize)>),
     /// To a read: these bytes of a file are the payload.
@@ -277,6 +281,8 @@ impl Outbox {
             Reply::Write => self.lock_writer().send(header, &pb::WriteChunkReply {}, &[]),
             Reply::Sync => self.lock_writer().send(header, &pb::SyncChunkReply {}, &[]),
             Reply::Truncate => self.lock_writer().send(header, &pb::TruncateChunkReply {}, &[]),
+            Reply::Done => self.lock_writer().send(header, &pb::Empty {}, &[]),
+            Reply::Quarantine(reply) => self.lock_writer().send(header, &reply, &[]),
             Reply::Read(reply, None) => self.lock_writer().send(header, &reply, &[]),
             Reply::Read(reply, Some((buffer, from, length))) => {
                 self.lock_writer().send(header, &reply, &[IoSlice::new(&buffer[from..from + length])])
@@ -361,7 +367,13 @@ impl Reply {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Error(error) => Outcome::of_reply(error),
-            Self::Write | Self::Sync | Self::Truncate | Self::Read(..) | Self::File(..) => Outcome::Done,
+            Self::Write
+            | Self::Sync
+            | Self::Truncate
+            | Self::Done
+            | Self::Quarantine(_)
+            | Self::Read(..)
+            | Self::File(..) => Outcome::Done,
         }
     }
 }

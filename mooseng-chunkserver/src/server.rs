@@ -22,10 +22,13 @@ use crate::config::Config;
 use crate::connection::{Service, serve};
 use crate::copy_events::CopyEvents;
 use crate::epoch::Epoch;
+use crate::fetcher::Fetcher;
+use crate::housekeeping::keep_house;
 use crate::identity::Identity;
 use crate::io_pool::IoPool;
+use crate::keeper::Keepers;
 use crate::master_link::{self, LinkContext};
-use crate::orders::{Fetches, Orders, fetch_all};
+use crate::orders::Orders;
 use crate::start::StartError;
 use crate::store::Store;
 use crate::talk::Teller;
@@ -36,23 +39,17 @@ const CONNECTIONS_MAX: usize = 1024;
 /// Connections on which nobody has proved a role yet; one more costs the oldest its place. An honest caller is done within
 /// milliseconds, so strangers would have to open this many in that time to be in its way.
 const STRANGERS_MAX: usize = 256;
-/// Copies fetched at once from other servers.
-const FETCHERS: usize = 2;
-/// Time between two rounds of housekeeping.
-const ROUND: Duration = Duration::from_secs(1);
 /// Time between two looks at what is due from the servers behind this one.
 const CHAIN_ROUND: Duration = Duration::from_millis(250);
 /// A connection too many has this long to say what it is, so that it can be told.
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
-/// A copy that was not written for this long is made clean.
-const IDLE: Duration = Duration::from_secs(10);
 
 /// A running chunkserver. Dropping it stops it.
 #[derive(Debug)]
 pub struct ChunkServer {
     service: Arc<Service>,
     events: Arc<CopyEvents>,
-    orders: Arc<Orders>,
+    fetcher: Arc<Fetcher>,
     connections: Arc<Connections>,
     listener: Arc<TcpListener>,
     address: SocketAddr,
@@ -102,12 +99,12 @@ impl ChunkServer {
         let levels = config.levels()?;
         let hello = pb::Hello::new(pb::Role::Chunkserver, &config.name, Some(identity.cluster), levels);
         let caller = Caller::new(hello, keys.of(Role::Chunkserver).clone(), nonce);
-        let pools = (0..config.disks.len())
-            .map(|number| IoPool::start(&format!("disk{number}"), config.io_threads_per_disk))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(StartError::io("start the disks' threads"))?;
+        let pools = start_pools(&config)?;
+        let keepers = Arc::new(Keepers::new(&store, config.scrub_period()));
         let service = Arc::new(Service {
             store,
+            events: Arc::clone(&events),
+            keepers: Arc::clone(&keepers),
             pools,
             chain: WriteChain::new(caller.clone(), Arc::clone(&clock)),
             key: TokenKey::new(secret.bytes()),
@@ -116,20 +113,22 @@ impl ChunkServer {
             greeting: pb::HelloReply::new(&config.name, identity.cluster, levels),
             door: Arc::default(),
         });
-        let (orders, fetches) = Orders::new(Arc::clone(&service), Arc::clone(&events));
+        let limits = (config.fetches, config.fetch_bytes_per_s);
+        let fetcher = Fetcher::new(Arc::clone(&service), caller.clone(), limits.0, limits.1);
         let advertised =
             if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
         let context = Arc::new(LinkContext {
             teller: Teller {
                 store: Arc::clone(&service.store),
                 events: Arc::clone(&events),
+                keepers,
                 uuid: identity.uuid.bytes(),
                 name: config.name.clone(),
                 address: advertised,
                 number: AtomicU32::new(0),
                 door: Arc::clone(&service.door),
             },
-            orders: Arc::clone(&orders),
+            orders: Orders::new(Arc::clone(&service), Arc::clone(&fetcher)),
             caller,
             heartbeat: Duration::from_millis(config.heartbeat_ms),
             configured: config.masters.iter().cloned().collect(),
@@ -139,7 +138,7 @@ impl ChunkServer {
         let server = Self {
             service,
             events,
-            orders,
+            fetcher,
             connections: Arc::default(),
             listener: Arc::new(listener),
             address,
@@ -147,7 +146,7 @@ impl ChunkServer {
             stopped: AtomicBool::new(false),
             held: Mutex::new(Some((identity, disk_locks))),
         };
-        server.spawn_all(&context, &fetches).map_err(StartError::io("start threads"))?;
+        server.spawn_all(&context, config.fetches).map_err(StartError::io("start threads"))?;
         tracing::info!(name = config.name, %address, copies = server.service.store.list().len(), "serving");
         Ok(server)
     }
@@ -171,19 +170,24 @@ impl ChunkServer {
             return;
         }
         self.connections.stop(&self.listener);
-        self.orders.stop();
+        self.fetcher.stop();
         self.events.stop();
         self.threads.join();
         self.service.chain.close();
         for pool in &self.service.pools {
             pool.stop();
         }
-        self.service.store.close(self.service.clock.monotonic());
+        self.fetcher.clear();
+        let now = self.service.clock.monotonic();
+        self.service.store.close(now);
+        for keeper in self.service.keepers.iter() {
+            keeper.save(&self.service.store, now, true);
+        }
         drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
         tracing::info!("stopped");
     }
 
-    fn spawn_all(&self, context: &Arc<LinkContext>, fetches: &Arc<Fetches>) -> std::io::Result<()> {
+    fn spawn_all(&self, context: &Arc<LinkContext>, fetches: usize) -> std::io::Result<()> {
         let (service, connections) = (Arc::clone(&self.service), Arc::clone(&self.connections));
         let listener = Arc::clone(&self.listener);
         self.threads.spawn("accept", move || accept(&service, &connections, &listener))?;
@@ -196,10 +200,9 @@ impl ChunkServer {
                 events.wait(CHAIN_ROUND, true);
             }
         })?;
-        for _ in 0..FETCHERS {
-            let (service, events) = (Arc::clone(&self.service), Arc::clone(&self.events));
-            let (fetches, caller) = (Arc::clone(fetches), context.caller.clone());
-            self.threads.spawn("fetch", move || fetch_all(&service, &events, &caller, &fetches))?;
+        for _ in 0..fetches {
+            let fetcher = Arc::clone(&self.fetcher);
+            self.threads.spawn("fetch", move || fetcher.work())?;
         }
         let context = Arc::clone(context);
         self.threads.spawn("master-links", move || master_link::keep_links(&context))
@@ -210,6 +213,13 @@ impl Drop for ChunkServer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn start_pools(config: &Config) -> Result<Vec<IoPool>, StartError> {
+    (0..config.disks.len())
+        .map(|number| IoPool::start(&format!("disk{number}"), config.io_threads_per_disk))
+        .collect::<Result<_, _>>()
+        .map_err(StartError::io("start the disks' threads"))
 }
 
 fn listen(address: &str) -> Result<TcpListener, StartError> {
@@ -305,45 +315,6 @@ fn refuse(door: &Door, socket: Arc<Socket>) {
     let header = Header { flags: FLAG_REPLY | FLAG_ERROR, ..frame.header };
     // The other side may have gone; nothing is lost by it.
     drop(stream.writer().send(header, &fault(ChunkCause::Busy, message).to_reply(), &[]));
-}
-
-/// Housekeeping: whether the disks are there and how much room they have, copies to make clean, memory to give back.
-fn keep_house(service: &Arc<Service>, events: &CopyEvents) {
-    let looking: Vec<Arc<AtomicBool>> = service.pools.iter().map(|_| Arc::default()).collect();
-    while !events.stopping() {
-        for ((disk, pool), looking) in service.store.disks().iter().zip(&service.pools).zip(&looking) {
-            // By the disk's own threads, and one look at a time: a disk that hangs is not asked again.
-            if disk.failed() || looking.swap(true, Ordering::AcqRel) {
-                continue;
-            }
-            let (disk, done) = (Arc::clone(disk), Arc::clone(looking));
-            let look = move || {
-                disk.look();
-                done.store(false, Ordering::Release);
-            };
-            if pool.try_submit(None, look).is_err() {
-                looking.store(false, Ordering::Release);
-            }
-        }
-        for chunk in service.store.idle_chunks(service.clock.monotonic(), IDLE) {
-            let Some(pool) = service.pool(&chunk) else { continue };
-            let (id, clock) = (chunk.id(), Arc::clone(&service.clock));
-            let clean = move || {
-                if let Err(error) = chunk.clean_if_idle(clock.monotonic(), IDLE) {
-                    tracing::warn!(%error, "copy not made clean");
-                }
-            };
-            if pool.try_submit(Some(id), clean).is_err() {
-                tracing::debug!(copy = %id, "disk is busy: the next round finds the idle copy again");
-            }
-        }
-        service.store.report_failed_disks();
-        for pool in &service.pools {
-            pool.write_buffers.trim();
-            pool.read_buffers.trim();
-        }
-        events.wait(ROUND, true);
-    }
 }
 
 #[cfg(test)]

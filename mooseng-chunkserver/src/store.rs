@@ -4,20 +4,23 @@
 //! disk are, and what a crash leaves of them, is written down in `docs/formats/chunk-file.md`.
 
 mod chunk;
+mod condemn;
 mod disk;
 mod error;
 mod name;
 mod open;
 mod open_copies;
+mod quarantine;
 mod read;
 mod receive;
 pub mod sidecar;
+mod verify;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,12 +31,15 @@ use mooseng_types::{ChunkVersion, ClusterId, Part};
 
 use crate::copy_events::{CopyEvent, CopyEvents};
 
+use chunk::Phase;
 pub(crate) use chunk::{Chunk, Follows};
 pub(crate) use disk::ChunkDisk;
 pub use error::StoreError;
 use open_copies::OpenCopies;
+pub(crate) use quarantine::Kept;
 pub(crate) use read::{FileBytes, ReadAnswer, ReadBytes, ReadRequest};
 pub(crate) use receive::Incoming;
+pub(crate) use verify::{Checked, Verification};
 
 /// What the masters are told of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +133,17 @@ impl Store {
         }
     }
 
+    /// The place of the disk on which such a copy would be, without giving it one.
+    pub(crate) fn disk_for_whole(&self, part: Part) -> Option<usize> {
+        match self.find(part) {
+            Some(found) if !found.disk().failed() => Some(self.disk_index(&found)),
+            _ => {
+                let usable = self.disks.iter().enumerate().filter(|(_, disk)| !disk.failed());
+                usable.max_by_key(|(_, disk)| disk.room()).map(|(index, _)| index)
+            }
+        }
+    }
+
     /// A place on the disk with the most room.
     fn place(
         &self,
@@ -137,7 +154,7 @@ impl Store {
         let usable = self.disks.iter().filter(|disk| !disk.failed());
         let disk = usable.max_by_key(|disk| disk.room()).ok_or(StoreError::NoDisk { part })?;
         if disk.room() == 0 {
-            return Err(StoreError::NoSpace { part });
+            return Err(disk.no_space(part));
         }
         let placed = Arc::new(make(part, Arc::clone(disk), Arc::clone(&self.open_copies)));
         index.insert(part, Arc::clone(&placed));
@@ -155,6 +172,64 @@ impl Store {
         }
     }
 
+    /// What is in quarantine, with the length of the data and the disk, in no order.
+    pub(crate) fn in_quarantine(&self) -> Vec<(Kept, u64, &ChunkDisk)> {
+        let disks = self.disks.iter().filter(|disk| !disk.failed());
+        disks
+            .flat_map(|disk| {
+                disk.quarantine().list().into_iter().map(|(kept, length)| (kept, length, &**disk))
+            })
+            .collect()
+    }
+
+    /// Which copy in quarantine would come back, and the place of its disk among [`Store::disks`].
+    pub(crate) fn find_kept(&self, part: Part, version: ChunkVersion) -> Result<(usize, Kept), StoreError> {
+        let disks = self.disks.iter().enumerate().filter(|(_, disk)| !disk.failed());
+        let kept = disks.filter_map(|(index, disk)| Some((index, disk.quarantine().find(part, version)?)));
+        kept.max_by_key(|(_, kept)| kept.until_unix_s).ok_or(StoreError::NotKept { part, version })
+    }
+
+    /// Takes a copy back from quarantine, in place of an older one, if there is one.
+    pub(crate) fn restore(&self, part: Part, version: ChunkVersion) -> Result<(), StoreError> {
+        let (index, kept) = self.find_kept(part, version)?;
+        let disk = self.disks.get(index).ok_or(StoreError::NotKept { part, version })?;
+        let read = disk.kept_header(&kept).map_err(|source| disk.trouble(part, source))?;
+        let header = read.map_err(|why| StoreError::Broken { part, why })?;
+        let before = self.find(part);
+        let way = before.as_ref().map(|chunk| chunk.make_way(version, kept.until_unix_s));
+        let way = way.transpose()?.flatten();
+        let chunk = Arc::new(Chunk::absent(part, Arc::clone(disk), Arc::clone(&self.open_copies)));
+        let restored = chunk.come_back(&kept, &header, || self.enter(&chunk, before.as_ref()));
+        match (restored, way, &before) {
+            (Ok(()), Some(mut gone), Some(before)) => {
+                gone.phase = Phase::Gone;
+                before.disk().forget_broken(part);
+                Ok(())
+            }
+            // What was not there before is not there now.
+            (Err(error), Some(_), Some(before)) => self.enter(before, Some(&chunk)).and(Err(error)),
+            (restored, ..) => {
+                self.forget_if_gone(&chunk);
+                restored
+            }
+        }
+    }
+
+    /// Makes a chunk known in the place of `before`, which is gone, or of none.
+    fn enter(&self, chunk: &Arc<Chunk>, before: Option<&Arc<Chunk>>) -> Result<(), StoreError> {
+        let mut index = self.lock();
+        let is_free = match (index.get(&chunk.id()), before) {
+            (Some(known), Some(before)) => Arc::ptr_eq(known, before),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        if !is_free {
+            return Err(StoreError::Busy { part: chunk.id(), why: "a copy is just being made" });
+        }
+        index.insert(chunk.id(), Arc::clone(chunk));
+        Ok(())
+    }
+
     /// Every copy there is, for a full report.
     pub(crate) fn list(&self) -> Vec<CopyInfo> {
         let index = self.lock();
@@ -167,6 +242,25 @@ impl Store {
             .collect();
         copies.sort_by_key(|copy| copy.part);
         copies
+    }
+
+    /// Up to `max` copies of a disk behind `after`, in order, and how many there are behind it.
+    pub(crate) fn copies_after(&self, disk: usize, after: Option<Part>, max: usize) -> (Vec<Part>, u64) {
+        let Some(disk) = self.disks.get(disk) else { return (Vec::new(), 0) };
+        let index = self.lock();
+        let behind = index.values().filter(|chunk| {
+            Some(chunk.id()) > after && Arc::ptr_eq(chunk.disk(), disk) && chunk.published().is_some()
+        });
+        let mut first = BinaryHeap::with_capacity(max + 1);
+        let mut left = 0;
+        for chunk in behind {
+            left += 1;
+            first.push(chunk.id());
+            if first.len() > max {
+                first.pop();
+            }
+        }
+        (first.into_sorted_vec(), left)
     }
 
     /// The dirty copies that have not been written for `idle`.

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use mooseng_protocol::door::Door;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
+use mooseng_types::Part;
 
-use crate::copy_events::{CopyEvent, CopyEvents, ToTell};
+use crate::copy_events::{CopyEvent, CopyEvents, FailedFetch, FetchReason, ToTell};
+use crate::keeper::{Keeper, Keepers};
 use crate::store::{CopyInfo, Store};
 
 /// Copies named in one report.
@@ -22,6 +24,7 @@ const DOOR_EVERY: u32 = 10;
 pub struct Teller {
     pub(crate) store: Arc<Store>,
     pub(crate) events: Arc<CopyEvents>,
+    pub(crate) keepers: Arc<Keepers>,
     pub(crate) uuid: [u8; 16],
     pub(crate) name: String,
     /// Where this server serves.
@@ -60,6 +63,8 @@ pub struct Talk {
     parts: VecDeque<pb::ChunkReportRequest>,
     /// What the report that is on its way tells.
     on_its_way: Option<ToTell>,
+    /// And of copies that were not fetched.
+    failed_on_its_way: Vec<(Part, FailedFetch)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -89,11 +94,11 @@ impl Talk {
                 uuid: teller.uuid.to_vec().into(),
                 name: teller.name.clone(),
                 address: teller.address.clone(),
-                disks: disk_status(&teller.store),
+                disks: disk_status(teller),
             }),
             Turn::Beat => Say::Beat(pb::HeartbeatRequest {
                 server,
-                disks: disk_status(&teller.store),
+                disks: disk_status(teller),
                 address: teller.address.clone(),
                 door: self.beats.is_multiple_of(DOOR_EVERY).then(|| (&teller.door.snapshot()).into()),
             }),
@@ -112,13 +117,18 @@ impl Talk {
         if self.parts.is_empty() {
             match teller.events.take(REPORT_MAX) {
                 ToTell::Everything => self.tell_everything(teller, server),
-                ToTell::Some(events) if events.is_empty() => return None,
                 ToTell::Some(events) => {
+                    let failed = teller.events.take_failed(REPORT_MAX);
+                    if events.is_empty() && failed.is_empty() {
+                        return None;
+                    }
                     let mut report = pb::ChunkReportRequest { server, ..Default::default() };
+                    report.failed = failed.iter().map(not_fetched).collect();
+                    self.failed_on_its_way = failed;
                     for &(part, event) in &events {
                         match event {
-                            CopyEvent::Here { version, in_doubt } => {
-                                report.chunks.push(status(&CopyInfo { part, version, in_doubt }));
+                            CopyEvent::Here { version, in_doubt, verified } => {
+                                report.chunks.push(status(&CopyInfo { part, version, in_doubt }, verified));
                             }
                             CopyEvent::Lost if part.is_whole() => report.lost.push(part.chunk().raw()),
                             CopyEvent::Lost => report.lost_parts.push(part.into()),
@@ -135,11 +145,12 @@ impl Talk {
 
     /// Events noted before are covered; those that come meanwhile follow.
     fn tell_everything(&mut self, teller: &Teller, server: u32) {
-        teller.events.clear();
+        let untold = teller.events.take_all();
+        let verified = |copy: &CopyInfo| untold.get(&copy.part).is_some_and(|it| it.verifies(copy.version));
         let part = |copies: &[CopyInfo]| pb::ChunkReportRequest {
             server,
             full: true,
-            chunks: copies.iter().map(status).collect(),
+            chunks: copies.iter().map(|copy| status(copy, verified(copy))).collect(),
             ..Default::default()
         };
         let copies = teller.store.list();
@@ -191,6 +202,10 @@ impl Talk {
             self.parts.clear();
             teller.events.put_back(told);
         }
+        let failed = std::mem::take(&mut self.failed_on_its_way);
+        if !arrived {
+            teller.events.put_back_failed(failed);
+        }
     }
 
     /// The next heartbeat is due, or something changed.
@@ -199,24 +214,50 @@ impl Talk {
     }
 }
 
-fn status(copy: &CopyInfo) -> pb::CopyStatus {
+fn status(copy: &CopyInfo, verified: bool) -> pb::CopyStatus {
     pb::CopyStatus {
         chunk: copy.part.chunk().raw(),
         version: copy.version.raw(),
         in_doubt: copy.in_doubt,
         part: copy.part.index().into(),
+        verified,
     }
 }
 
-fn disk_status(store: &Store) -> Vec<pb::DiskStatus> {
-    let status = store.disks().iter().map(|disk| {
+fn not_fetched((part, failed): &(Part, FailedFetch)) -> pb::FetchFailure {
+    let reason = match failed.reason {
+        FetchReason::Unreachable => pb::FetchFailureReason::Unreachable,
+        FetchReason::Damaged => pb::FetchFailureReason::Damaged,
+        FetchReason::Older => pb::FetchFailureReason::Older,
+        FetchReason::NoSpace => pb::FetchFailureReason::NoSpace,
+        FetchReason::Other => pb::FetchFailureReason::Other,
+    };
+    pb::FetchFailure {
+        chunk: part.chunk().raw(),
+        index: part.index().into(),
+        source: failed.source.clone(),
+        reason: reason.into(),
+    }
+}
+
+fn disk_status(teller: &Teller) -> Vec<pb::DiskStatus> {
+    let disks = teller.store.disks().iter().enumerate();
+    let status = disks.map(|(number, disk)| {
         let (total_bytes, _) = disk.space();
+        let scrub = teller.keepers.get(number).map(Keeper::progress).unwrap_or_default();
+        let (quarantine_bytes, quarantine_copies) = disk.quarantine().totals();
         pb::DiskStatus {
             path: disk.root().display().to_string(),
             total_bytes,
             free_bytes: disk.room(),
             failed: disk.failed(),
             chunks: disk.copies(),
+            quarantine_bytes,
+            quarantine_copies,
+            scrub_done_permille: scrub.permille(),
+            scrub_started_unix_s: if scrub.under_way { scrub.started_unix_s } else { 0 },
+            last_complete_unix_s: scrub.last_complete_unix_s,
+            damaged_found: scrub.damaged_found,
         }
     });
     status.collect()
@@ -224,7 +265,7 @@ fn disk_status(store: &Store) -> Vec<pb::DiskStatus> {
 
 #[cfg(test)]
 mod tests {
-    use mooseng_types::{ChunkId, ChunkVersion, ClusterId, Part};
+    use mooseng_types::{ChunkId, ChunkVersion, ClusterId};
 
     use super::*;
 
@@ -234,6 +275,7 @@ mod tests {
         Teller {
             store: Arc::new(store),
             events,
+            keepers: Arc::default(),
             uuid: [1; 16],
             name: "s".into(),
             address: "s:1".into(),
@@ -280,12 +322,14 @@ mod tests {
         talk.registered(&teller, Ok(pb::RegisterServerReply { server: 4 })).unwrap();
         assert!(matches!(talk.next(&teller), Say::Beat(beat) if beat.server == 4));
 
-        let here = CopyEvent::Here { version: ChunkVersion::from_raw(3), in_doubt: true };
+        let here = CopyEvent::Here { version: ChunkVersion::from_raw(3), in_doubt: true, verified: true };
         let whole = Part::whole(ChunkId::from_raw(9));
         let parts = [1, 2].map(|index| Part::new(whole.chunk(), index).unwrap());
         teller.events.note(whole, here);
         teller.events.note(parts[0], here);
         teller.events.note(parts[1], CopyEvent::Lost);
+        let failed = FailedFetch { source: "s:2".into(), reason: FetchReason::Damaged };
+        teller.events.not_fetched(parts[0], failed);
         talk.beaten(&teller, &pb::HeartbeatReply::default());
         assert!(matches!(talk.next(&teller), Say::Wait { for_events: false }));
         talk.woken();
@@ -293,8 +337,10 @@ mod tests {
         talk.beaten(&teller, &pb::HeartbeatReply { leader: true, ..Default::default() });
         for arrived in [false, true] {
             let report = report(talk.next(&teller));
-            let status = |part| pb::CopyStatus { chunk: 9, version: 3, in_doubt: true, part };
+            let status = |part| pb::CopyStatus { chunk: 9, version: 3, in_doubt: true, part, verified: true };
             assert_eq!(report.chunks, [status(0), status(1)]);
+            let failed = pb::FetchFailure { chunk: 9, index: 1, source: "s:2".into(), reason: 2 };
+            assert_eq!(report.failed, [failed]);
             assert_eq!((report.lost, report.lost_parts), (vec![], vec![pb::PartRef { chunk: 9, index: 2 }]));
             talk.reported(&teller, arrived);
         }

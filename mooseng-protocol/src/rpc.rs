@@ -99,6 +99,9 @@ rpcs! {
     0x0402 SyncChunkRequest [Client Chunkserver] => SyncChunkReply,
     0x0403 TruncateChunkRequest [Client Chunkserver] => TruncateChunkReply,
     0x0404 ReadChunkRequest [Client Chunkserver] => ReadChunkReply,
+    0x0405 ListQuarantineRequest [Admin] => ListQuarantineReply,
+    0x0406 RestoreQuarantinedRequest [Admin] => Empty,
+    0x0407 ScrubRequest [Admin] => Empty,
 
     0x0501 ClusterStatusRequest [Client Admin] => ClusterStatusReply,
     0x0502 CheckRequest [Client Admin] => CheckReply,

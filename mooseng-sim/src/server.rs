@@ -48,7 +48,8 @@ pub(crate) struct Forwarded {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) index: u32,
-    pub(crate) clock: MachineClock,
+    /// Shared with what runs on the machine.
+    pub(crate) clock: Rc<RefCell<MachineClock>>,
     pub(crate) disk: FusedDisk,
     pub(crate) incarnation: u64,
     pub(crate) engine: Option<Rc<ChunkEngine>>,
@@ -70,11 +71,17 @@ pub(crate) fn index_of(address: &str) -> Option<u32> {
     address.strip_prefix('s')?.parse().ok()
 }
 
+/// What a machine's clocks say.
+fn now(clock: &RefCell<MachineClock>, time: Duration) -> Now {
+    let clock = clock.borrow();
+    Now { mono: clock.now(time).mono, unix_s: clock.unix_seconds(time) }
+}
+
 impl Server {
     pub(crate) fn new(index: u32, rng: &mut Rng, plant: Option<Plant>) -> Self {
         Self {
             index,
-            clock: MachineClock::new(rng),
+            clock: Rc::new(RefCell::new(MachineClock::new(rng))),
             disk: FusedDisk::new(CAPACITY),
             incarnation: 0,
             engine: None,
@@ -121,7 +128,7 @@ impl Server {
     /// Looks after the disk and makes idle copies clean.
     pub(crate) fn keep_house(&self, time: Duration) {
         if let Some(engine) = &self.engine {
-            engine.keep_house(self.clock.now(time).mono, IDLE);
+            engine.keep_house(now(&self.clock, time), IDLE);
         }
     }
 
@@ -136,7 +143,7 @@ impl Server {
             let message = "too many requests at once".to_owned();
             return Some(Err(CallError::Chunk { server: None, cause: ChunkCause::Busy, message }));
         }
-        let now = Now { mono: self.clock.now(time).mono, unix_s: self.clock.unix_seconds(time) };
+        let now = now(&self.clock, time);
         let tokens = &mut *self.tokens.borrow_mut();
         if self.plant != Some(Plant::SkipDataSync) {
             return Some(engine.serve(now, tokens, &request.what, &request.payload));
@@ -157,6 +164,7 @@ impl Server {
 pub(crate) struct Link {
     pub(crate) port: Port,
     pub(crate) engine: Rc<ChunkEngine>,
+    pub(crate) clock: Rc<RefCell<MachineClock>>,
     pub(crate) master: u64,
 }
 
@@ -180,7 +188,7 @@ impl Link {
         let (port, teller) = (&self.port, self.engine.teller());
         loop {
             while let Some((_, kind, body)) = port.next_push() {
-                if let Some(fetch) = self.engine.obey(kind, &body) {
+                if let Some(fetch) = self.engine.obey(now(&self.clock, port.now()), kind, &body) {
                     self.fetch(fetch).await;
                 }
             }
@@ -207,7 +215,14 @@ impl Link {
         loop {
             let request = ChunkRequest::new(Request::Read(fetch.request()));
             let answer = self.port.ask_server(fetch.source(), request, CALL_TIMEOUT).await;
-            let Ok(Some(read)) = answer else { return };
+            let read = match answer {
+                Ok(Some(read)) => read,
+                Ok(None) => return,
+                Err(error) => {
+                    fetch.source_failed(error);
+                    return;
+                }
+            };
             let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
             let reply = pb::ReadChunkReply {
                 version: read.version,

@@ -365,7 +365,7 @@ impl World {
             Event::RestartServer { index } => self.crash_server(index, false),
             Event::SetClockRight { index } => {
                 if let Some(server) = self.servers.get_mut(&index) {
-                    server.clock.set_right();
+                    server.clock.borrow_mut().set_right();
                 }
             }
             Event::StartClient { number } => self.start_client(number),
@@ -410,11 +410,12 @@ impl World {
     }
 
     fn start_links(&mut self, index: u32) {
-        let Some(engine) = self.servers.get(&index).and_then(|server| server.engine.clone()) else { return };
+        let Some(server) = self.servers.get(&index) else { return };
+        let (clock, Some(engine)) = (Rc::clone(&server.clock), server.engine.clone()) else { return };
         for master in 1..=self.shape.masters() {
-            let engine = Rc::clone(&engine);
+            let (engine, clock) = (Rc::clone(&engine), Rc::clone(&clock));
             let task = self.spawn(Place::Server(index), |port| {
-                let link = Link { port: port.clone(), engine, master };
+                let link = Link { port: port.clone(), engine, clock, master };
                 Task::new(port, link.run())
             });
             if let Some(server) = self.servers.get_mut(&index) {

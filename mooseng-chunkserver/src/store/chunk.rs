@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) untouched: bool,
     /// Counts the changes since the start.
     pub(super) changes: u64,
+    /// Every block was read and matched, and the copy has not changed since.
+    pub(super) verified: bool,
     readers: u32,
     writers_waiting: u32,
     pub(super) open: Option<OpenCopy>,
@@ -145,6 +147,7 @@ impl Chunk {
             in_doubt: false,
             untouched: false,
             changes: 0,
+            verified: false,
             readers: 0,
             writers_waiting: 0,
             open: None,
@@ -169,26 +172,33 @@ impl Chunk {
     ) -> Result<Self, StoreError> {
         let chunk = Self::absent(id, disk, open_copies);
         chunk.disk.count_copy();
-        {
-            let mut state = chunk.lock();
-            state.phase = Phase::Present;
-            state.untouched = true;
-            state.interrupted = header.dirty || header.interrupted;
-            state.in_doubt = header.dirty || header.in_doubt;
-            state.version = header.version;
-            chunk.publish(&state);
-            if header.dirty {
-                let recovered = chunk.load(&mut state).map(drop);
-                match chunk.conclude(&mut state, recovered) {
-                    Err(error @ (StoreError::Broken { .. } | StoreError::Disk { .. })) => return Err(error),
-                    // What is in the way passes: the copy is here, and is recovered when it is used.
-                    Err(error) => tracing::warn!(%error, "copy not recovered yet"),
-                    Ok(()) => {}
-                }
-                state.open = None;
-            }
-        }
+        chunk.take_over(&mut chunk.lock(), header)?;
         Ok(chunk)
+    }
+
+    /// Becomes the copy whose files have this header; a dirty one is recovered.
+    pub(super) fn take_over(&self, state: &mut State, header: &Header) -> Result<(), StoreError> {
+        state.phase = Phase::Present;
+        state.untouched = true;
+        state.interrupted = header.dirty || header.interrupted;
+        state.in_doubt = header.dirty || header.in_doubt;
+        state.version = header.version;
+        self.publish(state);
+        if !header.dirty {
+            return Ok(());
+        }
+        let recovered = self.load(state).map(drop);
+        let concluded = self.conclude(state, recovered);
+        state.open = None;
+        match concluded {
+            Err(error @ (StoreError::Broken { .. } | StoreError::Disk { .. })) => Err(error),
+            // What is in the way passes: the copy is here, and is recovered when it is used.
+            Err(error) => {
+                tracing::warn!(%error, "copy not recovered yet");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     pub(crate) fn id(&self) -> Part {
@@ -263,9 +273,14 @@ impl Chunk {
     pub(super) fn clear_doubt(&self, state: &mut State) {
         if std::mem::take(&mut state.in_doubt) {
             self.publish(state);
-            let event = CopyEvent::Here { version: state.version, in_doubt: false };
+            let event = CopyEvent::Here { version: state.version, in_doubt: false, verified: false };
             self.disk.events.note(self.id, event);
         }
+    }
+
+    /// Tells the leader once more what it may know already.
+    pub(super) fn remind(&self, state: &State) {
+        self.disk.events.remind(self.id, state.version, state.in_doubt);
     }
 
     pub(super) fn publish(&self, state: &State) {

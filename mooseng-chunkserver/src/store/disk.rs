@@ -11,6 +11,7 @@ use mooseng_types::{ClusterId, Part};
 
 use super::error::StoreError;
 use super::name::Stem;
+use super::quarantine::{Home, Kept, Quarantine};
 use super::sidecar::{HEADER_SIZE, Header};
 use crate::copy_events::{CopyEvent, CopyEvents};
 use crate::identity::IDENTITY_FILE;
@@ -21,6 +22,14 @@ const INCOMING: &str = "incoming";
 const DAMAGED: &str = "damaged";
 /// What the name of a file in `damaged/` ends with once its chunk has been made good or given up.
 const OLD: &str = "old";
+/// Copies in quarantine that are deleted in one round of housekeeping because their time is over: a wall clock that is set to
+/// next year must not take everything with it before somebody notices.
+const DUE_PER_ROUND: usize = 16;
+/// Where room is wanted: copies deleted before the disk is asked again, and how often it is asked in one round.
+const ROOM_STEP: usize = 4;
+const ROOM_STEPS: usize = 16;
+/// The room that is then made, in bytes; of a small disk a twentieth.
+const ROOM_WANTED: u64 = 256 << 20;
 
 /// One disk of chunks.
 #[derive(Debug)]
@@ -37,6 +46,9 @@ pub(crate) struct ChunkDisk {
     copies: AtomicU64,
     moved_aside: AtomicU64,
     incoming: AtomicU64,
+    pub(super) quarantine: Quarantine,
+    /// Somebody was refused for want of room since the quarantine last made some.
+    short_of_room: AtomicBool,
     /// Of what there is something in `damaged/` that nothing has made good.
     broken: Mutex<BTreeSet<Part>>,
 }
@@ -72,6 +84,8 @@ impl ChunkDisk {
         events: Arc<CopyEvents>,
     ) -> Self {
         Self {
+            quarantine: Quarantine::new(Arc::clone(&disk), &root),
+            short_of_room: AtomicBool::new(false),
             disk,
             root,
             cluster,
@@ -102,6 +116,8 @@ impl ChunkDisk {
         let aside = self.disk.list(&self.root.join(DAMAGED))?;
         self.moved_aside.store(aside.len() as u64, Ordering::Relaxed);
         *self.lock_broken() = aside.iter().filter_map(|path| aside_name(path)).collect();
+        // First: what is half-way between its home and the quarantine must not look like an empty place.
+        self.quarantine.recover(|part| self.home(part))?;
         self.finish_placing()?;
         for left in self.disk.list(&self.root.join(INCOMING))? {
             self.disk.remove(&left)?;
@@ -161,6 +177,99 @@ impl ChunkDisk {
         }
     }
 
+    /// The copies that are out of use and kept for a while.
+    pub(crate) fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    /// Deletes from the quarantine what its time is over of, a few copies at once, and more where room is wanted. To be called
+    /// every second, after [`Self::look`].
+    pub(crate) fn tidy_quarantine(&self, now_unix_s: u64) {
+        if self.failed() {
+            return;
+        }
+        let tidied = self.quarantine.delete_due(now_unix_s, DUE_PER_ROUND).and_then(|deleted| {
+            if deleted > 0 {
+                tracing::info!(disk = %self.root.display(), copies = deleted, "deleted from quarantine");
+            }
+            self.make_room()
+        });
+        match tidied {
+            // Some file systems need room to make room.
+            Err(error) if is_full(&error) || out_of_files(&error) => {
+                tracing::warn!(disk = %self.root.display(), %error, "nothing deleted from quarantine");
+            }
+            Err(error) => self.fail(&error),
+            Ok(()) => {}
+        }
+    }
+
+    /// Where there is no room, or not enough for somebody, the first in quarantine go before their time.
+    fn make_room(&self) -> io::Result<()> {
+        let short = self.short_of_room.swap(false, Ordering::Relaxed);
+        if !short && self.room() > 0 {
+            return Ok(());
+        }
+        let wanted = ROOM_WANTED.min(self.space().0 / 20);
+        let mut deleted = 0;
+        for step in 0..ROOM_STEPS {
+            // How much was wanted is not known: a step for each round in which somebody was refused.
+            let goes_on = self.room() < wanted || short && step == 0;
+            let gone = if goes_on { self.quarantine.delete_first(ROOM_STEP)? } else { 0 };
+            if gone == 0 {
+                break;
+            }
+            deleted += gone;
+            self.measure()?;
+        }
+        if deleted > 0 {
+            tracing::warn!(
+                disk = %self.root.display(), copies = deleted,
+                "no room on the disk: deleted from quarantine before their time"
+            );
+        }
+        Ok(())
+    }
+
+    /// A small file of the disk's own; `None` if there is none, or none to be had.
+    pub(crate) fn read_note(&self, name: &str) -> Option<Vec<u8>> {
+        match self.disk.read_whole(&self.root.join(name)) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(disk = %self.root.display(), name, %error, "a note is not read");
+                None
+            }
+        }
+    }
+
+    /// Writes such a file, durably and all or nothing. A full disk keeps the old one.
+    pub(crate) fn write_note(&self, name: &str, bytes: &[u8]) {
+        match self.disk.write_whole(&self.root.join(name), bytes) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) || out_of_files(&error) => {
+                tracing::debug!(disk = %self.root.display(), name, %error, "a note is not written");
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// There is no room for what somebody wants to store.
+    pub(super) fn no_space(&self, part: Part) -> StoreError {
+        self.short_of_room.store(true, Ordering::Relaxed);
+        StoreError::NoSpace { part }
+    }
+
+    /// The header of a copy in quarantine, or why it cannot come back.
+    pub(super) fn kept_header(&self, kept: &Kept) -> io::Result<Result<Header, String>> {
+        let file = self.disk.open(&self.quarantine.meta_path(kept), OpenMode::Read)?;
+        let header = self.read_header(kept.part, &*file)?;
+        Ok(header.and_then(|header| match header.version == kept.version {
+            true => Ok(header),
+            false => Err(format!("its sidecar has version {}", header.version)),
+        }))
+    }
+
     fn measure(&self) -> io::Result<()> {
         let (total, free) = self.disk.space(&self.root)?;
         self.total_bytes.store(total, Ordering::Relaxed);
@@ -194,9 +303,9 @@ impl ChunkDisk {
     /// What an I/O error of an operation on `part` means. Some are the copy's own, or of the process; any other is the
     /// disk's end.
     pub(crate) fn trouble(&self, part: Part, source: io::Error) -> StoreError {
-        use io::ErrorKind::{AlreadyExists, NotFound, QuotaExceeded, StorageFull, UnexpectedEof};
+        use io::ErrorKind::{AlreadyExists, NotFound, UnexpectedEof};
         match source.kind() {
-            StorageFull | QuotaExceeded => StoreError::NoSpace { part },
+            _ if is_full(&source) => self.no_space(part),
             NotFound => StoreError::Broken { part, why: "a file of it is missing".into() },
             UnexpectedEof => StoreError::Broken { part, why: "a file of it is too short".into() },
             AlreadyExists => {
@@ -232,6 +341,11 @@ impl ChunkDisk {
 
     pub(super) fn meta_path(&self, part: Part) -> PathBuf {
         self.directory(part).join(format!("{}.meta", Stem(part)))
+    }
+
+    /// Where the files of a copy belong.
+    pub(super) fn home(&self, part: Part) -> Home {
+        Home { directory: self.directory(part), data: self.data_path(part), meta: self.meta_path(part) }
     }
 
     /// Where a copy is put together before it gets its place.
@@ -439,6 +553,10 @@ impl ChunkDisk {
         }
         Ok(Ok(header))
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether the process, not the disk, is in the way.

@@ -95,6 +95,22 @@ pub enum StoreError {
         /// What is in the way.
         why: &'static str,
     },
+    /// A copy is to come back from quarantine, and the one that is here is as new.
+    #[error("{part}: the copy here has version {have}, which is not older")]
+    NotOlder {
+        /// Which copy or part.
+        part: Part,
+        /// The version of the one that is here.
+        have: ChunkVersion,
+    },
+    /// No copy of this version is in quarantine.
+    #[error("{part}: no copy of version {version} is in quarantine here")]
+    NotKept {
+        /// Which copy or part.
+        part: Part,
+        /// The version that was asked for.
+        version: ChunkVersion,
+    },
     /// A range outside the chunk, or a request that makes no sense.
     #[error("{part}: {what}")]
     Invalid {
@@ -119,7 +135,7 @@ impl StoreError {
             Self::Broken { .. } => ChunkCause::Damaged,
             Self::Disk { .. } | Self::NoDisk { .. } => ChunkCause::DiskFailed,
             Self::Busy { .. } => ChunkCause::Busy,
-            Self::Invalid { .. } => return None,
+            Self::NotOlder { .. } | Self::NotKept { .. } | Self::Invalid { .. } => return None,
         })
     }
 }

@@ -49,6 +49,14 @@ impl Chunk {
         now: Duration,
     ) -> Result<&'a mut OpenCopy, StoreError> {
         self.touch(now);
+        self.open_unused(state)
+    }
+
+    /// The same for one who does not use the copy: it stays the first to be closed.
+    pub(super) fn open_unused<'a>(
+        self: &Arc<Self>,
+        state: &'a mut State,
+    ) -> Result<&'a mut OpenCopy, StoreError> {
         if state.open.is_none() {
             self.load(state)?;
             self.open_copies.opened(self);
@@ -137,7 +145,7 @@ impl Chunk {
         // Whatever goes wrong, the next one who tries begins with a place of his own.
         state.phase = Phase::Gone;
         if self.disk.room() == 0 {
-            return Err(StoreError::NoSpace { part: self.id() });
+            return Err(self.disk.no_space(self.id()));
         }
         let (data, meta) = self.make_files(version).map_err(|source| self.not_made(state, source))?;
         meta.sync_data()
@@ -206,6 +214,7 @@ impl Chunk {
     /// Prepares the copy for a change under the lease of `version`: the header on the disk says dirty and has the
     /// version before the first byte changes.
     pub(super) fn make_dirty(&self, state: &mut State, version: ChunkVersion) -> Result<(), StoreError> {
+        self.changing(state);
         let adopted = state.version != version;
         let marks = Marks { version, interrupted: false, in_doubt: state.in_doubt };
         let Some(copy) = state.open.as_mut() else { return Err(StoreError::NotFound { part: self.id() }) };

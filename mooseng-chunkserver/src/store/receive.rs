@@ -9,7 +9,6 @@ use mooseng_types::{BLOCK_SIZE, CHUNK_SIZE, ChunkVersion};
 use super::chunk::{Chunk, Phase, blocks};
 use super::error::StoreError;
 use super::sidecar::{SIDECAR_SIZE, TABLE_OFFSET, encode_table};
-use crate::copy_events::CopyEvent;
 
 /// A copy that is being put together.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ impl Incoming {
     /// Begins a copy of `chunk`.
     pub(crate) fn begin(chunk: Arc<Chunk>) -> Result<Self, StoreError> {
         if chunk.disk.room() < CHUNK_SIZE {
-            return Err(StoreError::NoSpace { part: chunk.id() });
+            return Err(chunk.disk.no_space(chunk.id()));
         }
         let number = chunk.disk.next_incoming();
         let path = chunk.disk.incoming_path(chunk.id(), number, "data");
@@ -74,8 +73,7 @@ impl Incoming {
         let here = state.phase == Phase::Present;
         if here && state.version >= version {
             if !(replace && state.in_doubt && state.version == version) {
-                let event = CopyEvent::Here { version: state.version, in_doubt: state.in_doubt };
-                disk.events.note(chunk.id(), event);
+                chunk.remind(&state);
                 return Ok(());
             }
             if state.changes != self.changes {
@@ -87,13 +85,15 @@ impl Incoming {
         chunk.conclude(&mut state, placed)?;
         chunk.close(&mut state);
         state.phase = Phase::Present;
+        chunk.changing(&mut state);
         (state.version, state.interrupted, state.in_doubt) = (version, false, false);
         chunk.publish(&state);
         disk.forget_broken(chunk.id());
         if !here {
             disk.count_copy();
         }
-        disk.events.note(chunk.id(), CopyEvent::Here { version, in_doubt: false });
+        // What was checked when it came is what was written, from the same bytes.
+        chunk.note_verified(&mut state);
         Ok(())
     }
 

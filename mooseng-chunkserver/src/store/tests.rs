@@ -1,9 +1,12 @@
 //! The store against a plain vector, against power cuts, full disks, failing disks and damage.
 
 mod doubt;
+mod fetch;
 mod gone;
 mod open;
 mod parts;
+mod quarantine;
+mod verify;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +42,11 @@ fn mark(disk: &dyn Disk, root: &Path) {
 }
 
 fn here(at: u32, in_doubt: bool) -> CopyEvent {
-    CopyEvent::Here { version: version(at), in_doubt }
+    CopyEvent::Here { version: version(at), in_doubt, verified: false }
+}
+
+fn verified_here(at: u32) -> CopyEvent {
+    CopyEvent::Here { version: version(at), in_doubt: false, verified: true }
 }
 
 fn memory(capacity: u64) -> (MemoryDisk, Arc<dyn Disk>, Store, Arc<CopyEvents>) {
@@ -554,7 +561,7 @@ fn a_fetched_copy_replaces_a_stale_one_and_survives_a_power_cut() {
     fetch(&bytes).publish(version(3), false).unwrap();
     check_whole(&chunk, &bytes);
     fetch(b"older").publish(version(2), false).unwrap();
-    assert_eq!(events.take(10), ToTell::Some(vec![(id(0x2a), here(3, false))]));
+    assert_eq!(events.take(10), ToTell::Some(vec![(id(0x2a), verified_here(3))]));
     drop(fetch(b"not finished"));
     drop((chunk, store));
     memory.power_cut(|| false);

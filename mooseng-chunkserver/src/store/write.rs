@@ -71,7 +71,7 @@ impl Chunk {
         let end = payload.end();
         let growth = end.saturating_sub(copy.length);
         if growth > 0 && self.disk.room() < growth {
-            return Err(StoreError::NoSpace { part: self.id() });
+            return Err(self.disk.no_space(self.id()));
         }
         let mut table = copy.table.clone();
         extend_with_zeros(self.id(), &mut table, copy.length, offset);
@@ -95,7 +95,6 @@ impl Chunk {
         copy.length = copy.length.max(end);
         self.changed(copy, now, growth);
         begin_writeback(copy, offset, end);
-        state.changes += 1;
         Ok(())
     }
 
@@ -225,7 +224,6 @@ impl Chunk {
         copy.length = length;
         copy.cold_range = (0, 0);
         self.changed(copy, now, 0);
-        state.changes += 1;
         if length == 0 {
             self.clear_doubt(state);
         }
@@ -301,7 +299,7 @@ impl Chunk {
         self.conclude(&mut state, done)
     }
 
-    fn clean(&self, copy: &mut OpenCopy) -> Result<(), StoreError> {
+    pub(super) fn clean(&self, copy: &mut OpenCopy) -> Result<(), StoreError> {
         if copy.synced < copy.changes {
             copy.data.sync_data().map_err(|source| self.disk_fails(source))?;
             copy.synced = copy.changes;

@@ -3,9 +3,12 @@
 
 mod chain;
 mod faults;
+mod fetch;
 mod master;
 mod parts;
 mod program;
+mod quarantine;
 mod silence;
 mod strangers;
 mod support;
+mod verify;

@@ -142,7 +142,10 @@ fn a_server_registers_reports_and_does_what_the_leader_orders() {
     });
     let report = master.next_report(3);
     assert!(!report.full);
-    assert_eq!(report.chunks, [pb::CopyStatus { chunk: 70, version: 4, in_doubt: false, part: 0 }]);
+    assert_eq!(
+        report.chunks,
+        [pb::CopyStatus { chunk: 70, version: 4, in_doubt: false, part: 0, verified: true }]
+    );
     let mut client = server.connect();
     let mut got = Vec::new();
     while got.len() < bytes.len() {
@@ -178,7 +181,10 @@ fn a_server_registers_reports_and_does_what_the_leader_orders() {
     master.want_full_report = true;
     master.accept();
     let full = master.next_report(3);
-    assert_eq!(full.chunks, [pb::CopyStatus { chunk: 72, version: 1, in_doubt: false, part: 0 }]);
+    assert_eq!(
+        full.chunks,
+        [pb::CopyStatus { chunk: 72, version: 1, in_doubt: false, part: 0, verified: false }]
+    );
     assert_eq!(CLUSTER.len(), 32);
     drop(master);
     server.server.stop();

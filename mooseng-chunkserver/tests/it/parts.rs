@@ -94,7 +94,10 @@ fn the_leader_has_a_part_fetched_and_deleted_and_hears_of_that_part() {
         part: 9,
     });
     let report = master.next_report(3);
-    assert_eq!(report.chunks, [pb::CopyStatus { chunk: 7, version: 1, in_doubt: false, part: 9 }]);
+    assert_eq!(
+        report.chunks,
+        [pb::CopyStatus { chunk: 7, version: 1, in_doubt: false, part: 9, verified: true }]
+    );
     assert!(read_part(&mut server.connect(), part(9)).unwrap() == bytes[..1 << 20]);
 
     let named = |index| pb::PartRef { chunk: 7, index };

@@ -309,8 +309,8 @@ impl World {
     /// A server's clock is so far ahead for a while that every token has expired by it.
     fn put_server_ahead(&mut self, index: u32) {
         const MS: i64 = 26 * 3600 * 1000;
-        if let Some(server) = self.servers.get_mut(&index).filter(|server| !server.clock.is_set()) {
-            server.clock.jump(MS);
+        if let Some(server) = self.servers.get_mut(&index).filter(|server| !server.clock.borrow().is_set()) {
+            server.clock.borrow_mut().jump(MS);
             self.touch(Place::Server(index));
             self.note(format!("the clock of server {index} is a day ahead"));
             let back = self.rng.ms(100, 2500);

@@ -127,7 +127,7 @@ impl World {
             }
             if let Some(server) = self.servers.get_mut(&index) {
                 server.busy_until = Duration::ZERO;
-                server.clock.set_right();
+                server.clock.borrow_mut().set_right();
             }
             self.after(Duration::ZERO, Event::StartServer { index });
         }

@@ -77,11 +77,14 @@ const CHUNK_STORE: &[(&str, &[&str])] = &[
     ("name", &[]),
     ("sidecar", &[]),
     ("open_copies", &[]),
-    ("disk", &["error", "name", "sidecar"]),
+    ("quarantine", &["name", "sidecar"]),
+    ("disk", &["error", "name", "quarantine", "sidecar"]),
     ("chunk", &["disk", "error", "open_copies", "sidecar"]),
     ("open", &["chunk", "error", "sidecar"]),
     ("read", &["chunk", "error"]),
+    ("condemn", &["chunk", "error", "quarantine", "sidecar"]),
     ("receive", &["chunk", "error", "sidecar"]),
+    ("verify", &["chunk", "error", "open_copies"]),
     ("write", &["chunk", "error"]),
 ];
 

@@ -8,7 +8,8 @@ use mooseng_env::disk::OpenMode;
 use mooseng_protocol::checksum;
 
 use super::{
-    ROOT, ReadRequest, check_whole, get, here, id, memory, open, pattern, put, put_after, token, version,
+    ROOT, ReadRequest, check_whole, get, here, id, memory, open, pattern, put, put_after, token,
+    verified_here, version,
 };
 use crate::buffer::BufferPool;
 use crate::copy_events::ToTell;
@@ -169,7 +170,7 @@ fn a_copy_in_doubt_is_replaced_by_a_fetched_one_of_the_same_version_unless_it_wa
     let refused = late.publish(version(2), true);
     assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
     fetch(&chunk).publish(version(2), true).unwrap();
-    assert_eq!(events.take(9), ToTell::Some(vec![(id(1), here(2, false))]));
+    assert_eq!(events.take(9), ToTell::Some(vec![(id(1), verified_here(2))]));
     assert_eq!(get(&chunk, 0, 9).unwrap(), b"good");
     put(&chunk, &next, 4, b"!").unwrap();
     chunk.sync(Duration::ZERO, &next).unwrap();

@@ -8,7 +8,7 @@ use mooseng_env::disk::OpenMode;
 use mooseng_protocol::checksum;
 use mooseng_types::Part;
 
-use super::{ROOT, check_whole, get, here, id, memory, open, pattern, put, token, version};
+use super::{ROOT, check_whole, get, id, memory, open, pattern, put, token, verified_here, version};
 use crate::copy_events::{CopyEvent, ToTell};
 use crate::store::{CopyInfo, Incoming, Store, StoreError};
 
@@ -126,7 +126,7 @@ fn a_fetched_part_gets_its_own_place_also_after_a_crash() {
     assert!(matches!(of_the_whole, Err(StoreError::DamagedOnTheWay { .. })), "{of_the_whole:?}");
     incoming.append(&bytes, &checksum::of_range(part(7), 0, &bytes)).unwrap();
     incoming.publish(version(3), false).unwrap();
-    assert_eq!(events.take(9), ToTell::Some(vec![(part(7), here(3, false))]));
+    assert_eq!(events.take(9), ToTell::Some(vec![(part(7), verified_here(3))]));
     drop((place, store));
     // As if the crash had come between the two renames.
     let aside = Path::new(ROOT).join("incoming/000000000000002a.p07.0.meta");
