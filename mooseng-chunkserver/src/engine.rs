@@ -11,7 +11,7 @@ use bytes::Bytes;
 use mooseng_env::{Disk, Entropy};
 use mooseng_protocol::frame::PAYLOAD_MAX;
 use mooseng_protocol::status::CallError;
-use mooseng_types::ClusterId;
+use mooseng_types::{ChunkVersion, ClusterId, Part};
 use prost::Message as _;
 
 use crate::admin::{Admin, AdminReply};
@@ -152,6 +152,12 @@ impl ChunkEngine {
                 None
             }),
         }
+    }
+
+    /// The copies that it has: of what, in which version, and whether in doubt.
+    #[must_use]
+    pub fn copies(&self) -> Vec<(Part, ChunkVersion, bool)> {
+        self.teller.store.list().into_iter().map(|copy| (copy.part, copy.version, copy.in_doubt)).collect()
     }
 
     /// What the masters are told about.

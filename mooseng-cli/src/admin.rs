@@ -21,8 +21,8 @@ use crate::Target;
 use crate::up::layout::{ADMIN_KEY, Layout};
 
 #[cfg(test)]
-pub(crate) use chunks::ConditionCount;
-pub(crate) use chunks::{ChunkCount, ChunkHealth, chunk_health, condition_name};
+pub(crate) use chunks::{ChunkCount, ConditionCount};
+pub(crate) use chunks::{ChunkHealth, chunk_health, condition_name};
 pub(crate) use status::{ClusterStatus, Master, cluster_status};
 
 const CONNECT: Duration = Duration::from_secs(2);

@@ -24,7 +24,7 @@ use mooseng_protocol::token::TokenKey;
 use mooseng_types::{CellId, MasterId};
 
 pub use crate::conn::ConnId;
-pub use crate::desk::{Desk, DeskConfig, Limits};
+pub use crate::desk::{Desk, DeskConfig, Healing, Limits};
 pub use crate::group::{Greeting, Group, GroupConfig, Groups, Now};
 
 use crate::group::PeerMessages;
@@ -301,6 +301,12 @@ impl MasterCore {
     #[must_use]
     pub fn leader_address(&self) -> Option<String> {
         self.groups.root().leader_address()
+    }
+
+    /// How far the chunks of a cell are, if this master leads it.
+    #[must_use]
+    pub fn healing(&self, cell: CellId) -> Option<Healing> {
+        self.desk.healing(cell)
     }
 
     /// The groups, to look at.

@@ -78,6 +78,17 @@ pub struct DeskConfig {
     pub repair: Limits,
 }
 
+/// How far the chunks of a cell are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Healing {
+    /// Some are still to be looked at.
+    pub busy: bool,
+    /// About so many something is to be done.
+    pub todo: usize,
+    /// So many chunkservers are not there, or have not told of all their copies.
+    pub away: usize,
+}
+
 /// What one master has once.
 #[derive(Debug)]
 pub struct Desk {
@@ -428,6 +439,13 @@ impl Desk {
     #[cfg(test)]
     pub(crate) fn turns_of_workers(&mut self) -> usize {
         self.cell(CellId::ROOT).workers.turns
+    }
+
+    /// How far the chunks of a cell are, if this master leads it.
+    pub(crate) fn healing(&self, cell: CellId) -> Option<Healing> {
+        let ledger = &self.cells.get(&cell).filter(|cell| cell.leads)?.ledger;
+        let busy = !ledger.is_complete() || ledger.is_due(Duration::MAX);
+        Some(Healing { busy, todo: ledger.todo_len(), away: ledger.standings.away() })
     }
 
     /// What all parts know.

@@ -120,6 +120,11 @@ impl Server {
         }
     }
 
+    /// There is another disk in the place of its own, an empty one.
+    pub(crate) fn lose_disk(&mut self) {
+        self.disk = FusedDisk::new(CAPACITY);
+    }
+
     pub(crate) fn stop(&mut self) -> bool {
         self.forwarded.clear();
         self.engine.take().is_some()

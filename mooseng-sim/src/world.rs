@@ -59,7 +59,6 @@ pub struct Outcome {
     pub log: Vec<String>,
 }
 
-const SERVERS: u32 = 2;
 const TICK: Duration = Duration::from_millis(10);
 const CLEAN_ROUND: Duration = Duration::from_millis(250);
 /// The longest a disk takes where nothing is wrong with it.
@@ -224,7 +223,8 @@ impl World {
         let founded = rng.chance(850);
         let masters =
             (1..=count).map(|id| (id, Master::new(id, count, &cells, founded, &mut rng, plant))).collect();
-        let servers = (0..SERVERS).map(|index| (index, Server::new(index, &mut rng, plant))).collect();
+        let servers =
+            (0..shape.servers()).map(|index| (index, Server::new(index, &mut rng, plant))).collect();
         let faults_until = shape.faults(&mut rng);
         let mut world = Self {
             shape,
@@ -271,7 +271,7 @@ impl World {
             let first = self.rng.ms(100, 1500);
             self.after(first, Event::Flush { master });
         }
-        for index in 0..SERVERS {
+        for index in 0..self.shape.servers() {
             self.after(Duration::ZERO, Event::StartServer { index });
             self.after(CLEAN_ROUND, Event::CleanIdle { index });
         }

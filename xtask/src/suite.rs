@@ -8,6 +8,7 @@ mod fsx;
 mod full_disk;
 mod journal;
 mod kill_all;
+mod heal;
 mod kill_chunkserver;
 mod load;
 mod membership;
@@ -111,10 +112,11 @@ const fn suite(
     Suite { name, limit, run }
 }
 
-pub(crate) const SUITES: [Suite; 13] = [
+pub(crate) const SUITES: [Suite; 14] = [
     suite("smoke", |_| minutes(8), smoke::run),
     suite("kill_all", |context| minutes(2 + kill_all::rounds(context)), kill_all::run),
     suite("kill_chunkserver", |_| minutes(5), kill_chunkserver::run),
+    suite("heal", |context| minutes(if context.quick { 8 } else { 20 }), heal::run),
     suite("full_disk", |_| minutes(5), full_disk::run),
     suite("bad_start", |_| minutes(6), bad_start::run),
     suite("pjdfstest", |_| minutes(6), pjdfstest::run),

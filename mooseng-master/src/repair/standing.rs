@@ -52,6 +52,11 @@ impl Standings {
         self.0.get(&server).copied().unwrap_or(Standing::Away)
     }
 
+    /// How many are not serving.
+    pub(crate) fn away(&self) -> usize {
+        self.0.values().filter(|standing| **standing != Standing::Serving).count()
+    }
+
     /// Takes in how they stand now; returns those for which that is news.
     pub(crate) fn follow(&mut self, now: impl Iterator<Item = (ServerId, Standing)>) -> Vec<ServerId> {
         now.filter(|(server, standing)| self.0.insert(*server, *standing) != Some(*standing))

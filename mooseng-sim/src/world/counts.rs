@@ -32,11 +32,13 @@ pub enum Happening {
     Cut,
     /// A part that did not know the cluster's level was refused, or has refused what it found on its disk.
     Refusal,
+    /// A server came back with an empty disk.
+    LostDisk,
 }
 
 impl Happening {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Snapshot,
         Self::SnapshotAmidFaults,
         Self::SnapshotCut,
@@ -48,7 +50,10 @@ impl Happening {
         Self::Rise,
         Self::Cut,
         Self::Refusal,
+        Self::LostDisk,
     ];
+    /// What happens only where servers are away for long and lose their disks.
+    pub const OF_HEALING: [Self; 1] = [Self::LostDisk];
     /// What happens only where not all parts are of one release.
     pub const OF_RELEASES: [Self; 3] = [Self::Rise, Self::Cut, Self::Refusal];
 
@@ -67,6 +72,7 @@ impl Happening {
             Self::Rise => "levels raised amid faults",
             Self::Cut => "parts cut off",
             Self::Refusal => "parts refused",
+            Self::LostDisk => "disks lost",
         }
     }
 }

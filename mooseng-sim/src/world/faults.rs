@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Event, Happening, SERVERS, World};
+use super::{Event, Happening, Shape, World};
 use crate::disk::FusedDisk;
+use crate::invariants;
 use crate::master::Started;
 use crate::net::Place;
 use crate::server;
@@ -17,17 +18,20 @@ impl World {
         }
         let next = self.shape.until_next_fault(&mut self.rng);
         self.after(next, Event::Fault);
+        if self.shape == Shape::Healing && self.rng.chance(200) {
+            return self.lose_server();
+        }
         let power = self.rng.chance(600);
         let master = 1 + self.rng.below(self.shape.masters());
-        let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
+        let index = u32::try_from(self.rng.below(self.shape.servers().into())).unwrap_or(0);
         match self.rng.below(41) {
             0..=2 => self.crash_master(master, power),
             3 => (1..=self.shape.masters()).for_each(|id| self.crash_master(id, power)),
             4..=5 => self.crash_server(index, power),
-            6 => (0..SERVERS).for_each(|index| self.crash_server(index, power)),
+            6 => (0..self.shape.servers()).for_each(|index| self.crash_server(index, power)),
             7 => {
                 (1..=self.shape.masters()).for_each(|id| self.crash_master(id, true));
-                (0..SERVERS).for_each(|index| self.crash_server(index, true));
+                (0..self.shape.servers()).for_each(|index| self.crash_server(index, true));
             }
             8..=9 => self.part_masters(),
             10 => self.isolate_leader(),
@@ -126,6 +130,16 @@ impl World {
     }
 
     pub(super) fn crash_server(&mut self, index: u32, power: bool) {
+        let down = |world: &mut Self| world.rng.ms(20, 1500);
+        self.crash_server_until(index, power, down);
+    }
+
+    /// The same, and it is back after `down`.
+    fn crash_server_for(&mut self, index: u32, power: bool, down: Duration) {
+        self.crash_server_until(index, power, |_| down);
+    }
+
+    fn crash_server_until(&mut self, index: u32, power: bool, down: impl FnOnce(&mut Self) -> Duration) {
         let Some(server) = self.servers.get_mut(&index) else { return };
         if !server.stop() {
             return;
@@ -147,7 +161,7 @@ impl World {
         });
         self.thaw(Place::Server(index), None);
         self.note(format!("server {index} {}", if power { "loses power" } else { "is killed" }));
-        let down = self.rng.ms(20, 1500);
+        let down = down(self);
         self.after(down, Event::StartServer { index });
     }
 
@@ -174,6 +188,11 @@ impl World {
                 self.note(format!("server {index} loses power while it starts"));
                 self.after(Duration::from_millis(50), Event::StartServer { index });
             }
+            // An empty disk is marked first.
+            Err(_) if server.disk.is_full() => {
+                self.note(format!("server {index} finds no room to start"));
+                self.after(Duration::from_millis(100), Event::StartServer { index });
+            }
             Err(problem) => self.accuse(format!("heals: {problem}")),
         }
     }
@@ -191,7 +210,7 @@ impl World {
             let id = 1 + self.rng.below(self.shape.masters());
             self.masters.get(&id).map(|master| &master.disk)
         } else {
-            let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
+            let index = u32::try_from(self.rng.below(self.shape.servers().into())).unwrap_or(0);
             self.touch(Place::Server(index));
             self.servers.get(&index).map(|server| &server.disk)
         };
@@ -271,7 +290,7 @@ impl World {
     fn cut_power_of_somebody_idle(&mut self) {
         let some_are_idle = self.oracles.values().any(|oracle| !oracle.borrow().idlers.is_empty());
         if some_are_idle {
-            (0..SERVERS).for_each(|index| self.crash_server(index, true));
+            (0..self.shape.servers()).for_each(|index| self.crash_server(index, true));
         } else {
             self.oversleep();
         }
@@ -289,7 +308,7 @@ impl World {
     /// As an operator does who brings in a new release: each server is stopped and is back before the next one goes.
     fn restart_servers_in_turn(&mut self) {
         let mut at = self.time;
-        for index in 0..SERVERS {
+        for index in 0..self.shape.servers() {
             self.at(at, Event::RestartServer { index });
             at += self.rng.ms(300, 900);
         }
@@ -318,11 +337,40 @@ impl World {
         }
     }
 
+    /// Whether every chunk that a server has is on another as well.
+    fn can_do_without(&self, index: u32) -> bool {
+        self.state_of_leader().is_some_and(|state| {
+            let on_disk = self.copies_on_disk(state);
+            let row = state.servers().into_iter().find(|row| row.address == server::address(index));
+            row.is_some_and(|row| invariants::can_do_without(state, &on_disk, row.server))
+        })
+    }
+
+    /// A server is away for longer than anybody waits for it, or has lost its disk when it is back.
+    fn lose_server(&mut self) {
+        let index = u32::try_from(self.rng.below(self.shape.servers().into())).unwrap_or(0);
+        let (wipe, down) = (self.rng.chance(500), self.rng.ms(500, 4000));
+        if self.servers.get(&index).is_none_or(|server| server.engine.is_none()) {
+            return;
+        }
+        // What nobody else has would be lost, and rightly so.
+        let wipe = wipe && self.can_do_without(index);
+        self.crash_server_for(index, wipe, down);
+        if wipe && let Some(server) = self.servers.get_mut(&index) {
+            server.lose_disk();
+            self.counting.counts.add(Happening::LostDisk, 1);
+            self.note(format!("server {index} has lost its disk"));
+        }
+    }
+
     /// Bits rot on one server's disk, in copies that nobody writes at the time, and the server starts again. Late: of the two
     /// copies there are, only one may be lost.
     pub(super) fn rot(&mut self) {
-        let index = u32::try_from(self.rng.below(SERVERS.into())).unwrap_or(0);
+        let index = u32::try_from(self.rng.below(self.shape.servers().into())).unwrap_or(0);
         let count = 1 + self.rng.below(3);
+        if self.shape == Shape::Healing && !self.can_do_without(index) {
+            return;
+        }
         let Some(server) = self.servers.get(&index) else { return };
         let rotten: Vec<_> = (0..count).filter_map(|_| server.disk.rot(&mut self.rng)).collect();
         if rotten.is_empty() {

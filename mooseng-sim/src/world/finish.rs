@@ -3,12 +3,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use mooseng_meta::MetaState;
 use mooseng_types::CellId;
 
-use super::{DISK, Event, SERVERS, Shape, World};
+use super::{DISK, Event, Shape, World};
 use crate::client;
-use crate::invariants;
+use crate::invariants::{self, CopiesOnDisk};
 use crate::net::Place;
+use crate::server;
 use crate::task::Task;
 
 /// Without faults, the world makes progress within this time.
@@ -19,6 +21,8 @@ const HEALS_WITH_DAMAGE: Duration = Duration::from_secs(30);
 const PROGRESS: u64 = 5;
 /// The longest that something on its way takes without faults.
 const DRAIN: Duration = Duration::from_millis(300);
+/// Sessions of clients that died have ended, servers are given up, and every chunk is at its goal.
+const HEALS_CHUNKS_WITHIN: Duration = Duration::from_secs(60);
 const AUDIT_WITHIN: Duration = Duration::from_secs(60);
 
 impl World {
@@ -52,6 +56,12 @@ impl World {
                 self.describe();
                 return self.accuse("heals: the level does not rise though all parts can go along".into());
             }
+        }
+        if self.shape == Shape::Healing {
+            self.bring_to_goal();
+        }
+        if self.broken() {
+            return;
         }
         while let Some((_, task)) = self.clients.pop_first() {
             self.end_task(task);
@@ -116,7 +126,7 @@ impl World {
             }
             self.after(Duration::ZERO, Event::StartMaster { master });
         }
-        for index in 0..SERVERS {
+        for index in 0..self.shape.servers() {
             // The power may have gone in the midst of a deletion, which nobody waits for.
             if self.servers.get(&index).is_some_and(|server| server.disk.blown()) {
                 self.crash_server(index, true);
@@ -135,6 +145,44 @@ impl World {
         if self.rng.chance(300) {
             self.rot();
         }
+    }
+
+    /// Once the clients have ended, every chunk comes to its goal.
+    fn bring_to_goal(&mut self) {
+        self.pass(self.time + HEALS_CHUNKS_WITHIN, Self::has_healed);
+        if self.broken() {
+            return;
+        }
+        let problems = self.state_of_leader().map(|state| {
+            let on_disk = self.copies_on_disk(state);
+            [invariants::heals(state, &on_disk), invariants::no_orphan_chunk(state, &on_disk)].concat()
+        });
+        problems.into_iter().flatten().for_each(|problem| self.accuse(problem));
+        if !self.has_healed() {
+            self.describe();
+            self.accuse(format!("heals: chunks are not at their goals within {HEALS_CHUNKS_WITHIN:?}"));
+        }
+    }
+
+    fn has_healed(&self) -> bool {
+        let leaders = self.masters.values().filter_map(|master| master.running.as_ref());
+        let mut told = leaders.filter_map(|running| running.core.healing(CellId::ROOT));
+        told.any(|healing| !healing.busy && healing.todo == 0 && healing.away == 0)
+    }
+
+    /// The rows of the root's group, as far as any master has applied them.
+    pub(super) fn state_of_leader(&self) -> Option<&MetaState> {
+        let running = self.masters.values().filter_map(|master| master.running.as_ref());
+        running.map(|running| running.core.state()).max_by_key(|state| state.applied_index())
+    }
+
+    /// What the servers that run have.
+    pub(super) fn copies_on_disk(&self, state: &MetaState) -> CopiesOnDisk {
+        let known = state.servers().into_iter().filter_map(|row| {
+            let server = self.servers.get(&server::index_of(&row.address)?)?;
+            Some((row.server, server.engine.as_ref()?.copies()))
+        });
+        known.collect()
     }
 
     fn audit(&mut self) {

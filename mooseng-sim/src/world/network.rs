@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{DISK, Event, SERVERS, World};
+use super::{DISK, Event, World};
 use crate::net::Place;
 use crate::plant::Plant;
 
@@ -182,7 +182,7 @@ impl World {
         self.net.doubling = self.rng.below(300);
         self.net.straying = self.rng.below(150);
         self.net.slowest = self.rng.ms(3, 150);
-        (0..SERVERS).for_each(|index| self.touch(Place::Server(index)));
+        (0..self.shape.servers()).for_each(|index| self.touch(Place::Server(index)));
         let (lost, doubled, astray) = (self.net.loss, self.net.doubling, self.net.straying);
         self.note(format!("bad weather: {lost} lost, {doubled} doubled, {astray} astray for long"));
         self.heal_later();

@@ -14,7 +14,7 @@ use mooseng_types::level::SUPPORTED;
 use mooseng_types::{Level, Levels};
 use prost::Message as _;
 
-use super::{Event, Happening, SERVERS, World};
+use super::{Event, Happening, World};
 use crate::invariants::can_go_along;
 use crate::net::Place;
 use crate::server;
@@ -50,7 +50,7 @@ impl World {
     /// All parts have the old release, and will not keep it.
     pub(super) fn begin_rolling(&mut self) {
         let masters = (1..=self.shape.masters()).map(Place::Master);
-        let servers = (0..SERVERS).map(Place::Server);
+        let servers = (0..self.shape.servers()).map(Place::Server);
         let clients = (0..self.shape.clients() as u64).map(Place::Client);
         let mut left: Vec<Place> = masters.chain(servers).chain(clients).collect();
         self.releases = left.iter().map(|place| (*place, old())).collect();
@@ -131,7 +131,7 @@ impl World {
             return;
         }
         let masters = self.shape.masters();
-        let place = match self.rng.below(masters + u64::from(SERVERS)) {
+        let place = match self.rng.below(masters + u64::from(self.shape.servers())) {
             number if number < masters => Place::Master(number + 1),
             number => Place::Server(u32::try_from(number - masters).unwrap_or(0)),
         };

@@ -21,6 +21,8 @@ pub enum Shape {
     ThreeCells,
     /// Three groups on five masters, two chunkservers, two clients for each.
     FiveCells,
+    /// Three masters, six chunkservers, two clients; servers are away for long and lose their disks.
+    Healing,
 }
 
 /// Cells of the worlds with several, beside the root's.
@@ -28,13 +30,21 @@ const OTHER_CELLS: [u16; 2] = [1, 0x1234];
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::One, Self::Three, Self::Five, Self::Mixed, Self::ThreeCells, Self::FiveCells];
+    pub const ALL: [Self; 7] =
+        [Self::One, Self::Three, Self::Five, Self::Mixed, Self::ThreeCells, Self::FiveCells, Self::Healing];
+
+    /// Chunkservers.
+    pub(super) fn servers(self) -> u32 {
+        match self {
+            Self::Healing => 6,
+            _ => 2,
+        }
+    }
 
     pub(super) fn masters(self) -> u64 {
         match self {
             Self::One => 1,
-            Self::Three | Self::Mixed | Self::ThreeCells => 3,
+            Self::Three | Self::Mixed | Self::ThreeCells | Self::Healing => 3,
             Self::Five | Self::FiveCells => 5,
         }
     }
@@ -42,7 +52,7 @@ impl Shape {
     /// The cells whose groups each master hosts, the root's first.
     pub(super) fn cells(self) -> Vec<CellId> {
         let others = match self {
-            Self::One | Self::Three | Self::Five | Self::Mixed => &[][..],
+            Self::One | Self::Three | Self::Five | Self::Mixed | Self::Healing => &[][..],
             Self::ThreeCells | Self::FiveCells => &OTHER_CELLS[..],
         };
         let others = others.iter().map(|cell| CellId::from_raw(*cell));
@@ -52,7 +62,7 @@ impl Shape {
     pub(super) fn clients(self) -> usize {
         match self {
             Self::One => 1,
-            Self::Three | Self::Mixed => 2,
+            Self::Three | Self::Mixed | Self::Healing => 2,
             Self::Five => 3,
             Self::ThreeCells => 4,
             Self::FiveCells => 6,
@@ -63,6 +73,7 @@ impl Shape {
     pub(super) fn faults(self, rng: &mut Rng) -> Duration {
         match self {
             Self::One | Self::Three | Self::Five | Self::ThreeCells | Self::FiveCells => rng.ms(2000, 6000),
+            Self::Healing => rng.ms(6000, 15_000),
             // An upgrade takes its time, as a session of a client that died keeps it waiting.
             Self::Mixed => rng.ms(15_000, 30_000),
         }
@@ -93,6 +104,7 @@ impl Shape {
             Self::Mixed => "mixed",
             Self::ThreeCells => "three-cells",
             Self::FiveCells => "five-cells",
+            Self::Healing => "healing",
         }
     }
 }

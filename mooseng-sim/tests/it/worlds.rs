@@ -41,6 +41,11 @@ fn five_masters_keep_their_promises_through_crashes_and_partitions() {
     check((1..=SEEDS).map(|seed| (seed, Shape::Five)));
 }
 
+#[test]
+fn chunks_come_back_to_their_goals_by_themselves_whichever_servers_are_lost() {
+    check((1..=SEEDS).map(|seed| (seed, Shape::Healing)));
+}
+
 /// An hour of simulated time, in worlds of about half a minute each: in one world of an hour the level would rise once.
 #[test]
 fn a_cluster_keeps_its_promises_while_it_is_upgraded_part_by_part() {
@@ -68,10 +73,16 @@ fn seeds_that_once_failed_do_not_fail_again() {
 #[test]
 fn worlds_do_all_that_promises_are_easily_broken_by() {
     let (few, many) = (MIXED_SEEDS, SEEDS);
-    for (shape, seeds) in [(Shape::Three, many), (Shape::Five, many), (Shape::Mixed, few)] {
+    for (shape, seeds) in
+        [(Shape::Three, many), (Shape::Five, many), (Shape::Mixed, few), (Shape::Healing, few)]
+    {
         let counts: Vec<_> = (1..=seeds).map(|seed| run(seed, shape, None).counts).collect();
-        let of_one_release = |what: &Happening| !Happening::OF_RELEASES.contains(what);
-        for what in Happening::ALL.into_iter().filter(|what| shape == Shape::Mixed || of_one_release(what)) {
+        let may_happen = |what: &Happening| match shape {
+            Shape::Healing => Happening::OF_HEALING.contains(what),
+            Shape::Mixed => !Happening::OF_HEALING.contains(what),
+            _ => !Happening::OF_HEALING.contains(what) && !Happening::OF_RELEASES.contains(what),
+        };
+        for what in Happening::ALL.into_iter().filter(may_happen) {
             let worlds = counts.iter().filter(|counts| counts.of(what) > 0).count();
             assert!(worlds > 0, "{} in no world of shape {}", what.name(), shape.name());
         }
