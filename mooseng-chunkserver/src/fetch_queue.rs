@@ -1,17 +1,19 @@
 //! Which copy is fetched next: a value without threads and connections. Each disk has a lane of its own, with so many fetches under
 //! way at most: one that hangs holds up its own and nobody else's.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mooseng_types::Part;
 
-/// Fetches that wait, for all disks.
+/// Fetches that wait for one disk.
 const WAITING_MAX: usize = 1024;
 
 /// Orders that wait for their turn.
 #[derive(Debug)]
 pub(crate) struct FetchQueue<O> {
-    lanes: Vec<Lane<O>>,
+    lanes: Vec<Lane>,
+    /// The orders that wait, each in a lane.
+    waiting: BTreeMap<Part, O>,
     /// Fetches under way for one disk.
     limit: usize,
     /// Which disk is asked first.
@@ -20,14 +22,14 @@ pub(crate) struct FetchQueue<O> {
 }
 
 #[derive(Debug)]
-struct Lane<O> {
-    waiting: VecDeque<(Part, O)>,
+struct Lane {
+    waiting: VecDeque<Part>,
     under_way: usize,
 }
 
-/// Too many copies wait to be fetched.
+/// Too many copies wait to be fetched to a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many copies wait to be fetched")]
+#[error("too many copies wait to be fetched to a disk")]
 pub(crate) struct TooMany;
 
 impl<O> FetchQueue<O> {
@@ -35,7 +37,8 @@ impl<O> FetchQueue<O> {
     pub(crate) fn new(disks: usize, limit: usize) -> Self {
         let lane = || Lane { waiting: VecDeque::new(), under_way: 0 };
         let lanes = std::iter::repeat_with(lane).take(disks).collect();
-        Self { lanes, limit: limit.max(1), turn: 0, under_way: BTreeSet::new() }
+        let (waiting, under_way) = (BTreeMap::new(), BTreeSet::new());
+        Self { lanes, waiting, limit: limit.max(1), turn: 0, under_way }
     }
 
     /// An order for a copy on this disk. It takes the place of one that waits for the same copy; one that is under way goes on, and
@@ -44,19 +47,14 @@ impl<O> FetchQueue<O> {
         if self.under_way.contains(&part) {
             return Ok(());
         }
-        let waiting = self.lanes.iter_mut().flat_map(|lane| lane.waiting.iter_mut());
-        if let Some((_, old)) = waiting.into_iter().find(|(waiting, _)| *waiting == part) {
+        if let Some(old) = self.waiting.get_mut(&part) {
             *old = order;
             return Ok(());
         }
-        let count = self.lanes.iter().map(|lane| lane.waiting.len()).sum::<usize>();
-        match self.lanes.get_mut(disk) {
-            Some(lane) if count < WAITING_MAX => {
-                lane.waiting.push_back((part, order));
-                Ok(())
-            }
-            _ => Err(TooMany),
-        }
+        let lane = self.lanes.get_mut(disk).filter(|lane| lane.waiting.len() < WAITING_MAX).ok_or(TooMany)?;
+        lane.waiting.push_back(part);
+        self.waiting.insert(part, order);
+        Ok(())
     }
 
     /// The next order, and its lane, in which it is under way from now on.
@@ -68,7 +66,8 @@ impl<O> FetchQueue<O> {
             if lane.under_way >= self.limit {
                 continue;
             }
-            if let Some((part, order)) = lane.waiting.pop_front() {
+            let next = lane.waiting.pop_front().and_then(|part| self.waiting.remove_entry(&part));
+            if let Some((part, order)) = next {
                 lane.under_way += 1;
                 self.under_way.insert(part);
                 self.turn = (disk + 1) % disks;
@@ -93,6 +92,7 @@ impl<O> FetchQueue<O> {
 
     /// Forgets what waits.
     pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
         self.lanes.iter_mut().for_each(|lane| lane.waiting.clear());
     }
 
@@ -105,8 +105,6 @@ impl<O> FetchQueue<O> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use mooseng_types::ChunkId;
     use proptest::prelude::*;
 

@@ -11,7 +11,7 @@ use mooseng_types::{ClusterId, Part};
 
 use super::error::StoreError;
 use super::name::Stem;
-use super::quarantine::{Home, Kept, Quarantine};
+use super::quarantine::{Home, Kept, QUARANTINE, Quarantine};
 use super::sidecar::{HEADER_SIZE, Header};
 use crate::copy_events::{CopyEvent, CopyEvents};
 use crate::identity::IDENTITY_FILE;
@@ -109,7 +109,7 @@ impl ChunkDisk {
         for low in 0..=255 {
             self.disk.create_dir_all(&self.root.join(format!("{low:02x}")))?;
         }
-        for name in [INCOMING, DAMAGED] {
+        for name in [INCOMING, DAMAGED, QUARANTINE] {
             self.disk.create_dir_all(&self.root.join(name))?;
         }
         self.disk.sync_dir(&self.root)?;

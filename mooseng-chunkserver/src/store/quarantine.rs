@@ -17,7 +17,7 @@ use super::name::Stem;
 use super::sidecar::{HEADER_SIZE, Header};
 
 /// The directory of copies in quarantine.
-const QUARANTINE: &str = "quarantine";
+pub(super) const QUARANTINE: &str = "quarantine";
 /// Bytes compared at once.
 const COMPARED: usize = 256 << 10;
 
@@ -255,9 +255,8 @@ impl Quarantine {
         }
     }
 
-    /// Makes the directory, looks what is in it, and ends what a crash has left half-way. `home` is where a copy belongs.
+    /// Looks what is in it, and ends what a crash has left half-way. `home` is where a copy belongs. The directory is there, durably.
     pub(super) fn recover(&self, home: impl Fn(Part) -> Home) -> io::Result<()> {
-        self.disk.create_dir_all(&self.directory)?;
         let mut found: BTreeMap<Kept, (bool, bool)> = BTreeMap::new();
         for path in self.disk.list(&self.directory)? {
             let Some((kept, is_data)) = Kept::parse(&path) else {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooseng_env::disk::OpenMode;
@@ -24,6 +24,8 @@ const UNTIL: u64 = 1_790_000_000;
 struct Stopping {
     memory: MemoryDisk,
     left: AtomicU32,
+    /// A directory that has no room for a name that ends so.
+    full_for: Mutex<Option<&'static str>>,
 }
 
 impl Stopping {
@@ -47,6 +49,10 @@ impl Disk for Stopping {
         self.spend().and_then(|()| self.memory.remove(path))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let full = self.full_for.lock().unwrap().is_some_and(|end| to.to_str().unwrap().ends_with(end));
+        if full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.spend().and_then(|()| self.memory.rename(from, to))
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -58,6 +64,11 @@ impl Disk for Stopping {
     fn device(&self, path: &Path) -> io::Result<u64> {
         self.memory.device(path)
     }
+}
+
+fn stopping(memory: &MemoryDisk) -> Arc<Stopping> {
+    let (memory, left) = (memory.clone(), AtomicU32::new(u32::MAX));
+    Arc::new(Stopping { memory, left, full_for: Mutex::default() })
 }
 
 fn quarantine(store: &Store, events: &CopyEvents, part: Part, at: u32) {
@@ -158,7 +169,7 @@ fn whatever_moment_the_power_goes_a_copy_is_in_place_or_in_quarantine_and_never_
         let mut outcomes = BTreeMap::new();
         for steps in 0..20 {
             let memory = MemoryDisk::new(u64::MAX);
-            let stopping = Arc::new(Stopping { memory: memory.clone(), left: AtomicU32::new(u32::MAX) });
+            let stopping = stopping(&memory);
             let disk: Arc<dyn Disk> = stopping.clone();
             let (store, events) = open(&disk, Path::new(ROOT));
             fill(&store, id(0x2a), 3, &pattern(100_000, 5));
@@ -204,7 +215,7 @@ fn a_power_cut_while_the_quarantine_is_emptied_leaves_whole_copies_only() {
     for steps in 0..8 {
         for survives in [false, true] {
             let memory = MemoryDisk::new(u64::MAX);
-            let stopping = Arc::new(Stopping { memory: memory.clone(), left: AtomicU32::new(u32::MAX) });
+            let stopping = stopping(&memory);
             let disk: Arc<dyn Disk> = stopping.clone();
             let (store, events) = open(&disk, Path::new(ROOT));
             for chunk in [1, 2] {
@@ -281,6 +292,36 @@ fn a_full_disk_keeps_nobody_out_of_quarantine() {
     assert_eq!(kept(&store), [(id(1), 1, 100_000)]);
     store.restore(id(1), version(1)).unwrap();
     check_whole(&store.find(id(1)).unwrap(), &pattern(100_000, 1));
+}
+
+#[test]
+fn a_directory_without_room_for_the_second_name_gives_back_the_first() {
+    let memory = MemoryDisk::new(u64::MAX);
+    let stopping = stopping(&memory);
+    let disk: Arc<dyn Disk> = stopping.clone();
+    let (store, events) = open(&disk, Path::new(ROOT));
+    let full = |end| *stopping.full_for.lock().unwrap() = end;
+    fill(&store, id(0x2a), 3, b"bytes");
+    for end in [".meta", ".data"] {
+        full(Some(end));
+        quarantine(&store, &events, id(0x2a), 3);
+        assert_eq!(events.take(9), ToTell::Some(vec![]), "it is not done");
+        assert_eq!(get(&store.find(id(0x2a)).unwrap(), 0, 9).unwrap(), b"bytes");
+        assert!(files(&*disk, "quarantine").is_empty());
+    }
+    put(&store.find(id(0x2a)).unwrap(), &token(id(0x2a), 3, 4, false), 0, b"BY").unwrap();
+    full(None);
+    quarantine(&store, &events, id(0x2a), 4);
+    for end in [".data", ".meta"] {
+        full(Some(end));
+        assert!(matches!(store.restore(id(0x2a), version(4)), Err(StoreError::NoSpace { .. })));
+        assert_eq!(kept(&store), [(id(0x2a), 4, 5)]);
+        assert!(store.find(id(0x2a)).is_none() && files(&*disk, "2a").is_empty());
+    }
+    full(None);
+    assert!(!store.disks()[0].failed());
+    store.restore(id(0x2a), version(4)).unwrap();
+    assert_eq!(get(&store.find(id(0x2a)).unwrap(), 0, 9).unwrap(), b"BYtes");
 }
 
 #[test]
