@@ -6,11 +6,16 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use mooseng_meta::ServerRow;
-use mooseng_protocol::door::Snapshot;
-use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
+use mooseng_protocol::door::{Requests, Snapshot};
+use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc;
+use mooseng_types::{ChunkId, ChunkVersion, Labels, Part, ServerId};
 
 use crate::conn::ConnId;
 use crate::multiregion::placement::Candidate;
+
+/// A server with so many requests that are not answered yet has too much to do: as many as fill the queue of a disk.
+const UNDER_WAY_MAX: u64 = 1024;
 
 /// A server that has not spoken for this long is down.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -57,6 +62,12 @@ pub struct KnownServer {
     pub name: String,
     /// Where it serves chunks.
     pub address: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its region; empty if it has none.
+    pub region: String,
+    /// Its rack; empty if it has none.
+    pub rack: String,
     /// The connection it keeps to this master.
     pub conn: Option<ConnId>,
     /// When it last spoke.
@@ -65,6 +76,8 @@ pub struct KnownServer {
     pub disks: Vec<Disk>,
     /// What has passed its door, as it told last.
     pub door: Option<Snapshot>,
+    /// How long it took to answer a read, on average between the last two times that it told.
+    latency: Option<Duration>,
     /// Its full report is in.
     pub reported: bool,
     /// What it has, once it has reported.
@@ -160,6 +173,48 @@ impl KnownServer {
     pub fn free_bytes(&self) -> u64 {
         self.sum(|disk| disk.free_bytes)
     }
+
+    /// It tells what has passed its door.
+    pub fn tell_door(&mut self, door: Snapshot) {
+        self.latency = latency(self.door.as_ref(), &door).or(self.latency);
+        self.door = Some(door);
+    }
+
+    /// The machine it runs on, as far as its address says.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host)
+    }
+
+    /// As placement sees it.
+    #[must_use]
+    pub fn candidate(&self, server: ServerId) -> Candidate<'_> {
+        let under_way =
+            |door: &Snapshot| door.requests.iter().map(Requests::under_way).fold(0, u64::saturating_add);
+        Candidate {
+            server,
+            labels: &self.labels,
+            region: &self.region,
+            rack: &self.rack,
+            host: self.host(),
+            free_bytes: self.free_bytes(),
+            recently_given: self.recently_given,
+            latency: self.latency,
+            is_overloaded: self.door.as_ref().is_some_and(|door| under_way(door) >= UNDER_WAY_MAX),
+        }
+    }
+}
+
+/// How long a read took, on average since an earlier time; `None` if there was none.
+fn latency(earlier: Option<&Snapshot>, now: &Snapshot) -> Option<Duration> {
+    let reads = |door: &Snapshot| {
+        let reads = door.of(pb::ReadChunkRequest::KIND)?;
+        Some((reads.requests.saturating_sub(reads.under_way()), reads.total_us))
+    };
+    let (count, total_us) = reads(now)?;
+    let (earlier_count, earlier_us) = earlier.and_then(reads).unwrap_or_default();
+    let micros = total_us.saturating_sub(earlier_us).checked_div(count.checked_sub(earlier_count)?)?;
+    Some(Duration::from_micros(micros))
 }
 
 /// All chunkservers of the cluster.
@@ -270,15 +325,9 @@ impl Registry {
     }
 
     /// Where new copies could go.
-    pub fn candidates(&self, now: Duration, leave_out: &[ServerId]) -> Vec<Candidate> {
+    pub fn candidates(&self, now: Duration, leave_out: &[ServerId]) -> Vec<Candidate<'_>> {
         let usable = self.servers.iter().filter(|(id, server)| server.is_up(now) && !leave_out.contains(id));
-        usable
-            .map(|(id, server)| Candidate {
-                server: *id,
-                free_bytes: server.free_bytes(),
-                recently_given: server.recently_given,
-            })
-            .collect()
+        usable.map(|(id, server)| server.candidate(*id)).collect()
     }
 
     /// A new copy goes to `server`.

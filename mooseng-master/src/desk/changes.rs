@@ -11,13 +11,13 @@ use mooseng_protocol::limits::{COMMIT_MAX, FAILED_MAX, INDEXES_MAX};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_types::{
-    ChunkId, ChunkIndex, ChunkVersion, FileKind, FileName, FsError, InodeId, ServerId, SessionId, SetAttr,
-    TimeNs,
+    ChunkId, ChunkIndex, ChunkVersion, FileKind, FileName, FsError, Goal, InodeId, ServerId, SessionId,
+    SetAttr, Strictness, TimeNs,
 };
 
 use super::requests::{Context, at_most, unknown_servers};
 use super::{Desk, DeskConfig};
-use crate::multiregion::placement::place;
+use crate::multiregion::placement::{Ask, choose};
 
 /// A request that changes something.
 #[derive(Debug)]
@@ -141,7 +141,15 @@ pub(super) fn grant_write(
     at_most(it.failed_servers.len(), FAILED_MAX, "failed_servers")?;
     let failed: Vec<ServerId> = it.failed_servers.iter().map(|id| ServerId::from_raw(*id)).collect();
     let copies = copies(&desk.config, state);
-    let candidates = place(&desk.registry.candidates(now, &failed), copies.into(), desk.entropy.next_u64());
+    let choice = choose(&Ask {
+        goal: &Goal::any(copies),
+        strictness: Strictness::default(),
+        candidates: &desk.registry.candidates(now, &failed),
+        taken: &[],
+        writer: None,
+        seed: desk.entropy.next_u64(),
+    });
+    let candidates = choice.servers();
     let (session, inode, index) = (session_of(it.meta), inode(it.inode), ChunkIndex::from_raw(it.index));
     let found = state.locate(inode, index, 1);
     let is_new = found.as_ref().is_ok_and(Vec::is_empty);

@@ -71,7 +71,7 @@ pub(super) fn heartbeat(
     };
     // Told now and then; what was told last stays.
     if let Some(door) = it.door {
-        server.door = Some(door.into());
+        server.tell_door(door.into());
     }
     let want_full_report = leader && !server.reported;
     let masters = if leader { master_addresses(groups.root()) } else { Vec::new() };
