@@ -19,7 +19,7 @@ use crate::identity::mark_disk;
 use crate::order::{self, Fetch, Order};
 use crate::request::{Read, Request, Tokens, Work};
 use crate::store::{ReadBytes, Store};
-use crate::talk::Teller;
+use crate::talk::{Place, Teller};
 
 /// What a read found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,6 +73,7 @@ impl ChunkEngine {
             events,
             uuid,
             name: address.clone(),
+            place: Place::default(),
             address,
             number: AtomicU32::new(0),
             door: Arc::default(),

@@ -28,7 +28,7 @@ use crate::master_link::{self, LinkContext};
 use crate::orders::{Fetches, Orders, fetch_all};
 use crate::start::StartError;
 use crate::store::Store;
-use crate::talk::Teller;
+use crate::talk::{Place, Teller};
 use crate::write_chain::WriteChain;
 
 /// Connections served at once; each has a thread.
@@ -125,6 +125,7 @@ impl ChunkServer {
                 events: Arc::clone(&events),
                 uuid: identity.uuid.bytes(),
                 name: config.name.clone(),
+                place: Place::of(&config),
                 address: advertised,
                 number: AtomicU32::new(0),
                 door: Arc::clone(&service.door),

@@ -9,6 +9,7 @@ use mooseng_protocol::door::Door;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 
+use crate::config::Config;
 use crate::copy_events::{CopyEvent, CopyEvents, ToTell};
 use crate::store::{CopyInfo, Store};
 
@@ -24,12 +25,28 @@ pub struct Teller {
     pub(crate) events: Arc<CopyEvents>,
     pub(crate) uuid: [u8; 16],
     pub(crate) name: String,
+    /// What storage classes know it by.
+    pub(crate) place: Place,
     /// Where this server serves.
     pub(crate) address: String,
     /// The number that the masters gave this server; 0 for none yet.
     pub(crate) number: AtomicU32,
     /// Where requests are counted.
     pub(crate) door: Arc<Door>,
+}
+
+/// Where this server stands, and what storage classes call it by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) labels: Vec<String>,
+    pub(crate) region: String,
+    pub(crate) rack: String,
+}
+
+impl Place {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { labels: config.labels.clone(), region: config.region.clone(), rack: config.rack.clone() }
+    }
 }
 
 /// What is to be said to a master.
@@ -90,6 +107,9 @@ impl Talk {
                 name: teller.name.clone(),
                 address: teller.address.clone(),
                 disks: disk_status(&teller.store),
+                labels: teller.place.labels.clone(),
+                region: teller.place.region.clone(),
+                rack: teller.place.rack.clone(),
             }),
             Turn::Beat => Say::Beat(pb::HeartbeatRequest {
                 server,
@@ -177,6 +197,7 @@ impl Talk {
     /// The master has answered a heartbeat.
     pub fn beaten(&mut self, teller: &Teller, reply: &pb::HeartbeatReply) {
         self.beats = self.beats.wrapping_add(1);
+        self.registered &= !reply.register_again;
         self.turn = if reply.leader { Turn::Report } else { Turn::Rest { leader: false } };
         if reply.leader && reply.want_full_report {
             self.tell_everything(teller, teller.number.load(Ordering::Acquire));
@@ -236,6 +257,7 @@ mod tests {
             events,
             uuid: [1; 16],
             name: "s".into(),
+            place: Place { labels: vec!["A".into()], ..Place::default() },
             address: "s:1".into(),
             number: AtomicU32::new(0),
             door: Arc::default(),
@@ -266,6 +288,23 @@ mod tests {
             talk.woken();
         }
         assert_eq!(told, [(0, 0), (10, 10), (20, 20)]);
+    }
+
+    #[test]
+    fn a_server_says_who_it_is_again_when_the_master_can_keep_more_of_it() {
+        let (teller, mut talk) = (teller(), Talk::default());
+        let registers = |talk: &mut Talk| match talk.next(&teller) {
+            Say::Register(request) => request.labels == ["A"],
+            _ => false,
+        };
+        assert!(registers(&mut talk));
+        talk.registered(&teller, Ok(pb::RegisterServerReply { server: 1 })).unwrap();
+        talk.beaten(&teller, &pb::HeartbeatReply::default());
+        talk.woken();
+        assert!(!registers(&mut talk));
+        talk.beaten(&teller, &pb::HeartbeatReply { register_again: true, ..Default::default() });
+        talk.woken();
+        assert!(registers(&mut talk));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod askers;
 mod batch;
 mod changes;
 mod checks;
+mod classes;
 mod effect;
 mod metadata;
 mod outbox;

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
-use mooseng_meta::ServerRow;
+use mooseng_meta::{ServerPlace, ServerRow};
 use mooseng_protocol::door::{Requests, Snapshot};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
-use mooseng_types::{ChunkId, ChunkVersion, Labels, Part, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
 use crate::conn::ConnId;
 use crate::multiregion::placement::Candidate;
@@ -62,12 +62,10 @@ pub struct KnownServer {
     pub name: String,
     /// Where it serves chunks.
     pub address: String,
-    /// Its labels.
-    pub labels: Labels,
-    /// Its region; empty if it has none.
-    pub region: String,
-    /// Its rack; empty if it has none.
-    pub rack: String,
+    /// Where it stands.
+    pub place: ServerPlace,
+    /// It has said where it stands since the state can keep that.
+    pub has_placed: bool,
     /// The connection it keeps to this master.
     pub conn: Option<ConnId>,
     /// When it last spoke.
@@ -193,9 +191,9 @@ impl KnownServer {
             |door: &Snapshot| door.requests.iter().map(Requests::under_way).fold(0, u64::saturating_add);
         Candidate {
             server,
-            labels: &self.labels,
-            region: &self.region,
-            rack: &self.rack,
+            labels: &self.place.labels,
+            region: &self.place.region,
+            rack: &self.place.rack,
             host: self.host(),
             free_bytes: self.free_bytes(),
             recently_given: self.recently_given,
@@ -237,6 +235,7 @@ impl Registry {
         let server = self.servers.entry(row.server).or_default();
         server.name.clone_from(&row.name);
         server.address.clone_from(&row.address);
+        server.place.clone_from(&row.place);
     }
 
     /// A server speaks over `conn`.
@@ -251,6 +250,7 @@ impl Registry {
         if server.conn != Some(conn) {
             // A new connection may be a new process: what it has must be told again.
             server.conn = Some(conn);
+            server.has_placed = false;
             server.reported = false;
             server.report_parts.clear();
             server.deleting.clear();
@@ -423,6 +423,7 @@ mod tests {
                 uuid: [id as u8; 16],
                 name: String::new(),
                 address: format!("a{id}"),
+                place: ServerPlace::default(),
             });
         }
         registry

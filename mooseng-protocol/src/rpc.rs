@@ -104,6 +104,11 @@ rpcs! {
     0x0504 RemoveMasterRequest [Admin] => MembershipReply,
     0x0505 TransferLeaderRequest [Admin] => TransferLeaderReply,
     0x0506 UpgradeRequest [Admin] => UpgradeReply,
+    0x0520 ListClassesRequest [Client Admin] => ListClassesReply,
+    0x0521 PutClassRequest [Admin] => PutClassReply,
+    0x0522 RemoveClassRequest [Admin] => RemoveClassReply,
+    0x0523 SetClassRequest [Admin] => SetClassReply,
+    0x0524 ExplainClassRequest [Client Admin] => ExplainClassReply,
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! The vocabulary of MooseNG, in reading order: ids, parts, levels, geometry, names, attributes, labels, goals, errors,
-//! faults.
+//! The vocabulary of MooseNG, in reading order: ids, parts, levels, geometry, names, attributes, labels, goals, storage
+//! classes, errors, faults.
 //!
 //! Everything here is a value. Nothing reads a clock, a file or a socket, and nothing is serialised from here:
 //! the wire (`mooseng-protocol`) and the disk (`mooseng-meta`, `mooseng-chunkserver`) have encodings of their own.
 
 pub mod attr;
+pub mod class;
 pub mod error;
 pub mod fault;
 pub mod geometry;
@@ -17,6 +18,7 @@ pub mod part;
 pub mod time;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime};
+pub use class::{CLASSES_MAX, ClassName, ClassNameError, ClassState, DESCRIPTION_MAX, StorageClass};
 pub use error::FsError;
 pub use fault::ChunkCause;
 pub use geometry::{

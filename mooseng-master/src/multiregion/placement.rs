@@ -12,6 +12,7 @@ mod capacity;
 mod choice;
 mod dice;
 mod domains;
+mod fit;
 mod flow;
 mod labels;
 mod network;
@@ -20,10 +21,11 @@ mod tests;
 
 use std::time::Duration;
 
-use mooseng_types::{Goal, LabelExpression, Labels, ServerId, Strictness};
+use mooseng_types::{Distinguish, Goal, LabelExpression, Labels, ServerId, Strictness};
 
 pub use choice::{Choice, Missing, Placed};
 pub use domains::{Crowded, Level};
+pub use fit::Fit;
 pub use network::Distance;
 
 use capacity::Ticket;
@@ -103,16 +105,33 @@ pub fn choose(ask: &Ask<'_>) -> Choice {
         later.solve(&[], &all).pairs.len() > pairs.len()
     };
     let rightly = pairs.len();
-    if !missing.is_empty() && strictness != Strictness::Strict && !must_wait {
-        let any = LabelExpression::ANY;
-        let accepts_overloaded = strictness == Strictness::Loose;
-        let mut rest = problem(ask, &servers, &topology, vec![&any; missing.len()], accepts_overloaded);
-        rest.distinguish = None;
-        pairs.iter().for_each(|(_, server)| rest.uses[*server] = Use::Counted);
-        let others = draw(&rest, &mut dice);
-        pairs.extend(others.into_iter().map(|(copy, server)| (missing[copy], server)));
+    if strictness != Strictness::Strict && !must_wait {
+        // Rather any server than none; one that shares what copies are to be kept apart by only where there is no other.
+        for distinguish in [ask.goal.distinguish(), None] {
+            substitute(ask, (&servers, &topology), distinguish, &mut pairs, &mut dice);
+        }
     }
     choice::explain(ask, &right, choice::Outcome { pairs, rightly, must_wait }, &mut dice)
+}
+
+/// Gives copies that have no server any that can be had.
+fn substitute(
+    ask: &Ask<'_>,
+    (servers, topology): (&[Candidate<'_>], &Topology),
+    distinguish: Option<&Distinguish>,
+    pairs: &mut Pairs,
+    dice: &mut Dice,
+) {
+    let missing = without(ask.goal.copies().len(), pairs);
+    if missing.is_empty() {
+        return;
+    }
+    let strictness = ask.goal.strictness().unwrap_or(ask.strictness);
+    let copies = vec![&LabelExpression::ANY; missing.len()];
+    let mut rest = problem(ask, servers, topology, copies, strictness == Strictness::Loose);
+    rest.distinguish = distinguish;
+    pairs.iter().for_each(|(_, server)| rest.uses[*server] = Use::Counted);
+    pairs.extend(draw(&rest, dice).into_iter().map(|(copy, server)| (missing[copy], server)));
 }
 
 /// Copies without a server.

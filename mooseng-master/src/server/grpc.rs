@@ -81,6 +81,11 @@ forward!(pb::admin_server::Admin {
     remove_master(RemoveMasterRequest) -> MembershipReply;
     transfer_leader(TransferLeaderRequest) -> TransferLeaderReply;
     upgrade(UpgradeRequest) -> UpgradeReply;
+    list_classes(ListClassesRequest) -> ListClassesReply;
+    put_class(PutClassRequest) -> PutClassReply;
+    remove_class(RemoveClassRequest) -> RemoveClassReply;
+    set_class(SetClassRequest) -> SetClassReply;
+    explain_class(ExplainClassRequest) -> ExplainClassReply;
 });
 
 /// Serves gRPC on an address that is bound already, until `stop` fires. Runs a runtime of its own on the calling

@@ -44,6 +44,7 @@ fn reap(t: &mut Tables, inode: InodeId) {
         t.rows.delete(&key);
     }
     t.rows.delete(&key::inode(inode));
+    t.leave_class(row.class);
     t.rows.delete(&key::orphan(inode));
     t.counters.totals.inodes -= 1;
 }

@@ -50,7 +50,7 @@ impl Flow {
 
     /// Where a unit goes from here, along an arc that was given.
     pub(super) fn leads_to(&self, from: usize) -> Option<usize> {
-        let used = |arc: &&usize| **arc % 2 == 0 && !self.arcs[**arc].is_free;
+        let used = |arc: &&usize| arc.is_multiple_of(2) && !self.arcs[**arc].is_free;
         self.leaving[from].iter().find(used).map(|arc| self.arcs[*arc].to)
     }
 

@@ -68,6 +68,15 @@ enum Apart<'a> {
     By(Shared<'a>),
 }
 
+impl<'a> Apart<'a> {
+    fn by(self) -> Option<Shared<'a>> {
+        match self {
+            Self::By(what) => Some(what),
+            Self::Any | Self::Never => None,
+        }
+    }
+}
+
 /// Copies and their servers, by number.
 pub(super) type Pairs = Vec<(usize, usize)>;
 
@@ -110,7 +119,7 @@ impl Problem<'_> {
             }
         }
         let nodes = Nodes { first_server, domains, sink };
-        self.from_taken(&mut flow, nodes);
+        self.through_gates(&mut flow, nodes);
         match self.distinguish {
             Some(listed @ Distinguish::Labels(_)) => self.through_labels(&mut flow, listed, nodes),
             _ => self.through_domains(&mut flow, nodes),
@@ -133,8 +142,10 @@ impl Problem<'_> {
     }
 
     /// Copies that are there count, but only one of those that share what is to be kept apart.
-    fn from_taken(&self, flow: &mut Flow, Nodes { first_server, sink, .. }: Nodes) {
-        let mut apart = Vec::new();
+    fn through_gates(&self, flow: &mut Flow, Nodes { first_server, sink, .. }: Nodes) {
+        // What a copy that counts has is gone: its gate leads nowhere.
+        let counted = (0..self.servers.len()).filter(|server| self.uses[*server] == Use::Counted);
+        let mut apart: Vec<Shared<'_>> = counted.filter_map(|server| self.kept_apart(server).by()).collect();
         for server in (0..self.servers.len()).filter(|server| self.uses[*server] == Use::Taken) {
             match self.kept_apart(server) {
                 Apart::Any => flow.arc(first_server + server, sink, -TAKEN),

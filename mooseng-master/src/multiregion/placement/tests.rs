@@ -222,12 +222,14 @@ proptest! {
             servers[placed.raw() as usize].is_taken = true;
         }
         let again = choose_of(&servers, text, seed.wrapping_add(1));
-        prop_assert_eq!(again.servers(), []);
+        let is_done = first.placed.iter().all(|placed| placed.is_right);
+        prop_assert!(!is_done || again.placed.is_empty());
+        prop_assert!(again.placed.iter().all(|placed| placed.is_right), "a second time only for the better");
         servers.push(Server::new("A,B,X,Y", ["3", "3", "3"], GIB));
         let after_a_new_one = choose_of(&servers, text, seed);
         let was_complete = first.missing.is_empty();
         prop_assert!(!was_complete || after_a_new_one.placed.iter().all(|placed| placed.is_right));
-        prop_assert!(after_a_new_one.placed.len() <= 1);
+        prop_assert!(!is_done || after_a_new_one.placed.len() <= 1);
     }
 }
 
