@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use mooseng_meta::{ServerPlace, ServerRow};
 use mooseng_protocol::door::{Requests, Snapshot};
-use mooseng_protocol::pb;
-use mooseng_protocol::rpc::Rpc;
 use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
 use crate::conn::ConnId;
@@ -74,7 +72,7 @@ pub struct KnownServer {
     pub disks: Vec<Disk>,
     /// What has passed its door, as it told last.
     pub door: Option<Snapshot>,
-    /// How long it took to answer a read, on average between the last two times that it told.
+    /// How long it took to answer, on average between the last two times that it told.
     latency: Option<Duration>,
     /// Its full report is in.
     pub reported: bool,
@@ -172,9 +170,9 @@ impl KnownServer {
         self.sum(|disk| disk.free_bytes)
     }
 
-    /// It tells what has passed its door.
-    pub fn tell_door(&mut self, door: Snapshot) {
-        self.latency = latency(self.door.as_ref(), &door).or(self.latency);
+    /// It tells what has passed its door; of that, requests of this kind say how soon it answers.
+    pub fn tell_door(&mut self, door: Snapshot, kind: u16) {
+        self.latency = door.mean_since(self.door.as_ref(), kind).or(self.latency);
         self.door = Some(door);
     }
 
@@ -201,18 +199,6 @@ impl KnownServer {
             is_overloaded: self.door.as_ref().is_some_and(|door| under_way(door) >= UNDER_WAY_MAX),
         }
     }
-}
-
-/// How long a read took, on average since an earlier time; `None` if there was none.
-fn latency(earlier: Option<&Snapshot>, now: &Snapshot) -> Option<Duration> {
-    let reads = |door: &Snapshot| {
-        let reads = door.of(pb::ReadChunkRequest::KIND)?;
-        Some((reads.requests.saturating_sub(reads.under_way()), reads.total_us))
-    };
-    let (count, total_us) = reads(now)?;
-    let (earlier_count, earlier_us) = earlier.and_then(reads).unwrap_or_default();
-    let micros = total_us.saturating_sub(earlier_us).checked_div(count.checked_sub(earlier_count)?)?;
-    Some(Duration::from_micros(micros))
 }
 
 /// All chunkservers of the cluster.

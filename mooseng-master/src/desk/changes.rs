@@ -141,7 +141,7 @@ pub(super) fn grant_write(
     at_most(it.failed_servers.len(), FAILED_MAX, "failed_servers")?;
     let failed: Vec<ServerId> = it.failed_servers.iter().map(|id| ServerId::from_raw(*id)).collect();
     let choice = place(desk, state, now, inode(it.inode), &failed);
-    let copies = choice.placed.len() + choice.missing.len();
+    let is_as_asked = choice.missing.is_empty() && choice.placed.iter().all(|placed| placed.is_right);
     let candidates = choice.servers();
     let (session, inode, index) = (session_of(it.meta), inode(it.inode), ChunkIndex::from_raw(it.index));
     let found = state.locate(inode, index, 1);
@@ -153,8 +153,9 @@ pub(super) fn grant_write(
         return Err(unknown_servers());
     }
     let up = desk.registry.up(&having, now);
-    // Their heartbeats come soon; a chunk with too few copies, or an error for want of room, would be for good.
-    if candidates.len() < copies && desk.is_young(now) && desk.registry.awaits(&failed) && is_new {
+    // Their heartbeats come soon; a chunk with too few copies or in the wrong place, or an error for want of room, would be for
+    // good.
+    if !is_as_asked && desk.is_young(now) && desk.registry.awaits(&failed) && is_new {
         let message = "some chunkservers have yet to speak to this master".into();
         return Err(CallError::Unavailable { message });
     }

@@ -6,6 +6,7 @@ use mooseng_meta::{ClusterCommand, ServerPlace};
 use mooseng_protocol::convert::{id16, part};
 use mooseng_protocol::limits::{DISKS_MAX, TEXT_MAX};
 use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc as _;
 use mooseng_protocol::status::CallError;
 use mooseng_types::{ChunkVersion, Labels, Level, Part, ServerId};
 use prost::Message;
@@ -87,7 +88,7 @@ pub(super) fn heartbeat(
     };
     // Told now and then; what was told last stays.
     if let Some(door) = it.door {
-        server.tell_door(door.into());
+        server.tell_door(door.into(), pb::ReadChunkRequest::KIND);
     }
     let want_full_report = leader && !server.reported;
     let can_keep_more = !server.has_placed && groups.root().state().level() >= Level::CLASSES;

@@ -40,7 +40,7 @@ impl MetaState {
     #[must_use]
     pub fn class_for(&self, inode: InodeId) -> Option<StorageClass> {
         let class = self.tables.inode(inode).map(|row| row.class).unwrap_or(ClassId::from_raw(0));
-        self.class(class).or_else(|| {
+        self.class(class).or_else(|| self.class(ClassId::from_raw(0))).or_else(|| {
             let name = ClassName::parse("default").ok()?;
             Some(StorageClass::new(name, Goal::any(self.settings()?.copies)))
         })
