@@ -133,6 +133,7 @@ fn write_all(
             chain: chain.to_vec(),
             sync: false,
             continues: false,
+            exists: false,
             part: 0,
         };
         in_flight.push_back(client.send(&request, &[IoSlice::new(&bytes)], TIMEOUT)?);

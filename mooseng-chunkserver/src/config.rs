@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mooseng_env::config::{self, ConfigError};
 use mooseng_env::secret::{self, Secret};
-use mooseng_types::{ClusterId, Levels};
+use mooseng_types::{ClusterId, Labels, Levels};
 
 /// The configuration of a chunkserver; `examples/mooseng-chunkserver.toml` explains each key.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
@@ -42,6 +42,12 @@ pub struct Config {
     pub json_logs: bool,
     /// Time between two reports to each master.
     pub heartbeat_ms: u64,
+    /// What storage classes call this server by: capital letters, or words.
+    pub labels: Vec<String>,
+    /// The region that it stands in; empty for none.
+    pub region: String,
+    /// The rack that it stands in, within its region; empty for none.
+    pub rack: String,
     /// The highest level that this server takes part in; unset for the highest that it knows.
     pub level_max: Option<u16>,
 }
@@ -64,6 +70,9 @@ impl Default for Config {
             fetch_bytes_per_s: 0,
             json_logs: false,
             heartbeat_ms: 500,
+            labels: Vec::new(),
+            region: String::new(),
+            rack: String::new(),
             level_max: None,
         }
     }
@@ -113,6 +122,14 @@ impl Config {
         }
         if !self.cluster_id.is_empty() && ClusterId::parse(&self.cluster_id).is_none() {
             return bad("cluster_id", "give the 32 hexadecimal digits that the master shows".into());
+        }
+        if let Err(error) = Labels::parse(&self.labels) {
+            return bad("labels", error.to_string());
+        }
+        for (key, place) in [("region", &self.region), ("rack", &self.rack)] {
+            if place.len() > 255 {
+                return bad(key, "give at most 255 bytes".into());
+            }
         }
         if !(1..=64).contains(&self.io_threads_per_disk) {
             return bad("io_threads_per_disk", "give 1 to 64".into());
@@ -175,6 +192,7 @@ mod tests {
             ("scrub_days = 366", "scrub_days:"),
             ("fetches = 0", "fetches:"),
             ("name = ''", "name:"),
+            ("labels = ['SSD']", "labels: \"SSD\" is no label"),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

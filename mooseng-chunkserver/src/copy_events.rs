@@ -1,7 +1,10 @@
-//! What happened to copies since the leader was last told: coalesced by copy, so that it can never grow beyond what there is.
+//! What happened to copies since a leader was last told: coalesced by copy, so that it can never grow beyond what there is.
+//!
+//! Every master that says it leads has an ear of its own. One that leads no more may not know it yet, and each cell has a leader: what
+//! one of them was told the others have still to hear.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mooseng_types::{ChunkVersion, Part};
@@ -55,8 +58,8 @@ pub(crate) enum FetchReason {
     Other,
 }
 
-/// Events to be told.
-#[derive(Debug, Default)]
+/// Where events are noted.
+#[derive(Debug)]
 pub(crate) struct CopyEvents {
     state: Mutex<State>,
     wake: Condvar,
@@ -64,10 +67,26 @@ pub(crate) struct CopyEvents {
 
 #[derive(Debug, Default)]
 struct State {
+    inboxes: BTreeMap<u64, Inbox>,
+    /// The number of the next ear.
+    next: u64,
+    stopping: bool,
+}
+
+/// Events that a master is to be told. It goes with the talk with that master; a talk begins with everything there is.
+#[derive(Debug)]
+pub(crate) struct Ear {
+    events: Arc<CopyEvents>,
+    number: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
     by_part: BTreeMap<Part, CopyEvent>,
     failed: BTreeMap<Part, FailedFetch>,
     overflowed: bool,
-    stopping: bool,
+    /// Something of it is to be told before the next heartbeat.
+    urgent: bool,
 }
 
 /// What there is to tell.
@@ -79,91 +98,57 @@ pub(crate) enum ToTell {
     Everything,
 }
 
+impl Default for CopyEvents {
+    fn default() -> Self {
+        let state = State::default();
+        // What the tests of a store look into.
+        #[cfg(test)]
+        let state = State { inboxes: [(tests::EAR, Inbox::default())].into(), ..state };
+        Self { state: Mutex::new(state), wake: Condvar::new() }
+    }
+}
+
 impl CopyEvents {
     /// Notes an event.
     pub(crate) fn note(&self, part: Part, event: CopyEvent) {
-        let mut state = self.lock();
-        state.by_part.insert(part, event);
-        state.bound();
-        self.wake.notify_all();
+        self.for_all(|inbox| inbox.note(part, event));
+    }
+
+    /// Notes an event that may wait for the next heartbeat: a writer has taken a copy along, as writers do all the time.
+    pub(crate) fn note_in_passing(&self, part: Part, event: CopyEvent) {
+        self.lock().inboxes.values_mut().for_each(|inbox| inbox.put(part, event));
     }
 
     /// Notes that a copy is here, which is nothing new: that it was verified, and is not told yet, stays true.
     pub(crate) fn remind(&self, part: Part, version: ChunkVersion, in_doubt: bool) {
-        let mut state = self.lock();
-        let verified = state.by_part.get(&part).is_some_and(|pending| pending.verifies(version));
-        state.by_part.insert(part, CopyEvent::Here { version, in_doubt, verified });
-        state.bound();
-        self.wake.notify_all();
+        self.for_all(|inbox| {
+            let verified = inbox.by_part.get(&part).is_some_and(|pending| pending.verifies(version));
+            inbox.note(part, CopyEvent::Here { version, in_doubt, verified });
+        });
     }
 
     /// Notes that a copy was not fetched.
-    pub(crate) fn not_fetched(&self, part: Part, failed: FailedFetch) {
-        self.lock().put_failed(part, failed);
-        self.wake.notify_all();
+    pub(crate) fn not_fetched(&self, part: Part, failed: &FailedFetch) {
+        self.for_all(|inbox| inbox.put_failed(part, failed.clone()));
     }
 
     /// Forgets that an earlier try to fetch a copy has failed: it is here.
     pub(crate) fn fetched(&self, part: Part) {
-        self.lock().failed.remove(&part);
+        self.for_all(|inbox| drop(inbox.failed.remove(&part)));
     }
 
-    /// Takes up to `max` copies that were not fetched; the taker puts them back as with events.
-    pub(crate) fn take_failed(&self, max: usize) -> Vec<(Part, FailedFetch)> {
+    /// A master is to hear what happens from now on.
+    pub(crate) fn listen(self: &Arc<Self>) -> Ear {
         let mut state = self.lock();
-        std::iter::from_fn(|| state.failed.pop_first()).take(max).collect()
+        let number = state.next;
+        state.next += 1;
+        state.inboxes.insert(number, Inbox::default());
+        Ear { events: Arc::clone(self), number }
     }
 
-    /// Puts back what could not be told. What has happened since wins.
-    pub(crate) fn put_back_failed(&self, failed: Vec<(Part, FailedFetch)>) {
-        let mut state = self.lock();
-        for (part, failed) in failed {
-            if !state.failed.contains_key(&part) {
-                state.put_failed(part, failed);
-            }
-        }
-    }
-
-    /// Takes up to `max` events; the taker puts them back if they could not be told.
-    pub(crate) fn take(&self, max: usize) -> ToTell {
-        let mut state = self.lock();
-        if std::mem::take(&mut state.overflowed) {
-            return ToTell::Everything;
-        }
-        let mut taken = Vec::new();
-        while taken.len() < max
-            && let Some(event) = state.by_part.pop_first()
-        {
-            taken.push(event);
-        }
-        ToTell::Some(taken)
-    }
-
-    /// Puts back what could not be told. A newer event of the same copy wins.
-    pub(crate) fn put_back(&self, events: ToTell) {
-        let mut state = self.lock();
-        match events {
-            ToTell::Everything => state.overflowed = true,
-            ToTell::Some(events) => {
-                for (part, event) in events {
-                    state.by_part.entry(part).or_insert(event);
-                }
-                state.bound();
-            }
-        }
-    }
-
-    /// Takes everything: a full report, made after this, will tell it.
-    pub(crate) fn take_all(&self) -> BTreeMap<Part, CopyEvent> {
-        let mut state = self.lock();
-        state.overflowed = false;
-        std::mem::take(&mut state.by_part)
-    }
-
-    /// Waits until something is to be told, the end is near, or `timeout` is over.
-    pub(crate) fn wait(&self, timeout: Duration, only_for_stop: bool) {
-        let idle = |state: &mut State| !state.stopping && (only_for_stop || !state.has_something());
-        drop(self.wake.wait_timeout_while(self.lock(), timeout, idle));
+    /// Waits until the end is near, or `timeout` is over.
+    pub(crate) fn wait_for_stop(&self, timeout: Duration) {
+        drop(self.wake.wait_timeout_while(self.lock(), timeout, |state| !state.stopping));
     }
 
     /// Wakes everyone who waits, from now on at once.
@@ -177,18 +162,119 @@ impl CopyEvents {
         self.lock().stopping
     }
 
+    fn for_all(&self, change: impl FnMut(&mut Inbox)) {
+        self.lock().inboxes.values_mut().for_each(change);
+        self.wake.notify_all();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn has_something(&self) -> bool {
-        !self.by_part.is_empty() || !self.failed.is_empty() || self.overflowed
+impl Ear {
+    fn inbox<T: Default>(&self, look: impl FnOnce(&mut Inbox) -> T) -> T {
+        self.events.lock().inboxes.get_mut(&self.number).map(look).unwrap_or_default()
+    }
+
+    /// Takes up to `max` events; the taker puts them back if they could not be told.
+    pub(crate) fn take(&self, max: usize) -> ToTell {
+        self.inbox(|inbox| inbox.take(max))
+    }
+
+    /// Puts back what could not be told. A newer event of the same copy wins.
+    pub(crate) fn put_back(&self, events: ToTell) {
+        self.inbox(|inbox| inbox.put_back(events));
+    }
+
+    /// Takes everything: a full report, made after this, will tell it.
+    pub(crate) fn take_all(&self) -> BTreeMap<Part, CopyEvent> {
+        self.inbox(Inbox::take_all)
+    }
+
+    /// Takes up to `max` copies that were not fetched; the taker puts them back as with events.
+    pub(crate) fn take_failed(&self, max: usize) -> Vec<(Part, FailedFetch)> {
+        self.inbox(|inbox| inbox.take_failed(max))
+    }
+
+    /// Puts back what could not be told. What has happened since wins.
+    pub(crate) fn put_back_failed(&self, failed: Vec<(Part, FailedFetch)>) {
+        self.inbox(|inbox| inbox.put_back_failed(failed));
+    }
+
+    /// Waits until something is to be told, the end is near, or `timeout` is over.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let idle = |state: &mut State| {
+            !state.stopping && !state.inboxes.get(&self.number).is_some_and(|inbox| inbox.urgent)
+        };
+        drop(self.events.wake.wait_timeout_while(self.events.lock(), timeout, idle));
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.events.lock().inboxes.remove(&self.number);
+    }
+}
+
+impl Default for ToTell {
+    fn default() -> Self {
+        Self::Some(Vec::new())
+    }
+}
+
+impl Inbox {
+    fn note(&mut self, part: Part, event: CopyEvent) {
+        self.urgent = true;
+        self.put(part, event);
+    }
+
+    fn put(&mut self, part: Part, event: CopyEvent) {
+        self.by_part.insert(part, event);
+        self.bound();
+    }
+
+    fn take(&mut self, max: usize) -> ToTell {
+        self.urgent = self.by_part.len() > max;
+        if std::mem::take(&mut self.overflowed) {
+            return ToTell::Everything;
+        }
+        ToTell::Some(std::iter::from_fn(|| self.by_part.pop_first()).take(max).collect())
+    }
+
+    fn put_back(&mut self, events: ToTell) {
+        self.urgent = true;
+        match events {
+            ToTell::Everything => self.overflowed = true,
+            ToTell::Some(events) => {
+                for (part, event) in events {
+                    self.by_part.entry(part).or_insert(event);
+                }
+                self.bound();
+            }
+        }
+    }
+
+    fn take_all(&mut self) -> BTreeMap<Part, CopyEvent> {
+        self.overflowed = false;
+        std::mem::take(&mut self.by_part)
+    }
+
+    fn take_failed(&mut self, max: usize) -> Vec<(Part, FailedFetch)> {
+        std::iter::from_fn(|| self.failed.pop_first()).take(max).collect()
+    }
+
+    fn put_back_failed(&mut self, failed: Vec<(Part, FailedFetch)>) {
+        for (part, failed) in failed {
+            if !self.failed.contains_key(&part) {
+                self.put_failed(part, failed);
+            }
+        }
     }
 
     /// Of too many, the leader finds the others out by itself, later.
     fn put_failed(&mut self, part: Part, failed: FailedFetch) {
+        self.urgent = true;
         if self.failed.len() < EVENTS_MAX || self.failed.contains_key(&part) {
             self.failed.insert(part, failed);
         }
@@ -197,7 +283,7 @@ impl State {
     fn bound(&mut self) {
         if self.by_part.len() > EVENTS_MAX {
             self.by_part.clear();
-            self.overflowed = true;
+            (self.overflowed, self.urgent) = (true, true);
         }
     }
 }
@@ -207,6 +293,36 @@ mod tests {
     use mooseng_types::ChunkId;
 
     use super::*;
+
+    /// The ear that the tests of a store have.
+    pub(crate) const EAR: u64 = u64::MAX;
+
+    /// As an ear that has listened from the beginning.
+    impl CopyEvents {
+        fn in_tests<T>(&self, look: impl FnOnce(&mut Inbox) -> T) -> T {
+            look(self.lock().inboxes.get_mut(&EAR).unwrap())
+        }
+
+        pub(crate) fn take(&self, max: usize) -> ToTell {
+            self.in_tests(|inbox| inbox.take(max))
+        }
+
+        pub(crate) fn put_back(&self, events: ToTell) {
+            self.in_tests(|inbox| inbox.put_back(events));
+        }
+
+        pub(crate) fn take_all(&self) -> BTreeMap<Part, CopyEvent> {
+            self.in_tests(Inbox::take_all)
+        }
+
+        pub(crate) fn take_failed(&self, max: usize) -> Vec<(Part, FailedFetch)> {
+            self.in_tests(|inbox| inbox.take_failed(max))
+        }
+
+        pub(crate) fn put_back_failed(&self, failed: Vec<(Part, FailedFetch)>) {
+            self.in_tests(|inbox| inbox.put_back_failed(failed));
+        }
+    }
 
     fn part(chunk: u64) -> Part {
         Part::whole(ChunkId::from_raw(chunk))
@@ -250,5 +366,22 @@ mod tests {
         }
         assert_eq!(events.take(10), ToTell::Everything);
         assert_eq!(events.take(10), ToTell::Some(vec![]));
+    }
+
+    #[test]
+    fn what_one_master_was_told_another_has_still_to_hear() {
+        let events = Arc::<CopyEvents>::default();
+        let one = events.listen();
+        events.note(part(1), CopyEvent::Lost);
+        let two = events.listen();
+        events.note(part(2), CopyEvent::Lost);
+        let lost = |chunks: &[u64]| {
+            ToTell::Some(chunks.iter().map(|chunk| (part(*chunk), CopyEvent::Lost)).collect())
+        };
+        assert_eq!((one.take(9), one.take(9)), (lost(&[1, 2]), lost(&[])));
+        assert_eq!(two.take(9), lost(&[2]), "the rest was in its full report");
+        drop(one);
+        events.note(part(3), CopyEvent::Lost);
+        assert_eq!(two.take(9), lost(&[3]));
     }
 }

@@ -23,7 +23,7 @@ use crate::keeper::Keepers;
 use crate::order::{self, Order};
 use crate::request::{Read, Request, Tokens, Work};
 use crate::store::{ReadBytes, Store};
-use crate::talk::Teller;
+use crate::talk::{Place, Teller};
 
 /// The time of a pass over the copies of a disk: a server's default.
 const SCRUB_PERIOD: Duration = Duration::from_secs(7 * 86_400);
@@ -84,6 +84,7 @@ impl ChunkEngine {
             keepers,
             uuid,
             name: address.clone(),
+            place: Place::default(),
             address,
             number: AtomicU32::new(0),
             door: Arc::default(),
@@ -139,6 +140,10 @@ impl ChunkEngine {
             Order::Quarantine(copies, keep_s) => {
                 let until_unix_s = now.unix_s.saturating_add(keep_s);
                 copies.into_iter().for_each(|copy| order::quarantine(store, events, copy, until_unix_s));
+                None
+            }
+            Order::Settle(copy) => {
+                order::settle(store, events, copy, now.mono);
                 None
             }
             Order::Verify(parts) => {

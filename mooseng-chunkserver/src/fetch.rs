@@ -207,7 +207,7 @@ impl Fetch {
 
 /// Tells the leader that a fetch came to nothing.
 fn tell(events: &CopyEvents, part: Part, source: &str, error: FetchError) -> FetchError {
-    events.not_fetched(part, FailedFetch { source: source.to_owned(), reason: error.reason() });
+    events.not_fetched(part, &FailedFetch { source: source.to_owned(), reason: error.reason() });
     error
 }
 

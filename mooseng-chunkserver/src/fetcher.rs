@@ -163,7 +163,7 @@ impl Fetcher {
         let now = self.service.clock.monotonic();
         let rest = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).spend(now, bytes);
         if !rest.is_zero() {
-            self.service.events.wait(rest, true);
+            self.service.events.wait_for_stop(rest);
         }
     }
 

@@ -34,7 +34,7 @@ pub(crate) fn keep_house(service: &Arc<Service>, events: &CopyEvents) {
             pool.write_buffers.trim();
             pool.read_buffers.trim();
         }
-        events.wait(ROUND, true);
+        events.wait_for_stop(ROUND);
     }
 }
 

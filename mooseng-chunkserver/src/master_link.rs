@@ -63,7 +63,7 @@ pub(crate) fn keep_links(context: &Arc<LinkContext>) {
                 running.remove(&master);
             }
         }
-        context.teller.events.wait(context.heartbeat, true);
+        context.teller.events.wait_for_stop(context.heartbeat);
     }
     threads.join();
 }
@@ -92,7 +92,7 @@ fn run(context: &Arc<LinkContext>, master: &str) {
                 tracing::warn!(master, %error, "master not reached, trying on");
             }
         }
-        context.teller.events.wait(if foreign { FOREIGN_BACK_OFF } else { back_off }, true);
+        context.teller.events.wait_for_stop(if foreign { FOREIGN_BACK_OFF } else { back_off });
         back_off = (back_off * 2).min(BACK_OFF.1);
     }
 }
@@ -128,11 +128,11 @@ fn talk(context: &LinkContext, mux: &Mux) -> Result<(), CallError> {
             }
             Say::Report(request) => {
                 let told = mux.call(&request, &[], CALL_TIMEOUT);
-                talk.reported(teller, told.is_ok());
+                talk.reported(told.is_ok());
                 told?;
             }
-            Say::Wait { for_events } => {
-                teller.events.wait(context.heartbeat, !for_events);
+            Say::Wait => {
+                talk.wait(teller, context.heartbeat);
                 if mux.is_closed() {
                     return Err(CallError::Unavailable {
                         message: "the master closed the connection".into(),

@@ -1,5 +1,7 @@
-//! What an order of the leader means to the store: copies deleted, put into quarantine, verified. How one is fetched is in
+//! What an order of the leader means to the store: copies deleted, put into quarantine, verified, settled on. How one is fetched is in
 //! `fetch.rs`.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_protocol::convert::part;
@@ -20,6 +22,7 @@ pub(crate) enum Order {
     /// With the seconds that they are kept.
     Quarantine(Vec<Condemned>, u64),
     Verify(Vec<Part>),
+    Settle(Settled),
     Copy(Part, pb::CopyChunk),
 }
 
@@ -31,6 +34,13 @@ pub(crate) struct Condemned {
     pub(crate) version: ChunkVersion,
 }
 
+/// A copy that the leader has chosen, and the version that it is to take on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Settled {
+    pub(crate) part: Part,
+    pub(crate) version: ChunkVersion,
+}
+
 impl Order {
     /// Decodes a push of a master; `None` if it is no order.
     pub(crate) fn decode(kind: u16, body: &Bytes) -> Option<Self> {
@@ -38,6 +48,7 @@ impl Order {
             pb::DeleteChunks::KIND => Self::decode_delete(body),
             pb::QuarantineChunks::KIND => Self::decode_quarantine(body),
             pb::VerifyChunks::KIND => Self::decode_verify(body),
+            pb::SettleChunk::KIND => Self::decode_settle(body),
             pb::CopyChunk::KIND => Self::decode_copy(body),
             _ => return None,
         };
@@ -65,6 +76,12 @@ impl Order {
         let order = pb::VerifyChunks::decode(body.clone()).map_err(malformed)?;
         let parts = order.parts.into_iter().map(Part::try_from);
         Ok(Self::Verify(parts.collect::<Result<_, _>>()?))
+    }
+
+    fn decode_settle(body: &Bytes) -> Result<Self, CallError> {
+        let order = pb::SettleChunk::decode(body.clone()).map_err(malformed)?;
+        let part = part(order.chunk, order.index)?;
+        Ok(Self::Settle(Settled { part, version: ChunkVersion::from_raw(order.version) }))
     }
 
     fn decode_copy(body: &Bytes) -> Result<Self, CallError> {
@@ -95,6 +112,14 @@ pub(crate) fn quarantine(store: &Store, events: &CopyEvents, copy: Condemned, un
         tracing::warn!(%error, "copy not put into quarantine");
     }
     store.forget_if_gone(&chunk);
+}
+
+/// Has a copy take on a version. The leader hears of it, and of one that is not here at all.
+pub(crate) fn settle(store: &Store, events: &CopyEvents, copy: Settled, now: Duration) {
+    let Some(chunk) = store.find(copy.part) else { return events.note(copy.part, CopyEvent::Lost) };
+    if let Err(error) = chunk.settle_on(now, copy.version) {
+        tracing::warn!(%error, "copy not settled on");
+    }
 }
 
 /// Has a copy read and checked by the keeper of its disk, whose number is returned. The leader hears at once of one that is not here.
@@ -137,6 +162,10 @@ mod tests {
         let version = ChunkVersion::from_raw(4);
         assert_eq!(condemned, [0, 2].map(|index| Condemned { part: part(index), version }));
         assert!(decode(&pb::QuarantineChunks { copies: vec![copy(49)], keep_s: 60 }).is_none());
+        let order = pb::SettleChunk { chunk: 7, index: 2, version: 9 };
+        let Some(Order::Settle(settled)) = decode(&order) else { panic!() };
+        assert_eq!(settled, Settled { part: part(2), version: ChunkVersion::from_raw(9) });
+        assert!(decode(&pb::SettleChunk { index: 49, ..order }).is_none());
         let order = pb::VerifyChunks { parts: vec![named(0), named(48)] };
         let Some(Order::Verify(parts)) = decode(&order) else { panic!() };
         assert_eq!(parts, [part(0), part(48)]);

@@ -49,6 +49,14 @@ impl Orders {
                 let disks: BTreeSet<usize> = ordered.collect();
                 disks.into_iter().for_each(|disk| keep_on(&self.service, disk));
             }
+            Some(Order::Settle(copy)) => {
+                let now = self.service.now().mono;
+                self.by_disk(
+                    &[copy],
+                    |copy| copy.part,
+                    move |store, events, copy| order::settle(store, events, copy, now),
+                );
+            }
             Some(Order::Copy(part, order)) => self.fetcher.order(part, order),
             None => {}
         }

@@ -90,7 +90,11 @@ impl Request {
                     offset: it.offset.into(),
                     checksums: it.checksums.clone(),
                     sync: it.sync,
-                    follows: if it.continues { Follows::Unsynced } else { Follows::Nothing },
+                    follows: match (it.continues, it.exists) {
+                        (true, _) => Follows::Unsynced,
+                        (false, true) => Follows::Something,
+                        (false, false) => Follows::Nothing,
+                    },
                 }
             }
             Self::Sync(_) => What::Sync,
@@ -101,9 +105,10 @@ impl Request {
             let message = "the token does not allow to write this version of the chunk";
             return Err(fault(ChunkCause::TokenInvalid, message));
         }
+        let has_lost = matches!(&what, What::Write { follows, .. } if *follows != Follows::Nothing);
         let chunk = match store.find(id) {
             Some(chunk) => chunk,
-            None if token.create => store.find_or_place(id)?,
+            None if token.create && !has_lost => store.find_or_place(id)?,
             None => return Err(StoreError::NotFound { part: id }.into()),
         };
         Ok(Work::Change(Change { chunk, token, what }))

@@ -31,7 +31,7 @@ use crate::master_link::{self, LinkContext};
 use crate::orders::Orders;
 use crate::start::StartError;
 use crate::store::Store;
-use crate::talk::Teller;
+use crate::talk::{Place, Teller};
 use crate::write_chain::WriteChain;
 
 /// Connections served at once; each has a thread.
@@ -124,6 +124,7 @@ impl ChunkServer {
                 keepers,
                 uuid: identity.uuid.bytes(),
                 name: config.name.clone(),
+                place: Place::of(&config),
                 address: advertised,
                 number: AtomicU32::new(0),
                 door: Arc::clone(&service.door),
@@ -197,7 +198,7 @@ impl ChunkServer {
         self.threads.spawn("chain", move || {
             while !events.stopping() {
                 service.chain.look_after();
-                events.wait(CHAIN_ROUND, true);
+                events.wait_for_stop(CHAIN_ROUND);
             }
         })?;
         for _ in 0..fetches {

@@ -13,6 +13,7 @@ mod open_copies;
 mod quarantine;
 mod read;
 mod receive;
+mod settle;
 pub mod sidecar;
 mod verify;
 mod write;

@@ -4,13 +4,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use mooseng_protocol::door::Door;
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_types::Part;
 
-use crate::copy_events::{CopyEvent, CopyEvents, FailedFetch, FetchReason, ToTell};
+use crate::config::Config;
+use crate::copy_events::{CopyEvent, CopyEvents, Ear, FailedFetch, FetchReason, ToTell};
 use crate::keeper::{Keeper, Keepers};
 use crate::store::{CopyInfo, Store};
 
@@ -27,12 +29,28 @@ pub struct Teller {
     pub(crate) keepers: Arc<Keepers>,
     pub(crate) uuid: [u8; 16],
     pub(crate) name: String,
+    /// What storage classes know it by.
+    pub(crate) place: Place,
     /// Where this server serves.
     pub(crate) address: String,
     /// The number that the masters gave this server; 0 for none yet.
     pub(crate) number: AtomicU32,
     /// Where requests are counted.
     pub(crate) door: Arc<Door>,
+}
+
+/// Where this server stands, and what storage classes call it by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) labels: Vec<String>,
+    pub(crate) region: String,
+    pub(crate) rack: String,
+}
+
+impl Place {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { labels: config.labels.clone(), region: config.region.clone(), rack: config.rack.clone() }
+    }
 }
 
 /// What is to be said to a master.
@@ -44,11 +62,8 @@ pub enum Say {
     Beat(pb::HeartbeatRequest),
     /// What it has, or what changed.
     Report(pb::ChunkReportRequest),
-    /// Nothing until the next heartbeat is due.
-    Wait {
-        /// Or until something changed: this is the leader.
-        for_events: bool,
-    },
+    /// Nothing until the next heartbeat is due, or, to a leader, until something has changed.
+    Wait,
 }
 
 /// The talk with one master, from the beginning of a connection to its end. After [`Talk::next`] the caller says how that
@@ -56,6 +71,8 @@ pub enum Say {
 #[derive(Debug, Default)]
 pub struct Talk {
     turn: Turn,
+    /// What a leader is still to be told.
+    ear: Option<Ear>,
     registered: bool,
     /// Heartbeats so far.
     beats: u32,
@@ -95,6 +112,9 @@ impl Talk {
                 name: teller.name.clone(),
                 address: teller.address.clone(),
                 disks: disk_status(teller),
+                labels: teller.place.labels.clone(),
+                region: teller.place.region.clone(),
+                rack: teller.place.rack.clone(),
             }),
             Turn::Beat => Say::Beat(pb::HeartbeatRequest {
                 server,
@@ -106,19 +126,20 @@ impl Talk {
                 Some(report) => Say::Report(report),
                 None => {
                     self.turn = Turn::Rest { leader: true };
-                    Say::Wait { for_events: true }
+                    Say::Wait
                 }
             },
-            Turn::Rest { leader } => Say::Wait { for_events: leader },
+            Turn::Rest { .. } => Say::Wait,
         }
     }
 
     fn next_report(&mut self, teller: &Teller, server: u32) -> Option<pb::ChunkReportRequest> {
         if self.parts.is_empty() {
-            match teller.events.take(REPORT_MAX) {
+            let ear = self.ear.as_ref()?;
+            match ear.take(REPORT_MAX) {
                 ToTell::Everything => self.tell_everything(teller, server),
                 ToTell::Some(events) => {
-                    let failed = teller.events.take_failed(REPORT_MAX);
+                    let failed = ear.take_failed(REPORT_MAX);
                     if events.is_empty() && failed.is_empty() {
                         return None;
                     }
@@ -145,7 +166,7 @@ impl Talk {
 
     /// Events noted before are covered; those that come meanwhile follow.
     fn tell_everything(&mut self, teller: &Teller, server: u32) {
-        let untold = teller.events.take_all();
+        let untold = self.ear.get_or_insert_with(|| teller.events.listen()).take_all();
         let verified = |copy: &CopyInfo| untold.get(&copy.part).is_some_and(|it| it.verifies(copy.version));
         let part = |copies: &[CopyInfo]| pb::ChunkReportRequest {
             server,
@@ -188,23 +209,36 @@ impl Talk {
     /// The master has answered a heartbeat.
     pub fn beaten(&mut self, teller: &Teller, reply: &pb::HeartbeatReply) {
         self.beats = self.beats.wrapping_add(1);
+        self.registered &= !reply.register_again;
         self.turn = if reply.leader { Turn::Report } else { Turn::Rest { leader: false } };
-        if reply.leader && reply.want_full_report {
+        if !reply.leader {
+            self.ear = None;
+        } else if reply.want_full_report || self.ear.is_none() {
             self.tell_everything(teller, teller.number.load(Ordering::Acquire));
         }
     }
 
     /// The leader has answered a report, or it is not known to have got it.
-    pub fn reported(&mut self, teller: &Teller, arrived: bool) {
+    pub fn reported(&mut self, arrived: bool) {
         if let Some(told) = self.on_its_way.take()
             && !arrived
         {
             self.parts.clear();
-            teller.events.put_back(told);
+            if let Some(ear) = &self.ear {
+                ear.put_back(told);
+            }
         }
         let failed = std::mem::take(&mut self.failed_on_its_way);
-        if !arrived {
-            teller.events.put_back_failed(failed);
+        if let Some(ear) = self.ear.as_ref().filter(|_| !arrived) {
+            ear.put_back_failed(failed);
+        }
+    }
+
+    /// Waits until the next heartbeat is due, or until a leader is to hear something.
+    pub(crate) fn wait(&self, teller: &Teller, heartbeat: Duration) {
+        match &self.ear {
+            Some(ear) if self.turn == Turn::Rest { leader: true } => ear.wait(heartbeat),
+            _ => teller.events.wait_for_stop(heartbeat),
         }
     }
 
@@ -278,6 +312,7 @@ mod tests {
             keepers: Arc::default(),
             uuid: [1; 16],
             name: "s".into(),
+            place: Place { labels: vec!["A".into()], ..Place::default() },
             address: "s:1".into(),
             number: AtomicU32::new(0),
             door: Arc::default(),
@@ -311,12 +346,29 @@ mod tests {
     }
 
     #[test]
+    fn a_server_says_who_it_is_again_when_the_master_can_keep_more_of_it() {
+        let (teller, mut talk) = (teller(), Talk::default());
+        let registers = |talk: &mut Talk| match talk.next(&teller) {
+            Say::Register(request) => request.labels == ["A"],
+            _ => false,
+        };
+        assert!(registers(&mut talk));
+        talk.registered(&teller, Ok(pb::RegisterServerReply { server: 1 })).unwrap();
+        talk.beaten(&teller, &pb::HeartbeatReply::default());
+        talk.woken();
+        assert!(!registers(&mut talk));
+        talk.beaten(&teller, &pb::HeartbeatReply { register_again: true, ..Default::default() });
+        talk.woken();
+        assert!(registers(&mut talk));
+    }
+
+    #[test]
     fn only_a_leader_hears_reports_and_what_did_not_arrive_is_told_again() {
         let teller = teller();
         let mut talk = Talk::default();
         assert!(matches!(talk.next(&teller), Say::Register(_)));
         talk.registered(&teller, Err(CallError::NotLeader { leader: None })).unwrap();
-        assert!(matches!(talk.next(&teller), Say::Wait { for_events: false }), "it has no number yet");
+        assert!(matches!(talk.next(&teller), Say::Wait), "it has no number yet");
         talk.woken();
         assert!(matches!(talk.next(&teller), Say::Register(_)));
         talk.registered(&teller, Ok(pb::RegisterServerReply { server: 4 })).unwrap();
@@ -325,16 +377,24 @@ mod tests {
         let here = CopyEvent::Here { version: ChunkVersion::from_raw(3), in_doubt: true, verified: true };
         let whole = Part::whole(ChunkId::from_raw(9));
         let parts = [1, 2].map(|index| Part::new(whole.chunk(), index).unwrap());
+        talk.beaten(&teller, &pb::HeartbeatReply::default());
+        assert!(matches!(talk.next(&teller), Say::Wait));
+        talk.woken();
+        assert!(matches!(talk.next(&teller), Say::Beat(_)));
+        let leads = || pb::HeartbeatReply { leader: true, ..Default::default() };
+        talk.beaten(&teller, &leads());
+        let full = report(talk.next(&teller));
+        assert!(
+            full.full && full.last && full.chunks.is_empty(),
+            "whoever leads anew hears everything first"
+        );
+        talk.reported(true);
+
         teller.events.note(whole, here);
         teller.events.note(parts[0], here);
         teller.events.note(parts[1], CopyEvent::Lost);
         let failed = FailedFetch { source: "s:2".into(), reason: FetchReason::Damaged };
-        teller.events.not_fetched(parts[0], failed);
-        talk.beaten(&teller, &pb::HeartbeatReply::default());
-        assert!(matches!(talk.next(&teller), Say::Wait { for_events: false }));
-        talk.woken();
-        assert!(matches!(talk.next(&teller), Say::Beat(_)));
-        talk.beaten(&teller, &pb::HeartbeatReply { leader: true, ..Default::default() });
+        teller.events.not_fetched(parts[0], &failed);
         for arrived in [false, true] {
             let report = report(talk.next(&teller));
             let status = |part| pb::CopyStatus { chunk: 9, version: 3, in_doubt: true, part, verified: true };
@@ -342,9 +402,9 @@ mod tests {
             let failed = pb::FetchFailure { chunk: 9, index: 1, source: "s:2".into(), reason: 2 };
             assert_eq!(report.failed, [failed]);
             assert_eq!((report.lost, report.lost_parts), (vec![], vec![pb::PartRef { chunk: 9, index: 2 }]));
-            talk.reported(&teller, arrived);
+            talk.reported(arrived);
         }
-        assert!(matches!(talk.next(&teller), Say::Wait { for_events: true }));
+        assert!(matches!(talk.next(&teller), Say::Wait));
 
         talk.beaten(
             &teller,
@@ -353,7 +413,7 @@ mod tests {
         for _ in 0..2 {
             let full = report(talk.next(&teller));
             assert!(full.full && full.last);
-            talk.reported(&teller, false);
+            talk.reported(false);
         }
     }
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod command;
 mod output;
+mod time;
 mod up;
 
 use std::ffi::OsString;
@@ -50,6 +51,12 @@ enum Command {
     /// Look at the chunks of files and their copies.
     #[command(subcommand)]
     Chunk(command::chunk::ChunkCommand),
+    /// Storage classes: how many copies, and where.
+    #[command(subcommand)]
+    Class(command::class::ClassCommand),
+    /// Single files and directories.
+    #[command(subcommand)]
+    File(command::file::FileCommand),
     /// Check the metadata against itself.
     Fsck(command::fsck::FsckArgs),
     /// Make the key of a client or of an administrator from the cluster's.
@@ -87,6 +94,8 @@ fn main() -> ExitCode {
         Command::Cluster(command) => command::cluster::run(&cli.target, &command),
         Command::Health(args) => command::health::run(&cli.target, &args),
         Command::Chunk(command) => command::chunk::run(&cli.target, &command),
+        Command::Class(command) => command::class::run(&cli.target, &command),
+        Command::File(command) => command::file::run(&cli.target, &command),
         Command::Fsck(args) => command::fsck::run(&cli.target, &args),
         Command::Key(args) => command::key::run(&args),
     };

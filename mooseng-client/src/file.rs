@@ -139,6 +139,8 @@ pub struct WriteJob {
     pub piece: Piece,
     /// Something is confirmed under an earlier version that no sync has covered.
     pub continues: bool,
+    /// Something is confirmed under the lease: every copy has it, or has lost it.
+    pub exists: bool,
     begun: Duration,
 }
 
@@ -159,6 +161,8 @@ pub struct SyncJob {
     pub grant: Arc<Grant>,
     /// As in [`WriteJob::continues`].
     pub continues: bool,
+    /// As in [`WriteJob::exists`].
+    pub exists: bool,
     /// Whether the disks are meant; else only the version.
     pub durable: bool,
     covers: u64,

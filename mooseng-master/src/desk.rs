@@ -12,6 +12,7 @@ mod askers;
 mod batch;
 mod changes;
 mod checks;
+mod classes;
 mod effect;
 mod health;
 mod metadata;
@@ -358,6 +359,8 @@ impl Desk {
             Command::Cluster(ClusterCommand::RaiseLevel { level }) => {
                 self.cut_off_below(*level);
             }
+            // What is wanted of chunks may be something else now.
+            Command::Class(_) => self.cell(group.cell()).ledger.sweep_rows(),
             _ => {}
         }
         // A session that an earlier leader opened has come to light.
@@ -489,6 +492,10 @@ impl Desk {
                 let (chunk, version) = (fetch.chunk.raw(), fetch.version.raw());
                 let (source, replace) = (fetch.source, fetch.replace);
                 self.out.push(conn, &pb::CopyChunk { chunk, version, source, token, replace, part: 0 });
+            }
+            Order::Settle(_, part, version) => {
+                let (chunk, index) = (part.chunk().raw(), part.index().into());
+                self.out.push(conn, &pb::SettleChunk { chunk, index, version: version.raw() });
             }
             Order::Verify(_, parts) => {
                 let parts = parts.into_iter().map(pb::PartRef::from).collect();

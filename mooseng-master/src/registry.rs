@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
-use mooseng_meta::ServerRow;
-use mooseng_protocol::door::Snapshot;
+use mooseng_meta::{ServerPlace, ServerRow};
+use mooseng_protocol::door::{Requests, Snapshot};
 use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
 use crate::conn::ConnId;
 use crate::multiregion::placement::Candidate;
+
+/// A server with so many requests that are not answered yet has too much to do: as many as fill the queue of a disk.
+const UNDER_WAY_MAX: u64 = 1024;
 
 /// A server that has not spoken for this long is down.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -59,6 +62,10 @@ pub struct KnownServer {
     pub name: String,
     /// Where it serves chunks.
     pub address: String,
+    /// Where it stands.
+    pub place: ServerPlace,
+    /// It has said where it stands since the state can keep that.
+    pub has_placed: bool,
     /// The connection it keeps to this master.
     pub conn: Option<ConnId>,
     /// When it last spoke.
@@ -67,6 +74,8 @@ pub struct KnownServer {
     pub disks: Vec<Disk>,
     /// What has passed its door, as it told last.
     pub door: Option<Snapshot>,
+    /// How long it took to answer, on average between the last two times that it told.
+    latency: Option<Duration>,
     /// Its full report is in.
     pub reported: bool,
     /// What it has, once it has reported.
@@ -115,6 +124,36 @@ impl KnownServer {
     pub fn free_bytes(&self) -> u64 {
         self.sum(|disk| disk.free_bytes)
     }
+
+    /// It tells what has passed its door; of that, requests of this kind say how soon it answers.
+    pub fn tell_door(&mut self, door: Snapshot, kind: u16) {
+        self.latency = door.mean_since(self.door.as_ref(), kind).or(self.latency);
+        self.door = Some(door);
+    }
+
+    /// The machine it runs on, as far as its address says.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host)
+    }
+
+    /// As placement sees it.
+    #[must_use]
+    pub fn candidate(&self, server: ServerId) -> Candidate<'_> {
+        let under_way =
+            |door: &Snapshot| door.requests.iter().map(Requests::under_way).fold(0, u64::saturating_add);
+        Candidate {
+            server,
+            labels: &self.place.labels,
+            region: &self.place.region,
+            rack: &self.place.rack,
+            host: self.host(),
+            free_bytes: self.free_bytes(),
+            recently_given: self.recently_given,
+            latency: self.latency,
+            is_overloaded: self.door.as_ref().is_some_and(|door| under_way(door) >= UNDER_WAY_MAX),
+        }
+    }
 }
 
 /// All chunkservers of the cluster.
@@ -137,6 +176,7 @@ impl Registry {
         let server = self.servers.entry(row.server).or_default();
         server.name.clone_from(&row.name);
         server.address.clone_from(&row.address);
+        server.place.clone_from(&row.place);
     }
 
     /// A server speaks over `conn`.
@@ -151,6 +191,7 @@ impl Registry {
         if server.conn != Some(conn) {
             // A new connection may be a new process: what it has must be told again.
             server.conn = Some(conn);
+            server.has_placed = false;
             server.reported = false;
             server.report_parts.clear();
             server.deleting.clear();
@@ -216,15 +257,9 @@ impl Registry {
     }
 
     /// Where new copies could go.
-    pub fn candidates(&self, now: Duration, leave_out: &[ServerId]) -> Vec<Candidate> {
+    pub fn candidates(&self, now: Duration, leave_out: &[ServerId]) -> Vec<Candidate<'_>> {
         let usable = self.servers.iter().filter(|(id, server)| server.is_up(now) && !leave_out.contains(id));
-        usable
-            .map(|(id, server)| Candidate {
-                server: *id,
-                free_bytes: server.free_bytes(),
-                recently_given: server.recently_given,
-            })
-            .collect()
+        usable.map(|(id, server)| server.candidate(*id)).collect()
     }
 
     /// A new copy goes to `server`.
@@ -256,10 +291,13 @@ impl Registry {
         self.servers.iter().any(|(id, server)| server.heard.is_none() && !leave_out.contains(id))
     }
 
-    /// Those of `servers` that are up.
+    /// Those of `servers` that are up and, with `sure`, have told that they have a copy of `chunk`.
     #[must_use]
-    pub fn up(&self, servers: &[ServerId], now: Duration) -> Vec<ServerId> {
-        let is_up = |id: &ServerId| self.servers.get(id).is_some_and(|server| server.is_up(now));
+    pub fn up_with(&self, chunk: ChunkId, sure: bool, servers: &[ServerId], now: Duration) -> Vec<ServerId> {
+        let part = Part::whole(chunk);
+        let has = |server: &KnownServer| !sure || (server.reported && server.copies.contains_key(&part));
+        let is_up =
+            |id: &ServerId| self.servers.get(id).is_some_and(|server| server.is_up(now) && has(server));
         servers.iter().copied().filter(is_up).collect()
     }
 
@@ -309,6 +347,7 @@ mod tests {
                 uuid: [id as u8; 16],
                 name: String::new(),
                 address: format!("a{id}"),
+                place: ServerPlace::default(),
             });
         }
         registry

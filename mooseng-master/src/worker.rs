@@ -87,6 +87,8 @@ pub(crate) enum Order {
     Delete(ServerId, Vec<Part>),
     /// A copy is to be fetched from a server that has it whole.
     Fetch(ServerId, Fetch),
+    /// Of copies that may differ its own is chosen, and takes on this version.
+    Settle(ServerId, Part, ChunkVersion),
     /// Every block of its copies is to be read and checked.
     Verify(ServerId, Vec<Part>),
     /// Its copies, as of these versions, are to be set aside for so many seconds before they are deleted.
@@ -99,6 +101,7 @@ impl Order {
         match self {
             Self::Delete(server, _)
             | Self::Fetch(server, _)
+            | Self::Settle(server, ..)
             | Self::Verify(server, _)
             | Self::Quarantine(server, ..) => *server,
         }

@@ -1,6 +1,7 @@
 //! The file system check: do the tables agree with each other?
 
 mod chunks;
+mod classes;
 mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,7 @@ pub fn check(state: &MetaState) -> Vec<Violation> {
     });
     names::check(&mut findings);
     chunks::check(&mut findings);
+    classes::check(&mut findings);
     check_totals(&mut findings);
     findings.violations
 }

@@ -7,6 +7,7 @@
 
 mod attr;
 mod batch;
+mod class;
 mod cluster;
 mod content;
 mod name;
@@ -16,6 +17,7 @@ use mooseng_types::{FsError, InodeId, Level, RequestId, TimeNs};
 
 pub use self::attr::{AttrCommand, XattrMode};
 pub use self::batch::{BATCH_MAX, CommandBatch};
+pub use self::class::{ClassCommand, SET_CLASS_MAX};
 pub use self::cluster::ClusterCommand;
 pub use self::content::{CommittedChunk, ContentCommand};
 pub use self::name::{NameCommand, RenameMode};
@@ -51,6 +53,13 @@ mod tag {
     pub(super) const RAISE_LEVEL: u8 = 21;
     pub(super) const INDEX_CHUNKS: u8 = 22;
     pub(super) const BATCH: u8 = 23;
+    pub(super) const CREATE_CLASS: u8 = 48;
+    pub(super) const CHANGE_CLASS: u8 = 49;
+    pub(super) const REMOVE_CLASS: u8 = 50;
+    pub(super) const SET_CLASS: u8 = 51;
+    pub(super) const REGISTER_PLACED_SERVER: u8 = 52;
+    pub(super) const BEGIN_SETTLE: u8 = 53;
+    pub(super) const END_SETTLE: u8 = 54;
 }
 
 /// One entry of the log that changes the namespace.
@@ -86,6 +95,8 @@ pub enum Command {
     Repair(RepairCommand),
     /// The cluster, its clients and its chunkservers.
     Cluster(ClusterCommand),
+    /// Storage classes.
+    Class(ClassCommand),
     /// Several changes of names, attributes and small content.
     Batch(CommandBatch),
 }
@@ -114,6 +125,7 @@ impl Command {
             Self::Name(command) => command.check(),
             Self::Attr(command) => command.check(),
             Self::Content(command) => command.check(),
+            Self::Class(command) => command.check(),
             Self::Batch(batch) => batch.check(),
             Self::Repair(_) | Self::Cluster(_) => Ok(()),
         }
@@ -123,10 +135,12 @@ impl Command {
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
-            Self::Batch(_) | Self::Cluster(ClusterCommand::IndexChunks { .. }) => Level::IDENTITY,
-            Self::Name(_) | Self::Attr(_) | Self::Content(_) | Self::Repair(_) | Self::Cluster(_) => {
-                Level::FIRST
+            Self::Class(_) | Self::Cluster(ClusterCommand::RegisterServer { place: Some(_), .. }) => {
+                Level::CLASSES
             }
+            Self::Batch(_) | Self::Cluster(ClusterCommand::IndexChunks { .. }) => Level::IDENTITY,
+            Self::Repair(command) => command.level(),
+            Self::Name(_) | Self::Attr(_) | Self::Content(_) | Self::Cluster(_) => Level::FIRST,
         }
     }
 
@@ -138,6 +152,7 @@ impl Command {
             Self::Content(command) => command.run(t, stamp),
             Self::Repair(command) => command.run(t),
             Self::Cluster(command) => command.run(t, stamp),
+            Self::Class(command) => command.run(t, stamp),
             Self::Batch(batch) => batch.run(t, stamp),
         }
     }
@@ -148,7 +163,7 @@ impl Command {
         match self {
             Self::Content(command) => command.lease_in_the_way(t),
             Self::Attr(command) => command.lease_in_the_way(t),
-            Self::Name(_) | Self::Repair(_) | Self::Cluster(_) | Self::Batch(_) => None,
+            Self::Name(_) | Self::Repair(_) | Self::Cluster(_) | Self::Class(_) | Self::Batch(_) => None,
         }
     }
 
@@ -161,7 +176,7 @@ impl Command {
             Self::Cluster(command) => command.moves_leases(),
             Self::Repair(command) => command.moves_leases(),
             Self::Batch(batch) => batch.moves_leases(),
-            Self::Name(_) => MovesLeases::None,
+            Self::Name(_) | Self::Class(_) => MovesLeases::None,
         }
     }
 
@@ -171,6 +186,7 @@ impl Command {
             Self::Name(command) => command.payload(),
             Self::Attr(command) => command.payload(),
             Self::Content(command) => command.payload(),
+            Self::Class(command) => command.payload(),
             Self::Batch(batch) => batch.payload(),
             Self::Repair(_) | Self::Cluster(_) => 0,
         }
@@ -183,6 +199,7 @@ impl Command {
             Self::Content(command) => command.encode(w),
             Self::Repair(command) => command.encode(w),
             Self::Cluster(command) => command.encode(w),
+            Self::Class(command) => command.encode(w),
             Self::Batch(batch) => batch.encode(w),
         }
     }
@@ -215,6 +232,9 @@ impl Command {
             return Ok(command.into());
         }
         if let Some(command) = ClusterCommand::decode(tag, r)? {
+            return Ok(command.into());
+        }
+        if let Some(command) = ClassCommand::decode(tag, r)? {
             return Ok(command.into());
         }
         Err(CodecError::Value("command"))

@@ -18,9 +18,10 @@
 //! g  chunk                   dead chunk: servers that still have to delete it
 //! v  server                  chunkserver       u  uuid   id of a chunkserver
 //! h  server chunk part       a server has this of a chunk
+//! y  class                   storage class     z  class  how many objects have it
 //! ```
 
-use mooseng_types::{ChunkId, ChunkIndex, FileName, InodeId, NAME_MAX, Part, ServerId, SessionId};
+use mooseng_types::{ChunkId, ChunkIndex, ClassId, FileName, InodeId, NAME_MAX, Part, ServerId, SessionId};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) const FORMAT: [u8; 2] = *b"mf";
@@ -194,6 +195,25 @@ pub(crate) fn held_at(key: &[u8]) -> Option<(ServerId, Part)> {
     let &[b'h', .., index] = key else { return None };
     let part = Part::new(ChunkId::from_raw(number_at(key, 5)), index)?;
     (key.len() == 14).then_some((ServerId::from_raw(short_number_at(key, 1)), part))
+}
+
+fn of_class(table: u8, class: ClassId) -> [u8; 3] {
+    let [a, b] = class.raw().to_be_bytes();
+    [table, a, b]
+}
+
+pub(crate) fn class(class: ClassId) -> [u8; 3] {
+    of_class(b'y', class)
+}
+
+pub(crate) fn class_objects(class: ClassId) -> [u8; 3] {
+    of_class(b'z', class)
+}
+
+/// The class that a key of the two tables names.
+pub(crate) fn class_at(key: &[u8]) -> ClassId {
+    let bytes = key.get(1..3).and_then(|bytes| bytes.try_into().ok());
+    ClassId::from_raw(bytes.map_or(0, u16::from_be_bytes))
 }
 
 /// The big-endian number at `at` of a key; 0 if the key is too short, which no key of ours is.

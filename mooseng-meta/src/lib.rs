@@ -37,8 +37,9 @@ pub use check::{Checked, Violation, check, check_view};
 pub use chunk::ChunkRow;
 pub use codec::CodecError;
 pub use command::{
-    AttrCommand, BATCH_MAX, ClusterCommand, Command, CommandBatch, CommittedChunk, ContentCommand, Entry,
-    MovesLeases, NameCommand, RenameMode, RepairCommand, Request, XattrMode,
+    AttrCommand, BATCH_MAX, ClassCommand, ClusterCommand, Command, CommandBatch, CommittedChunk,
+    ContentCommand, Entry, MovesLeases, NameCommand, RenameMode, RepairCommand, Request, SET_CLASS_MAX,
+    XattrMode,
 };
 pub use key::BASE;
 pub use landmark::{Landmark, base_row, landmark};
@@ -47,7 +48,7 @@ pub use membership::{Member, Membership};
 pub use op::index::INDEX_MAX;
 pub use query::{DirEntry, LeaseInTheWay, Listing};
 pub use response::{Grant, Response};
-pub use server::ServerRow;
+pub use server::{ServerPlace, ServerRow};
 pub use session::SessionRow;
 pub use settings::{Settings, Totals};
 pub use state::{FormatError, MetaState};

@@ -26,8 +26,11 @@ pub(crate) enum Op {
     Release { session: usize, inode: u64, index: u32 },
     Close { session: usize },
     Reap { inode: u64 },
-    Raise,
+    Raise { level: u16 },
     Index,
+    CreateClass { name: &'static str },
+    RemoveClass { id: u16 },
+    SetClass { id: u16, inodes: [u64; 2] },
 }
 
 #[derive(Debug)]
@@ -38,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) entries: BTreeMap<&'static str, u64>,
     pub(crate) xattrs: BTreeSet<&'static str>,
     pub(crate) inline: Vec<u8>,
+    pub(crate) class: u16,
     /// Who has the lease of each chunk.
     pub(crate) chunks: BTreeMap<u32, Option<usize>>,
 }
@@ -46,8 +50,9 @@ pub(crate) struct Node {
 pub(crate) struct Model {
     pub(crate) nodes: BTreeMap<u64, Node>,
     pub(crate) created: u64,
-    /// The level has the table from servers to chunks.
-    pub(crate) raised: bool,
+    /// From 2 on it has the table from servers to chunks, from 3 on classes.
+    pub(crate) level: u16,
+    pub(crate) classes: BTreeMap<u16, &'static str>,
     pub(crate) indexed: bool,
 }
 
@@ -63,6 +68,7 @@ impl Node {
             entries: BTreeMap::new(),
             xattrs: BTreeSet::new(),
             inline: Vec::new(),
+            class: 0,
             chunks: BTreeMap::new(),
         }
     }
@@ -75,7 +81,13 @@ impl Node {
 impl Model {
     pub(crate) fn new() -> Self {
         let root = Node { mode: 0o777, ..Node::new(FileKind::Directory) };
-        Self { nodes: BTreeMap::from([(ROOT, root)]), created: 1, raised: false, indexed: false }
+        Self {
+            nodes: BTreeMap::from([(ROOT, root)]),
+            created: 1,
+            level: 1,
+            classes: BTreeMap::new(),
+            indexed: false,
+        }
     }
 
     fn names(&self, inode: u64) -> usize {
@@ -178,16 +190,20 @@ impl Model {
                 }
                 Ok(())
             }
-            Op::Raise => {
-                self.raised = true;
+            Op::Raise { level } => {
+                self.level = self.level.max(level);
+                if self.level == 3 && self.classes.is_empty() {
+                    self.classes.extend([(0, "default"), (1, "2CP"), (2, "3CP")]);
+                }
                 Ok(())
             }
-            Op::Index if !self.raised => Err(FsError::Invalid),
+            Op::Index if self.level < 2 => Err(FsError::Invalid),
             Op::Index if self.indexed => Err(FsError::Stale),
             Op::Index => {
                 self.indexed = true;
                 Ok(())
             }
+            Op::CreateClass { .. } | Op::RemoveClass { .. } | Op::SetClass { .. } => self.apply_to_class(op),
             _ => self.apply_to_file(op),
         }
     }
@@ -199,7 +215,8 @@ impl Model {
         }
         self.created += 1;
         let inode = self.created;
-        self.nodes.insert(inode, Node::new(kind));
+        let class = self.nodes[&parent].class;
+        self.nodes.insert(inode, Node { class, ..Node::new(kind) });
         self.change(parent).entries.insert(name, inode);
         Ok(())
     }
@@ -257,6 +274,39 @@ impl Model {
         }
         self.change(to.0).entries.insert(to.1, moved);
         Ok(())
+    }
+
+    fn apply_to_class(&mut self, op: &Op) -> Outcome {
+        match *op {
+            Op::CreateClass { .. } if self.level < 3 => Err(FsError::NotSupported),
+            Op::CreateClass { name } if self.classes.values().any(|known| *known == name) => {
+                Err(FsError::Exists)
+            }
+            Op::CreateClass { name } => {
+                let free = (0..).find(|id| !self.classes.contains_key(id)).unwrap();
+                self.classes.insert(free, name);
+                Ok(())
+            }
+            Op::RemoveClass { id } => match id {
+                _ if !self.classes.contains_key(&id) => Err(FsError::NotFound),
+                0 => Err(FsError::NotPermitted),
+                _ if self.nodes.values().any(|node| node.class == id) => Err(FsError::InUse),
+                _ => {
+                    self.classes.remove(&id);
+                    Ok(())
+                }
+            },
+            Op::SetClass { id, .. } if !self.classes.contains_key(&id) => Err(FsError::NotFound),
+            Op::SetClass { id, inodes } => {
+                for inode in inodes {
+                    if let Some(node) = self.nodes.get_mut(&inode) {
+                        node.class = id;
+                    }
+                }
+                Ok(())
+            }
+            _ => unreachable!("{op:?} is not about a class"),
+        }
     }
 
     fn apply_to_file(&mut self, op: &Op) -> Outcome {

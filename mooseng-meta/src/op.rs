@@ -2,6 +2,7 @@
 //! back, so there is no `?` either.
 
 pub(crate) mod attr;
+pub(crate) mod class;
 pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod grant;

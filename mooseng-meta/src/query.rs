@@ -1,6 +1,7 @@
 //! Questions that change nothing.
 
 mod chunk;
+mod class;
 mod cluster;
 mod directory;
 mod held;

@@ -1,7 +1,7 @@
 //! What is answered to a command.
 
 use bytes::Bytes;
-use mooseng_types::{Attr, ChunkId, ChunkVersion, FsError, ServerId, SessionId};
+use mooseng_types::{Attr, ChunkId, ChunkVersion, ClassId, FsError, ServerId, SessionId};
 
 /// The answer to a command. Stored under the request's number, so that a repeated request gets it again.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +16,10 @@ pub enum Response {
     Server(ServerId),
     /// The write lease.
     Grant(Grant),
+    /// The storage class.
+    Class(ClassId),
+    /// How many objects were changed.
+    Changed(u32),
     /// What each change of a batch came to, up to the first that was refused; none of them is a batch.
     Batch(Vec<Response>),
     /// Not done, and nothing was changed.

@@ -1,6 +1,7 @@
 //! Tests of the whole machine.
 
 mod cell;
+mod class;
 mod content;
 mod digest;
 mod held;

@@ -1,6 +1,10 @@
 //! Messages from and to the vocabulary of `mooseng-types`. Validation is the receiving side's: everything that comes
 //! off the wire passes through a `TryFrom` here or a checked constructor.
 
+mod class;
+
+pub use class::BadClass;
+
 use mooseng_types::{Attr, ChunkId, FileKind, InodeId, Part, RequestId, SessionId, SetAttr, SetTime, TimeNs};
 
 use crate::pb;

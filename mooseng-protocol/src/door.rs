@@ -231,6 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn the_mean_is_of_those_that_have_left_since() {
+        let door = Door::default();
+        let pass = |took: u64| door.leave(door.enter(0x0404, us(0)), Outcome::Done, us(took));
+        assert_eq!(door.snapshot().mean_since(None, 0x0404), None);
+        pass(100);
+        let earlier = door.snapshot();
+        assert_eq!(earlier.mean_since(None, 0x0404), Some(us(100)));
+        assert_eq!(earlier.mean_since(Some(&earlier), 0x0404), None);
+        pass(10);
+        pass(30);
+        assert_eq!(door.snapshot().mean_since(Some(&earlier), 0x0404), Some(us(20)));
+        assert_eq!(earlier.mean_since(Some(&door.snapshot()), 0x0404), Some(us(100)), "it has started anew");
+    }
+
+    #[test]
     fn what_has_not_left_is_under_way_and_a_clock_that_goes_back_counts_as_no_time() {
         let door = Door::default();
         let (first, _second) = (door.enter(0x0107, us(100)), door.enter(0x0107, us(100)));

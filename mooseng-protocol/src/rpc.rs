@@ -94,6 +94,7 @@ rpcs! {
     0x0381 CopyChunk [Master] => Empty,
     0x0382 QuarantineChunks [Master] => Empty,
     0x0383 VerifyChunks [Master] => Empty,
+    0x0384 SettleChunk [Master] => Empty,
 
     0x0401 WriteChunkRequest [Client Chunkserver] => WriteChunkReply,
     0x0402 SyncChunkRequest [Client Chunkserver] => SyncChunkReply,
@@ -111,6 +112,11 @@ rpcs! {
     0x0506 UpgradeRequest [Admin] => UpgradeReply,
     0x0510 ChunkHealthRequest [Client Admin] => ChunkHealthReply,
     0x0511 ListChunksRequest [Client Admin] => ListChunksReply,
+    0x0520 ListClassesRequest [Client Admin] => ListClassesReply,
+    0x0521 PutClassRequest [Admin] => PutClassReply,
+    0x0522 RemoveClassRequest [Admin] => RemoveClassReply,
+    0x0523 SetClassRequest [Admin] => SetClassReply,
+    0x0524 ExplainClassRequest [Client Admin] => ExplainClassReply,
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(crate) use acked_is_durable::{compare, judge};
 pub(crate) use applied_once::same_answer;
 pub(crate) use consistent::consistent;
 pub(crate) use election_safety::Elections;
-pub(crate) use heals::{CopiesOnDisk, can_do_without, heals, no_orphan_chunk};
+pub(crate) use heals::{CopiesOnDisk, all_are_there, can_do_without, heals, no_orphan_chunk};
 pub(crate) use leader_completeness::LeaderCompleteness;
 pub(crate) use lease_is_exclusive::lease_is_exclusive;
 pub(crate) use level_is_known::{LevelIsKnown, can_go_along, is_served};

@@ -50,6 +50,8 @@ pub struct Oracle {
     pub(crate) damaged: Option<String>,
     /// That server has crashed since: what has rotted in a copy that was written meanwhile may pass for what was written.
     pub(crate) rot_may_pass: bool,
+    /// A server has lost its disk: what it had is not made again everywhere yet.
+    pub(crate) copies_may_be_missing: bool,
     /// Addresses of servers that some fault has touched: a client may want to do without them. The others it must not blame.
     pub(crate) touched: BTreeSet<String>,
     /// Clients that do nothing for a while, with bytes that they have not sent, or not synced.

@@ -68,13 +68,15 @@ pub enum Plant {
     BlameTheFirst,
     /// A client that closes a file does not ask the chunkservers whether they still have what it sent before.
     CloseUnasked,
+    /// A client does not tell the chunkservers that their copies have something: one that was lost is made anew, of zeros.
+    MakeCopiesAnew,
     /// A master leaves the connections of parts open that do not know its level.
     LeaveConnected,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::TruncateTail,
@@ -105,6 +107,7 @@ impl Plant {
         Self::ListTooMuch,
         Self::BlameTheFirst,
         Self::CloseUnasked,
+        Self::MakeCopiesAnew,
         Self::LeaveConnected,
     ];
 
@@ -142,6 +145,7 @@ impl Plant {
             Self::ListTooMuch => "list-too-much",
             Self::BlameTheFirst => "blame-the-first",
             Self::CloseUnasked => "close-unasked",
+            Self::MakeCopiesAnew => "make-copies-anew",
             Self::LeaveConnected => "leave-connected",
         }
     }

@@ -207,10 +207,10 @@ impl Link {
                 }
                 Say::Report(request) => {
                     let told = port.ask_master(self.master, &request, CALL_TIMEOUT).await;
-                    talk.reported(teller, told.is_ok());
+                    talk.reported(told.is_ok());
                     told?;
                 }
-                Say::Wait { .. } => return Ok(()),
+                Say::Wait => return Ok(()),
             }
         }
     }

@@ -70,6 +70,9 @@ pub enum FsError {
     /// The file system is mounted or exported read-only.
     #[error("read-only file system")]
     ReadOnly,
+    /// Something has it.
+    #[error("in use")]
+    InUse,
 }
 
 /// Every refusal with its number on the wire (never reused) and its errno.
@@ -96,6 +99,7 @@ const TABLE: &[(FsError, u32, i32)] = &[
     (FsError::NotSupported, 20, 95),
     (FsError::Io, 21, 5),
     (FsError::ReadOnly, 22, 30),
+    (FsError::InUse, 23, 16),
 ];
 
 impl FsError {

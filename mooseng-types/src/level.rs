@@ -14,6 +14,8 @@ impl Level {
     pub const FIRST: Self = Self(1);
     /// The storage class of an object, the layout of a chunk, what each server has.
     pub const IDENTITY: Self = Self(2);
+    /// Storage classes; the labels and the place of a chunkserver.
+    pub const CLASSES: Self = Self(3);
 
     /// The level with this number; for codecs.
     #[must_use]
@@ -48,7 +50,7 @@ pub struct Levels {
 }
 
 /// The levels of this release.
-pub const SUPPORTED: Levels = Levels { lowest: Level::FIRST, highest: Level::IDENTITY };
+pub const SUPPORTED: Levels = Levels { lowest: Level::FIRST, highest: Level::CLASSES };
 
 impl Levels {
     /// A range; `None` if it is empty or holds the level 0.

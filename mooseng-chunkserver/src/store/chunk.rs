@@ -95,7 +95,9 @@ pub(super) struct OpenCopy {
 pub(crate) enum Follows {
     /// It has written under an earlier version what no sync has covered, and will not write it again.
     Unsynced,
-    /// It writes again whatever no sync has covered.
+    /// The copy has confirmed something under the lease. One that is not there has lost it, and is not made anew.
+    Something,
+    /// It writes again whatever no sync has covered, and knows of nothing that the copy should have.
     Nothing,
 }
 
@@ -267,6 +269,8 @@ impl Chunk {
         state.interrupted &= state.version == version;
         state.version = version;
         self.publish(state);
+        let event = CopyEvent::Here { version, in_doubt: state.in_doubt, verified: false };
+        self.disk.events.note_in_passing(self.id, event);
     }
 
     /// The copy is in doubt no more, which the masters will want to know.

@@ -239,12 +239,14 @@ impl Chunk {
         now: Duration,
     ) -> Result<(), StoreError> {
         match self.admit_present(state) {
-            Err(StoreError::NotFound { .. }) if token.create => self.create(state, token.version, now),
+            Err(StoreError::NotFound { .. }) if token.create && follows == Follows::Nothing => {
+                self.create(state, token.version, now)
+            }
             other => other.and_then(|()| self.admit_lease(state, token, follows)),
         }
     }
 
-    fn changed(&self, copy: &mut OpenCopy, now: Duration, growth: u64) {
+    pub(super) fn changed(&self, copy: &mut OpenCopy, now: Duration, growth: u64) {
         copy.changes += 1;
         copy.last_write = now;
         self.disk.use_room(growth);

@@ -118,6 +118,7 @@ pub(crate) fn write_request(
         chain: chain.to_vec(),
         sync: false,
         continues: false,
+        exists: false,
         part: 0,
     }
 }

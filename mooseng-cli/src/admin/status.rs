@@ -103,6 +103,10 @@ pub(crate) struct Server {
     pub(crate) chunks: u64,
     pub(crate) disks: u64,
     pub(crate) disks_failed: u64,
+    /// What storage classes call it by.
+    pub(crate) labels: Vec<String>,
+    pub(crate) region: String,
+    pub(crate) rack: String,
     /// What has passed its door, as it told last.
     pub(crate) door: Option<Door>,
 }
@@ -229,6 +233,9 @@ fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
         chunks: s.chunks,
         disks: s.disks,
         disks_failed: s.disks_failed,
+        labels: s.labels.clone(),
+        region: s.region.clone(),
+        rack: s.rack.clone(),
         door: s.door.clone().map(Door::from),
     });
     let worker = |it: &pb::WorkerStatus| Worker {

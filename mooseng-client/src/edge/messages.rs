@@ -18,6 +18,8 @@ pub struct WriteHow {
     pub sync: bool,
     /// A copy that may have lost what was confirmed under an earlier version is to say so.
     pub continues: bool,
+    /// Every copy has confirmed something under this lease: one that is not there is not to be made anew.
+    pub exists: bool,
 }
 
 /// Asks for a write lease.
@@ -132,6 +134,7 @@ pub fn write_chunk(grant: &Grant, offset: u64, data: &[u8], how: WriteHow) -> pb
         chain: behind_first(grant),
         sync: how.sync,
         continues: how.continues,
+        exists: how.exists,
         part: WHOLE,
     }
 }

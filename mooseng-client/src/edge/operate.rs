@@ -78,12 +78,12 @@ impl Client {
                 Event::Prepared(key, grant, done)
             }
             Action::Write(job) => {
-                let how = WriteHow { sync: false, continues: job.continues };
+                let how = WriteHow { sync: false, continues: job.continues, exists: job.exists };
                 let done = self.chunks.write(&job.grant, job.offset_in_chunk(), &job.piece.data, how);
                 Event::Wrote(job, done)
             }
             Action::Adopt(job) => {
-                let how = WriteHow { sync: job.durable, continues: job.continues };
+                let how = WriteHow { sync: job.durable, continues: job.continues, exists: job.exists };
                 let done = self.chunks.write(&job.grant, 0, &[], how);
                 Event::Synced(job, done)
             }

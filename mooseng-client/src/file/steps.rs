@@ -131,8 +131,8 @@ impl File {
         lease.users += 1;
         let grant = lease.grant.clone().unwrap_or_else(|| unreachable!("a lease that is held has a grant"));
         let key = LeaseKey { index, number: lease.number };
-        let continues = lease.is_unsynced();
-        Action::Write(WriteJob { lease: key, grant, piece, continues, begun: now })
+        let (continues, exists) = (lease.is_unsynced(), lease.confirmed > 0);
+        Action::Write(WriteJob { lease: key, grant, piece, continues, exists, begun: now })
     }
 
     /// What nobody could take for too long is given up, and told: kept, it would block every other writer in the end.
@@ -187,7 +187,8 @@ impl File {
         let (continues, covers) = (lease.is_unsynced(), lease.confirmed);
         let durable = matches!(need, Need::Disks { .. });
         let sync = durable && lease.is_adopted();
-        let job = SyncJob { lease: key, grant, continues, durable, covers, begun: now };
+        let exists = covers > 0;
+        let job = SyncJob { lease: key, grant, continues, exists, durable, covers, begun: now };
         Brought::Do(if sync { Action::Sync(job) } else { Action::Adopt(job) })
     }
 

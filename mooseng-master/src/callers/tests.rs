@@ -166,8 +166,13 @@ fn nothing_is_founded_before_the_leader_has_heard_all_founders() {
 #[test]
 fn a_chunkserver_that_came_before_the_founders_and_is_gone_keeps_the_level_down() {
     let mut founders = Founders::new([NEW; 3]);
-    let row =
-        ServerRow { server: ServerId::from_raw(1), uuid: [1; 16], name: "s1".into(), address: "s1:1".into() };
+    let row = ServerRow {
+        server: ServerId::from_raw(1),
+        uuid: [1; 16],
+        name: "s1".into(),
+        address: "s1:1".into(),
+        place: mooseng_meta::ServerPlace::default(),
+    };
     founders.masters.iter_mut().for_each(|core| core.desk.know(&row));
     founders.greet();
     founders.pass(FOUNDING);

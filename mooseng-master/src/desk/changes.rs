@@ -11,13 +11,13 @@ use mooseng_protocol::limits::{COMMIT_MAX, FAILED_MAX, INDEXES_MAX};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_types::{
-    ChunkId, ChunkIndex, ChunkVersion, FileKind, FileName, FsError, InodeId, ServerId, SessionId, SetAttr,
-    TimeNs,
+    ChunkId, ChunkIndex, ChunkVersion, ClassId, ClassState, FileKind, FileName, FsError, Goal, InodeId,
+    ServerId, SessionId, SetAttr, Strictness, TimeNs,
 };
 
 use super::requests::{Context, at_most, unknown_servers};
 use super::{Desk, DeskConfig};
-use crate::multiregion::placement::place;
+use crate::multiregion::placement::{Ask, Choice, choose};
 
 /// A request that changes something.
 #[derive(Debug)]
@@ -140,21 +140,31 @@ pub(super) fn grant_write(
 ) -> Result<ChangeRequest, CallError> {
     at_most(it.failed_servers.len(), FAILED_MAX, "failed_servers")?;
     let failed: Vec<ServerId> = it.failed_servers.iter().map(|id| ServerId::from_raw(*id)).collect();
-    let copies = copies(&desk.config, state);
-    let candidates = place(&desk.registry.candidates(now, &failed), copies.into(), desk.entropy.next_u64());
+    let choice = place(desk, state, now, inode(it.inode), &failed);
+    let is_as_asked = choice.missing.is_empty() && choice.placed.iter().all(|placed| placed.is_right);
+    let candidates = choice.servers();
     let (session, inode, index) = (session_of(it.meta), inode(it.inode), ChunkIndex::from_raw(it.index));
     let found = state.locate(inode, index, 1);
     let is_new = found.as_ref().is_ok_and(Vec::is_empty);
     // A chunk in parts is refused when the command is applied.
-    let having = found.iter().flatten().filter_map(|(_, _, row)| row.layout.copies().ok());
-    let having: Vec<ServerId> = having.flatten().copied().collect();
+    let found_one = found.iter().flatten().next();
+    let having = found_one.and_then(|(_, _, row)| row.layout.copies().ok());
+    let having: Vec<ServerId> = having.into_iter().flatten().copied().collect();
     if !desk.registry.knows(&having) {
         return Err(unknown_servers());
     }
-    let up = desk.registry.up(&having, now);
-    // Their heartbeats come soon; a chunk with too few copies, or an error for want of room, would be for good.
-    if candidates.len() < copies.into() && desk.is_young(now) && desk.registry.awaits(&failed) && is_new {
+    // For the sake of a server that has lost its disk no copy is dropped. Of a copy that is being made the leader hears later.
+    let up = found_one.map_or_else(Vec::new, |(_, chunk, row)| {
+        desk.registry.up_with(*chunk, !row.is_uncommitted(), &having, now)
+    });
+    // Their heartbeats come soon; a chunk with too few copies or in the wrong place, or an error for want of room, would be for
+    // good.
+    if !is_as_asked && desk.is_young(now) && desk.registry.awaits(&failed) && is_new {
         let message = "some chunkservers have yet to speak to this master".into();
+        return Err(CallError::Unavailable { message });
+    }
+    if choice.must_wait && is_new {
+        let message = "the chunkservers that its storage class asks for have too much to do".into();
         return Err(CallError::Unavailable { message });
     }
     if index.start() >= mooseng_types::FILE_SIZE_MAX {
@@ -228,9 +238,34 @@ impl TryFrom<pb::CloseSessionRequest> for ChangeRequest {
     }
 }
 
-/// Copies of a new chunk.
+/// Where a new chunk of a file would go, by its class.
+pub(super) fn place(
+    desk: &Desk,
+    state: &MetaState,
+    now: Duration,
+    inode: InodeId,
+    leave_out: &[ServerId],
+) -> Choice {
+    let class = state.class_for(inode);
+    let goal = class.as_ref().map_or_else(
+        || Goal::any(copies(&desk.config, state)),
+        |class| class.goal(ClassState::Create).clone(),
+    );
+    choose(&Ask {
+        goal: &goal,
+        strictness: class.map_or(Strictness::default(), |class| class.strictness),
+        candidates: &desk.registry.candidates(now, leave_out),
+        taken: &[],
+        writer: None,
+        seed: desk.entropy.next_u64(),
+    })
+}
+
+/// Copies of a chunk of the default class.
 pub(super) fn copies(config: &DeskConfig, state: &MetaState) -> u8 {
-    state.settings().map_or(config.copies, |settings| settings.copies)
+    let default = state.class(ClassId::from_raw(0));
+    let goal = default.map(|class| u8::try_from(class.keep.copies().len()).unwrap_or(u8::MAX));
+    goal.or_else(|| Some(state.settings()?.copies)).unwrap_or(config.copies)
 }
 
 pub(super) fn inode(raw: u64) -> InodeId {

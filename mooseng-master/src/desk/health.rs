@@ -86,8 +86,7 @@ pub(super) fn list_chunks(
 }
 
 fn status(group: &Group, registry: &Registry, cell: &CellDesk, chunk: ChunkId) -> Option<pb::ChunkStatus> {
-    let standings = &cell.ledger.standings;
-    let Subject::Known { row, view } = Subject::of(group.state(), registry, standings, chunk) else {
+    let Subject::Known { row, view } = Subject::of(group.state(), registry, &cell.ledger, chunk) else {
         return None;
     };
     let tally = assess(&view).map(|(tally, _)| tally);
@@ -123,7 +122,7 @@ fn place(server: ServerId, state: CopyState, counted: bool) -> pb::CopyPlace {
         server: server.raw(),
         state: name.into(),
         version: state.version().map_or(0, |version| version.raw()),
-        verified: matches!(state, CopyState::Good { verified: true, .. }),
+        verified: state.is_verified(),
         counted,
     }
 }

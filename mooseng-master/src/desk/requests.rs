@@ -17,7 +17,7 @@ use mooseng_types::{CellId, ChunkId, ChunkIndex, FsError, InodeId, ServerId, Ses
 use prost::Message;
 
 use super::tokens::Tokens;
-use super::{Desk, admin, batch, health, metadata, servers};
+use super::{Desk, admin, batch, classes, health, metadata, servers};
 use crate::conn::ConnId;
 use crate::group::{Group, Groups, Now};
 use crate::raft::MembershipChange;
@@ -70,6 +70,10 @@ pub(super) enum Context {
     Registered(pb::RegisterServerRequest),
     /// The masters' group has changed.
     Changed(String),
+    /// A storage class was made or changed.
+    PutClass,
+    /// Objects have another class.
+    SetClass,
     /// The cluster's level has risen.
     Upgraded(pb::UpgradeReply),
     /// What each change of a batch needs.
@@ -115,6 +119,9 @@ pub(super) fn dispatch(
         pb::UpgradeRequest::KIND => admin::upgrade(desk, groups.root(), now.mono, &decode(body)?),
         pb::ChunkHealthRequest::KIND => health::chunk_health(desk, groups, now.mono),
         pb::ListChunksRequest::KIND => health::list_chunks(desk, groups, now.mono, &decode(body)?),
+        kind if (0x0520..=0x052f).contains(&kind) => {
+            classes::dispatch(desk, groups.root(), now.mono, kind, body)
+        }
         pb::HeartbeatRequest::KIND => {
             servers::heartbeat(&mut desk.registry, groups, now.mono, conn, decode(body)?)
         }
@@ -163,10 +170,14 @@ pub(super) fn complete(
             sessions.resumed(session, conn, now.mono);
             metadata::session_reply(&desk.config, group.state(), session).encode_to_vec()
         }
+        (Context::PutClass, Response::Class(id)) => {
+            classes::put_reply(desk, group, now.mono, id)?.encode_to_vec()
+        }
+        (Context::SetClass, Response::Changed(changed)) => pb::SetClassReply { changed }.encode_to_vec(),
         (Context::Upgraded(reply), Response::Done) => reply.encode_to_vec(),
         (Context::Changed(done), Response::Done) => pb::MembershipReply { done }.encode_to_vec(),
         (Context::Registered(request), Response::Server(server)) => {
-            servers::registered(&mut desk.registry, now.mono, conn, &request, server)
+            servers::registered(&mut desk.registry, group, now.mono, conn, &request, server)
         }
         (_, response) => return Err(mismatched(&response)),
     };

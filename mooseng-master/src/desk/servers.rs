@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use mooseng_meta::ClusterCommand;
+use mooseng_meta::{ClusterCommand, ServerPlace};
 use mooseng_protocol::convert::{id16, part};
 use mooseng_protocol::limits::{DISKS_MAX, TEXT_MAX};
 use mooseng_protocol::pb;
+use mooseng_protocol::rpc::Rpc as _;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, Labels, Level, Part, ServerId};
 use prost::Message;
 
 use super::requests::{Answer, Context, answer, at_most, master_addresses};
@@ -27,29 +28,45 @@ pub(super) fn register(
     at_most(it.name.len(), TEXT_MAX, "name")?;
     at_most(it.address.len(), TEXT_MAX, "address")?;
     at_most(it.disks.len(), DISKS_MAX, "disks")?;
+    let place = place(&it)?;
+    // Below the level of classes a place cannot be kept.
+    let place = (group.state().level() >= Level::CLASSES).then_some(place);
     let known = group.state().servers().into_iter().find(|row| row.uuid == uuid);
     if let Some(row) = known
         && row.name == it.name
         && row.address == it.address
+        && place.as_ref().is_none_or(|place| *place == row.place)
     {
-        return Ok(Answer::Now(registered(registry, now, conn, &it, row.server)));
+        return Ok(Answer::Now(registered(registry, group, now, conn, &it, row.server)));
     }
     group.must_lead()?;
-    let command =
-        ClusterCommand::RegisterServer { uuid, name: it.name.clone(), address: it.address.clone() }.into();
+    let (name, address) = (it.name.clone(), it.address.clone());
+    let command = ClusterCommand::RegisterServer { uuid, name, address, place }.into();
     let (command, context) = (Box::new(command), Context::Registered(it));
     Ok(Answer::Propose { cell: group.cell(), request: None, command, context })
+}
+
+/// Where a server says that it stands.
+fn place(it: &pb::RegisterServerRequest) -> Result<ServerPlace, CallError> {
+    at_most(it.region.len(), TEXT_MAX, "region")?;
+    at_most(it.rack.len(), TEXT_MAX, "rack")?;
+    let labels = Labels::parse(&it.labels);
+    let labels = labels.map_err(|error| CallError::Rejected { message: format!("labels: {error}") })?;
+    Ok(ServerPlace { labels, region: it.region.clone(), rack: it.rack.clone() })
 }
 
 /// The server has its number.
 pub(super) fn registered(
     registry: &mut Registry,
+    group: &Group,
     now: Duration,
     conn: ConnId,
     it: &pb::RegisterServerRequest,
     server: ServerId,
 ) -> Vec<u8> {
-    registry.heard(server, conn, now, disks(&it.disks));
+    if let Some(server) = registry.heard(server, conn, now, disks(&it.disks)) {
+        server.has_placed = group.state().level() >= Level::CLASSES;
+    }
     pb::RegisterServerReply { server: server.raw() }.encode_to_vec()
 }
 
@@ -71,11 +88,14 @@ pub(super) fn heartbeat(
     };
     // Told now and then; what was told last stays.
     if let Some(door) = it.door {
-        server.door = Some(door.into());
+        server.tell_door(door.into(), pb::ReadChunkRequest::KIND);
     }
     let want_full_report = leader && !server.reported;
+    let can_keep_more = !server.has_placed && groups.root().state().level() >= Level::CLASSES;
+    let register_again = can_keep_more && groups.root().must_lead().is_ok();
     let masters = if leader { master_addresses(groups.root()) } else { Vec::new() };
-    answer(&pb::HeartbeatReply { leader, want_full_report, masters, epoch: groups.root().members().epoch })
+    let epoch = groups.root().members().epoch;
+    answer(&pb::HeartbeatReply { leader, want_full_report, masters, epoch, register_again })
 }
 
 /// Of what a report tells.

@@ -1,5 +1,6 @@
 //! What the desk makes of what the group does.
 
+mod classes;
 pub(super) mod leases;
 mod limits;
 
@@ -23,7 +24,7 @@ use crate::registry::Registry;
 #[test]
 fn a_server_that_another_master_made_known_has_an_address_here_before_it_speaks() {
     let (uuid, name, address) = ([1; 16], "s".to_owned(), "s:1".to_owned());
-    let command = ClusterCommand::RegisterServer { uuid, name, address }.into();
+    let command = ClusterCommand::RegisterServer { uuid, name, address, place: None }.into();
     let entry = Entry { stamp: TimeNs::from_raw(0), request: None, command };
     let logged = LogEntry { term: 1, index: 1, kind: 0, data: entry.encode().into() };
     let hard_state = HardState { term: 1, vote: 0, commit: 1 };

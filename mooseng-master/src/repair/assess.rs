@@ -67,6 +67,23 @@ pub(crate) enum Step {
         /// The servers.
         servers: Vec<ServerId>,
     },
+    /// Copies may differ: a version is to be given out to nobody.
+    BeginSettle {
+        /// The last version that was given out.
+        granted: ChunkVersion,
+    },
+    /// This server's copy is what the chunk holds, and is to take on the version that was given out for it.
+    Settle {
+        /// The server.
+        server: ServerId,
+        /// The version.
+        version: ChunkVersion,
+    },
+    /// All copies that are there are like the chosen one.
+    EndSettle {
+        /// Their version.
+        version: ChunkVersion,
+    },
     /// The row is not to count this server any more.
     Strike {
         /// The server.
@@ -109,7 +126,7 @@ impl Tally {
         is(Condition::Endangered, readable == 1 && view.wanted > 1);
         is(Condition::UnderGoal, readable > 1 && live < view.wanted);
         is(Condition::OverGoal, present > view.wanted || !view.beside.is_empty());
-        is(Condition::InDoubt, doubtful > 0);
+        is(Condition::InDoubt, doubtful > 0 || view.differs);
         Self { wanted: narrow(view.wanted), live: narrow(live), conditions }
     }
 
@@ -134,15 +151,53 @@ pub(crate) fn assess(view: &ChunkView) -> Option<(Tally, Option<(Urgency, Step)>
     if view.leased {
         return Some((tally, None));
     }
-    let step = if sources.is_empty() { adopt(view) } else { improve(view, sources) };
+    let step = match () {
+        () if !view.is_quiet() => settle(view, sources),
+        () if sources.is_empty() => adopt(view),
+        () => improve(view, sources),
+    };
     let urgency = |step: &Step| match step {
         Step::Strike { .. } | Step::Condemn { .. } => Urgency::TooMany,
         Step::Verify { .. } if tally.live >= tally.wanted => Urgency::TooMany,
         _ if tally.live <= 1 => Urgency::LastCopy,
-        Step::Refetch { .. } => Urgency::Doubt,
+        Step::Refetch { .. } | Step::BeginSettle { .. } | Step::Settle { .. } | Step::EndSettle { .. } => {
+            Urgency::Doubt
+        }
         _ => Urgency::TooFew,
     };
     Some((tally, step.map(|step| (urgency(&step), step))))
+}
+
+/// Copies may differ in what was not committed, or in what a writer that died has left. Readers take the first good one of the
+/// row: that one is chosen, the others follow it, and nobody sees them differ meanwhile.
+fn settle(view: &ChunkView, sources: Vec<(ServerId, ChunkVersion)>) -> Option<Step> {
+    // Where all are in doubt, readers are told so. To settle on one would be to vouch for what it may lack.
+    let &(first, _) = sources.first()?;
+    // One that is only away for a moment may be the one that readers have seen.
+    let may_come =
+        |(_, state): &(ServerId, CopyState)| matches!(state, CopyState::Away(away) if *away < Standing::Gone);
+    if view.counted.iter().any(may_come) {
+        return None;
+    }
+    let settled: Vec<_> = sources.into_iter().filter(|(_, has)| Some(*has) == view.settling).collect();
+    if settled.is_empty() || view.settling != Some(view.granted) {
+        let is_verified = view.counted.iter().any(|(server, state)| *server == first && state.is_verified());
+        // What it lacks will be nowhere: so it must be whole.
+        return Some(match view.settling.filter(|version| *version == view.granted) {
+            _ if !is_verified => Step::Verify { servers: vec![first] },
+            None => Step::BeginSettle { granted: view.granted },
+            Some(version) => Step::Settle { server: first, version },
+        });
+    }
+    let behind = view.counted.iter().find(|(server, state)| {
+        let is_there =
+            matches!(state, CopyState::Good { .. } | CopyState::InDoubt { .. } | CopyState::Stale { .. });
+        is_there && settled.iter().all(|(other, _)| other != server)
+    });
+    Some(match behind {
+        Some((server, _)) => Step::Refetch { server: *server, sources: settled },
+        None => Step::EndSettle { version: view.granted },
+    })
 }
 
 /// The row counts no good copy that can be read. One that a server has beside those is taken in.
@@ -232,6 +287,14 @@ fn good(copies: &[(ServerId, CopyState)]) -> Vec<(ServerId, ChunkVersion)> {
 }
 
 impl Step {
+    /// Whether it changes the row.
+    pub(crate) fn is_change(&self) -> bool {
+        matches!(
+            self,
+            Self::Add { .. } | Self::Strike { .. } | Self::BeginSettle { .. } | Self::EndSettle { .. }
+        )
+    }
+
     /// Whether an order for `self` is still one for what is to be done now.
     pub(crate) fn covers(&self, now: &Self) -> bool {
         match (self, now) {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use mooseng_types::{ChunkId, Part, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
 use super::{Condition, Standings, Tally, Urgency};
 
@@ -38,13 +38,15 @@ pub(crate) struct Ledger {
     sweeps: VecDeque<Sweep>,
     /// All rows have been looked at in this leader's time.
     complete: bool,
+    /// Versions that this leader has given out, or is about to, to settle what copies may differ in.
+    settling: BTreeMap<ChunkId, ChunkVersion>,
 }
 
 impl Ledger {
     /// Begins anew: another master led until now.
     pub(crate) fn begin(&mut self) {
         *self = Self::default();
-        self.sweeps.push_back(Sweep::Rows(ChunkId::from_raw(0)));
+        self.sweep_rows();
     }
 
     /// A chunk is to be looked at, not before `at`. Of two marks the later one counts.
@@ -53,6 +55,12 @@ impl Ledger {
         self.by_time.remove(&(*due, chunk));
         *due = (*due).max(at);
         self.by_time.insert((*due, chunk));
+    }
+
+    /// All rows are to be looked at: what is wanted may have changed.
+    pub(crate) fn sweep_rows(&mut self) {
+        self.sweeps.retain(|sweep| !matches!(sweep, Sweep::Rows(_)));
+        self.sweeps.push_back(Sweep::Rows(ChunkId::from_raw(0)));
     }
 
     /// All that a server has or should have is to be looked at.
@@ -86,6 +94,21 @@ impl Ledger {
             taken.push(chunk);
         }
         taken
+    }
+
+    /// The leader gives out this version to nobody, to settle what the copies of a chunk may differ in.
+    pub(crate) fn settle(&mut self, chunk: ChunkId, version: ChunkVersion) {
+        self.settling.insert(chunk, version);
+    }
+
+    /// The version by which a chunk is being settled.
+    pub(crate) fn settling(&self, chunk: ChunkId) -> Option<ChunkVersion> {
+        self.settling.get(&chunk).copied()
+    }
+
+    /// A chunk has nothing to settle any more.
+    pub(crate) fn settled(&mut self, chunk: ChunkId) {
+        self.settling.remove(&chunk);
     }
 
     /// How a chunk is, and how urgent what is to be done about it; `None`: it does not count, or nothing is to be done.

@@ -19,6 +19,12 @@ const REST: Duration = Duration::from_secs(5);
 pub(crate) enum Job {
     /// The row is to count this server's copy.
     Add { server: ServerId, version: ChunkVersion },
+    /// A version is to be given out to nobody, by which copies that may differ are settled.
+    BeginSettle { granted: ChunkVersion },
+    /// A server's copy is chosen, and takes on this version.
+    Settle { server: ServerId, version: ChunkVersion },
+    /// All copies are like the chosen one.
+    EndSettle { version: ChunkVersion },
     /// The row is not to count this server's copy any more.
     Strike { server: ServerId },
     /// A server is to fetch a copy of this version; with `replace` in place of one of the same version that is in doubt.
@@ -178,7 +184,7 @@ impl Jobs {
                     continue;
                 }
                 let Some((step, bytes)) = room.step(chunk) else { continue };
-                let is_change = matches!(step, Step::Add { .. } | Step::Strike { .. });
+                let is_change = step.is_change();
                 if is_change && changes == CHANGES_MAX {
                     continue;
                 }
@@ -210,6 +216,11 @@ impl Jobs {
         match step {
             &Step::Add { server, version } => Some((vec![Job::Add { server, version }], Vec::new())),
             &Step::Strike { server } => Some((vec![Job::Strike { server }], Vec::new())),
+            &Step::BeginSettle { granted } => Some((vec![Job::BeginSettle { granted }], Vec::new())),
+            &Step::EndSettle { version } => Some((vec![Job::EndSettle { version }], Vec::new())),
+            &Step::Settle { server, version } => {
+                all(vec![(server, Job::Settle { server, version })], Part::Removal)
+            }
             Step::Verify { servers } => {
                 let verify = |&server: &ServerId| (server, Job::Verify { server });
                 all(servers.iter().map(verify).collect(), Part::Verification)

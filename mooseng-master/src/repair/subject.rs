@@ -3,7 +3,7 @@
 use mooseng_meta::{ChunkRow, MetaState};
 use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
-use super::{ChunkView, Standing, Standings};
+use super::{ChunkView, Ledger, Standing};
 use crate::registry::Registry;
 
 /// A chunk, as it is now.
@@ -24,7 +24,8 @@ pub(crate) enum Subject {
 
 impl Subject {
     /// What is known of a chunk.
-    pub(crate) fn of(state: &MetaState, registry: &Registry, standings: &Standings, chunk: ChunkId) -> Self {
+    pub(crate) fn of(state: &MetaState, registry: &Registry, ledger: &Ledger, chunk: ChunkId) -> Self {
+        let standings = &ledger.standings;
         let told = registry.told(Part::whole(chunk));
         let Some(row) = state.chunk(chunk) else {
             // What is dead is deleted elsewhere. What this state has never given out was made after it: the masters may have
@@ -38,8 +39,9 @@ impl Subject {
         };
         // Nobody makes chunks in parts yet.
         let Ok(servers) = row.layout.copies() else { return Self::Nothing };
-        let wanted = state.settings().map_or(1, |settings| settings.copies.into());
-        let view = ChunkView::new(&row, servers, wanted, &told, |server| standings.of(server));
+        let wanted = state.class_for(row.inode).map_or(1, |class| class.keep.copies().len());
+        let settling = ledger.settling(chunk);
+        let view = ChunkView::new(&row, servers, wanted, settling, &told, |server| standings.of(server));
         Self::Known { row, view }
     }
 }

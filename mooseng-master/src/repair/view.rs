@@ -20,6 +20,8 @@ pub(crate) enum CopyState {
     InDoubt {
         /// Its version.
         version: ChunkVersion,
+        /// Every block of it was read and matched, in the time of this leader.
+        verified: bool,
     },
     /// It lacks what is committed.
     Stale {
@@ -43,6 +45,10 @@ pub(crate) struct ChunkView {
     pub(crate) granted: ChunkVersion,
     /// Somebody may write it.
     pub(crate) leased: bool,
+    /// A writer has died: what it wrote may be on one copy and not on another.
+    pub(crate) differs: bool,
+    /// The version that this leader has given out to settle what copies may differ in.
+    pub(crate) settling: Option<ChunkVersion>,
     /// The copies that the row counts, in its order.
     pub(crate) counted: Vec<(ServerId, CopyState)>,
     /// Copies that servers have beside those.
@@ -53,9 +59,16 @@ impl CopyState {
     /// Its version, if it is known.
     pub(crate) fn version(self) -> Option<ChunkVersion> {
         match self {
-            Self::Good { version, .. } | Self::InDoubt { version } | Self::Stale { version } => Some(version),
+            Self::Good { version, .. } | Self::InDoubt { version, .. } | Self::Stale { version } => {
+                Some(version)
+            }
             Self::Lost | Self::Away(_) => None,
         }
+    }
+
+    /// Whether every block of it was read and matched, in the time of this leader.
+    pub(crate) fn is_verified(self) -> bool {
+        matches!(self, Self::Good { verified: true, .. } | Self::InDoubt { verified: true, .. })
     }
 
     /// A copy, its server there.
@@ -63,7 +76,7 @@ impl CopyState {
         match told {
             None => Self::Lost,
             Some(Copy { version, .. }) if version < committed => Self::Stale { version },
-            Some(Copy { version, in_doubt: true, .. }) => Self::InDoubt { version },
+            Some(Copy { version, in_doubt: true, verified }) => Self::InDoubt { version, verified },
             Some(Copy { version, verified, .. }) => Self::Good { version, verified },
         }
     }
@@ -76,6 +89,7 @@ impl ChunkView {
         row: &ChunkRow,
         servers: &[ServerId],
         wanted: usize,
+        settling: Option<ChunkVersion>,
         told: &[(ServerId, Copy)],
         standing: impl Fn(ServerId) -> Standing,
     ) -> Self {
@@ -96,13 +110,15 @@ impl ChunkView {
             committed: row.committed,
             granted: row.granted,
             leased: row.lease.is_some(),
+            differs: row.differs,
+            settling,
             counted: servers.iter().map(counted).collect(),
             beside: beside.collect(),
         }
     }
 
-    /// Nothing was written since what is committed, and nobody is about to.
+    /// All good copies are alike and stay so: nothing was written since what is committed, and nobody can write any more.
     pub(crate) fn is_quiet(&self) -> bool {
-        !self.leased && self.committed == self.granted
+        !self.leased && !self.differs && self.committed == self.granted
     }
 }

@@ -83,6 +83,11 @@ forward!(pb::admin_server::Admin {
     upgrade(UpgradeRequest) -> UpgradeReply;
     chunk_health(ChunkHealthRequest) -> ChunkHealthReply;
     list_chunks(ListChunksRequest) -> ListChunksReply;
+    list_classes(ListClassesRequest) -> ListClassesReply;
+    put_class(PutClassRequest) -> PutClassReply;
+    remove_class(RemoveClassRequest) -> RemoveClassReply;
+    set_class(SetClassRequest) -> SetClassReply;
+    explain_class(ExplainClassRequest) -> ExplainClassReply;
 });
 
 /// Serves gRPC on an address that is bound already, until `stop` fires. Runs a runtime of its own on the calling

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mooseng_meta::RepairCommand;
-use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, Level, Part, ServerId};
 
 use super::{Fetch, Order, Round, Worker};
-use crate::multiregion::placement::place;
+use crate::multiregion::placement::{Ask, Candidate, choose};
 use crate::registry::KnownServer;
 use crate::repair::{
-    CopyState, Job, Jobs, Limits, Room, Seen, Standing, Step, Subject, Sweep, Urgency, assess,
+    ChunkView, CopyState, Job, Jobs, Limits, Room, Seen, Standing, Step, Subject, Sweep, Tally, Urgency,
+    assess,
 };
 
 /// Chunks looked at in one round, marked ones and swept ones each.
@@ -58,9 +59,14 @@ impl Heal {
                 next.map(|(last, _)| Sweep::Rows(ChunkId::from_raw(last.raw() + 1)))
             }
             Sweep::Server(server, after) => {
-                // Of a server that has told nothing yet, only the table says what it should have.
+                // What a server should have and has not told of, the table says.
                 let mut parts = round.registry.parts_of(server, after, LOOKED_AT_MAX);
-                parts.extend(round.state().held_by(server, after, LOOKED_AT_MAX).unwrap_or_default());
+                match round.state().held_by(server, after, LOOKED_AT_MAX) {
+                    Some(held) => parts.extend(held),
+                    // Without the table only the rows say what it should have.
+                    None if after.is_none() => round.ledger.sweep_rows(),
+                    None => {}
+                }
                 parts.sort_unstable();
                 parts.dedup();
                 parts.truncate(LOOKED_AT_MAX);
@@ -77,8 +83,10 @@ impl Heal {
     fn look_at(&mut self, round: &mut Round<'_>, chunk: ChunkId) {
         let step = match subject(round, chunk) {
             Subject::Known { view, .. } => {
-                let (tally, next) = assess(&view).unzip();
-                let next = next.flatten();
+                if view.is_quiet() {
+                    round.ledger.settled(chunk);
+                }
+                let (tally, next) = next_step(round, &view);
                 round.ledger.note(chunk, tally, next.as_ref().map(|(urgency, _)| *urgency));
                 next.map(|(_, step)| step)
             }
@@ -87,6 +95,7 @@ impl Heal {
                 Some(Step::Condemn { copies })
             }
             Subject::Nothing => {
+                round.ledger.settled(chunk);
                 round.ledger.note(chunk, None, None);
                 None
             }
@@ -104,6 +113,12 @@ impl Heal {
                 Job::Add { server, version } => {
                     round.propose(RepairCommand::AddReplica { chunk, version, server });
                 }
+                Job::BeginSettle { granted } => {
+                    round.ledger.settle(chunk, granted.next());
+                    round.propose(RepairCommand::BeginSettle { chunk, granted });
+                }
+                Job::Settle { server, version } => round.order(Order::Settle(server, part, version)),
+                Job::EndSettle { version } => round.propose(RepairCommand::EndSettle { chunk, version }),
                 Job::Strike { server } => round.propose(RepairCommand::RemoveReplica { chunk, server }),
                 Job::Fetch { server, source, version, replace } => {
                     let Some(source) = round.registry.get(source).map(|source| source.address.clone()) else {
@@ -164,7 +179,18 @@ impl Worker for Heal {
 }
 
 fn subject(round: &Round<'_>, chunk: ChunkId) -> Subject {
-    Subject::of(round.state(), round.registry, &round.ledger.standings, chunk)
+    Subject::of(round.state(), round.registry, round.ledger, chunk)
+}
+
+/// How a chunk is, and the next step about it.
+fn next_step(round: &Round<'_>, view: &ChunkView) -> (Option<Tally>, Option<(Urgency, Step)>) {
+    let (tally, next) = assess(view).unzip();
+    // Masters of an earlier release could not read the entries.
+    let is_known = |step: &Step| {
+        let settles = matches!(step, Step::BeginSettle { .. } | Step::EndSettle { .. });
+        !settles || round.state().level() >= Level::CLASSES
+    };
+    (tally, next.flatten().filter(|(_, step)| is_known(step)))
 }
 
 /// Answers the planner from rows and registry.
@@ -173,14 +199,18 @@ struct Surveyor<'a, 'b>(&'a Round<'b>);
 impl Room for Surveyor<'_, '_> {
     fn step(&mut self, chunk: ChunkId) -> Option<(Step, u64)> {
         match subject(self.0, chunk) {
-            Subject::Known { row, view } => Some((assess(&view)?.1?.1, self.0.state().copy_length(&row))),
+            Subject::Known { row, view } => {
+                let (_, step) = next_step(self.0, &view).1?;
+                Some((step, self.0.state().copy_length(&row)))
+            }
             Subject::Unknown(copies) => Some((Step::Condemn { copies }, 0)),
             Subject::Nothing => None,
         }
     }
 
     fn target(&mut self, chunk: ChunkId, usable: &dyn Fn(ServerId) -> bool) -> Option<ServerId> {
-        let Subject::Known { view, .. } = subject(self.0, chunk) else { return None };
+        let Subject::Known { row, view } = subject(self.0, chunk) else { return None };
+        let class = self.0.state().class_for(row.inode)?;
         let good = |(_, state): &&(ServerId, CopyState)| matches!(state, CopyState::Good { .. });
         let has_one = view.counted.iter().chain(view.beside.iter().filter(good));
         let has_one: Vec<ServerId> = has_one.map(|(server, _)| *server).collect();
@@ -188,8 +218,18 @@ impl Room for Surveyor<'_, '_> {
         candidates.retain(|candidate| {
             self.0.ledger.standings.of(candidate.server) == Standing::Serving && usable(candidate.server)
         });
-        let seed = chunk.raw() ^ self.0.now.as_millis() as u64;
-        place(&candidates, 1, seed).first().copied()
+        let live = view.counted.iter().filter(good);
+        let taken: Vec<Candidate<'_>> =
+            live.filter_map(|(server, _)| Some(self.0.registry.get(*server)?.candidate(*server))).collect();
+        let choice = choose(&Ask {
+            goal: &class.keep,
+            strictness: class.strictness,
+            candidates: &candidates,
+            taken: &taken,
+            writer: None,
+            seed: chunk.raw() ^ self.0.now.as_millis() as u64,
+        });
+        choice.placed.first().map(|placed| placed.server)
     }
 
     fn has_in_doubt(&self, server: ServerId, chunk: ChunkId) -> bool {

@@ -76,6 +76,7 @@ fn a_request_that_waits_is_timed_to_its_answer_and_is_lost_with_its_connection()
         name: "s".into(),
         address: "127.0.0.1:1".into(),
         disks: vec![pb::DiskStatus { total_bytes: 1 << 40, free_bytes: 1 << 40, ..Default::default() }],
+        ..Default::default()
     };
     client.call(&server).unwrap();
     let (holder, other) = (open_session(&mut client, 1), open_session(&mut client, 2));

@@ -178,6 +178,7 @@ fn open_unlinked_files_and_write_leases_outlive_the_leader() {
         name: "s".into(),
         address: "127.0.0.1:1".into(),
         disks: vec![pb::DiskStatus { total_bytes: 1 << 40, free_bytes: 1 << 40, ..Default::default() }],
+        ..Default::default()
     };
     let server_id = client.call(&server).unwrap().server;
     let (writer, other) = (open_session(&mut client, 1), open_session(&mut other_client, 2));

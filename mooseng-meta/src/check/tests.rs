@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mooseng_types::{CellId, ChunkId, FileKind, InodeId, Level, Part, ServerId, SessionId};
+use mooseng_types::{CellId, ChunkId, ClassId, FileKind, InodeId, Level, Part, ServerId, SessionId};
 
 use super::{Checked, check, check_view};
 use crate::codec::v1::row::chunk::DeadChunk;
@@ -157,4 +157,23 @@ fn a_view_is_checked_as_it_was_when_it_was_taken() {
     assert_eq!(found.totals, totals(4));
     assert_eq!(found.violations, check(&world.state));
     assert!(!found.violations.is_empty());
+}
+
+#[test]
+fn a_class_that_does_not_exist_and_a_wrong_count_are_found() {
+    let raise = |world: &mut World| world.done(ClusterCommand::RaiseLevel { level: Level::CLASSES });
+    found("has class9, which does not exist", |world, file| {
+        raise(world);
+        let mut row = world.state.tables.inode(file).unwrap();
+        row.class = ClassId::from_raw(9);
+        world.state.tables.put_inode(file, &row);
+    });
+    found("classes are had by {} objects", |world, _| {
+        raise(world);
+        world.state.tables.join_class(ClassId::from_raw(1));
+    });
+    found("there is no default class", |world, _| {
+        raise(world);
+        world.state.tables.rows.delete(&key::class(ClassId::from_raw(0)));
+    });
 }

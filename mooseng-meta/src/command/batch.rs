@@ -18,7 +18,11 @@ pub struct CommandBatch(Vec<Command>);
 fn may_be_in_a_batch(command: &Command) -> bool {
     match command {
         Command::Name(_) | Command::Attr(_) | Command::Content(ContentCommand::WriteInline { .. }) => true,
-        Command::Content(_) | Command::Repair(_) | Command::Cluster(_) | Command::Batch(_) => false,
+        Command::Content(_)
+        | Command::Repair(_)
+        | Command::Cluster(_)
+        | Command::Class(_)
+        | Command::Batch(_) => false,
     }
 }
 

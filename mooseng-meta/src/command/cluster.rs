@@ -7,6 +7,7 @@ use super::{Command, MovesLeases, tag};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::op::{index, member};
 use crate::response::Response;
+use crate::server::ServerPlace;
 use crate::tables::Tables;
 
 /// A change of the cluster, or of who is known in it.
@@ -39,6 +40,8 @@ pub enum ClusterCommand {
         name: String,
         /// Where it serves chunks.
         address: String,
+        /// Where it stands; `None` below [`Level::CLASSES`].
+        place: Option<ServerPlace>,
     },
     /// Raises the cluster's level: from here on formats of this level may be written. Never lowers it.
     RaiseLevel {
@@ -84,8 +87,9 @@ impl ClusterCommand {
             Self::Bootstrap { cluster, copies } => member::bootstrap(t, stamp, *cluster, *copies),
             Self::OpenSession { client, name } => member::open_session(t, client, name),
             Self::CloseSession { session } => Ok(member::close_session(t, *session)),
-            Self::RegisterServer { uuid, name, address } => {
-                Ok(member::register_server(t, *uuid, name, address))
+            Self::RegisterServer { uuid, name, address, place } => {
+                let place = place.clone().unwrap_or_default();
+                Ok(member::register_server(t, *uuid, name, address, place))
             }
             Self::RaiseLevel { level } => Ok(member::raise_level(t, *level)),
             Self::IndexChunks { from, count } => index::chunks(t, *from, *count),
@@ -108,11 +112,14 @@ impl ClusterCommand {
                 w.u8(tag::CLOSE_SESSION);
                 w.session(*session);
             }
-            Self::RegisterServer { uuid, name, address } => {
-                w.u8(tag::REGISTER_SERVER);
+            Self::RegisterServer { uuid, name, address, place } => {
+                w.u8(place.as_ref().map_or(tag::REGISTER_SERVER, |_| tag::REGISTER_PLACED_SERVER));
                 w.raw(uuid);
                 w.bytes(name.as_bytes());
                 w.bytes(address.as_bytes());
+                if let Some(place) = place {
+                    w.place(place);
+                }
             }
             Self::RaiseLevel { level } => {
                 w.u8(tag::RAISE_LEVEL);
@@ -133,8 +140,14 @@ impl ClusterCommand {
             tag::OPEN_SESSION => Self::OpenSession { client: r.array()?, name: r.text()? },
             tag::CLOSE_SESSION => Self::CloseSession { session: r.session()? },
             tag::REGISTER_SERVER => {
-                Self::RegisterServer { uuid: r.array()?, name: r.text()?, address: r.text()? }
+                Self::RegisterServer { uuid: r.array()?, name: r.text()?, address: r.text()?, place: None }
             }
+            tag::REGISTER_PLACED_SERVER => Self::RegisterServer {
+                uuid: r.array()?,
+                name: r.text()?,
+                address: r.text()?,
+                place: Some(r.place()?),
+            },
             tag::RAISE_LEVEL => Self::RaiseLevel { level: known_level(r)? },
             tag::INDEX_CHUNKS => Self::IndexChunks { from: r.chunk()?, count: r.narrow()? },
             _ => return Ok(None),

@@ -1,6 +1,6 @@
 //! Commands of the masters' own: copies that come and go, and what is really gone.
 
-use mooseng_types::{ChunkId, ChunkVersion, FsError, InodeId, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, FsError, InodeId, Level, ServerId};
 
 use super::{Command, MovesLeases, tag};
 use crate::codec::{CodecError, Reader, Writer};
@@ -27,6 +27,21 @@ pub enum RepairCommand {
         /// The server.
         server: ServerId,
     },
+    /// Copies of a chunk that nobody writes may differ: one of them is going to take on a version that nobody else gets, and the
+    /// others follow it.
+    BeginSettle {
+        /// The chunk.
+        chunk: ChunkId,
+        /// The last version that was given out until now.
+        granted: ChunkVersion,
+    },
+    /// Every copy that the row counts and that is there is like the chosen one.
+    EndSettle {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Their version.
+        version: ChunkVersion,
+    },
     /// Removes objects without a name that nobody has open.
     ReapOrphans {
         /// The objects.
@@ -46,13 +61,26 @@ impl From<RepairCommand> for Command {
 }
 
 impl RepairCommand {
+    /// The level of the cluster from which on it may be proposed.
+    pub(super) fn level(&self) -> Level {
+        match self {
+            Self::BeginSettle { .. } | Self::EndSettle { .. } => Level::CLASSES,
+            Self::AddReplica { .. }
+            | Self::RemoveReplica { .. }
+            | Self::ReapOrphans { .. }
+            | Self::ForgetDead { .. } => Level::FIRST,
+        }
+    }
+
     /// Which files' leases may have changed hands.
     pub(super) fn moves_leases(&self) -> MovesLeases {
         match self {
             Self::ReapOrphans { .. } => MovesLeases::Any,
-            Self::AddReplica { .. } | Self::RemoveReplica { .. } | Self::ForgetDead { .. } => {
-                MovesLeases::None
-            }
+            Self::AddReplica { .. }
+            | Self::RemoveReplica { .. }
+            | Self::BeginSettle { .. }
+            | Self::EndSettle { .. }
+            | Self::ForgetDead { .. } => MovesLeases::None,
         }
     }
 
@@ -60,6 +88,8 @@ impl RepairCommand {
         match self {
             Self::AddReplica { chunk, version, server } => replica::add(t, *chunk, *version, *server),
             Self::RemoveReplica { chunk, server } => replica::remove(t, *chunk, *server),
+            Self::BeginSettle { chunk, granted } => replica::begin_settle(t, *chunk, *granted),
+            Self::EndSettle { chunk, version } => replica::end_settle(t, *chunk, *version),
             Self::ReapOrphans { inodes } => Ok(reap::orphans(t, inodes)),
             Self::ForgetDead { chunks } => Ok(reap::forget(t, chunks)),
         }
@@ -77,6 +107,16 @@ impl RepairCommand {
                 w.u8(tag::REMOVE_REPLICA);
                 w.chunk(*chunk);
                 w.server(*server);
+            }
+            Self::BeginSettle { chunk, granted } => {
+                w.u8(tag::BEGIN_SETTLE);
+                w.chunk(*chunk);
+                w.version(*granted);
+            }
+            Self::EndSettle { chunk, version } => {
+                w.u8(tag::END_SETTLE);
+                w.chunk(*chunk);
+                w.version(*version);
             }
             Self::ReapOrphans { inodes } => {
                 w.u8(tag::REAP_ORPHANS);
@@ -96,6 +136,8 @@ impl RepairCommand {
                 Self::AddReplica { chunk: r.chunk()?, version: r.version()?, server: r.server()? }
             }
             tag::REMOVE_REPLICA => Self::RemoveReplica { chunk: r.chunk()?, server: r.server()? },
+            tag::BEGIN_SETTLE => Self::BeginSettle { chunk: r.chunk()?, granted: r.version()? },
+            tag::END_SETTLE => Self::EndSettle { chunk: r.chunk()?, version: r.version()? },
             tag::REAP_ORPHANS => Self::ReapOrphans { inodes: r.list(Reader::inode)? },
             tag::FORGET_DEAD => Self::ForgetDead { chunks: r.list(Reader::chunk)? },
             _ => return Ok(None),

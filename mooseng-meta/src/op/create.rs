@@ -87,6 +87,7 @@ pub(crate) fn create(
 
     let inode = t.new_inode()?;
     let row = row_of(new, parent, &dir, stamp);
+    t.join_class(row.class);
     t.put_inode(inode, &row);
     if !new.target.is_empty() {
         t.rows.put(&key::target(inode), new.target.clone());

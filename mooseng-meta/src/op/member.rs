@@ -2,12 +2,12 @@
 
 use mooseng_types::{ChunkId, ClassId, ClusterId, FileKind, FsError, Level, SessionId, TimeNs};
 
-use super::lease;
+use super::{class, lease};
 use crate::codec::v1::row::Number;
 use crate::inode::InodeRow;
 use crate::key;
 use crate::response::Response;
-use crate::server::ServerRow;
+use crate::server::{ServerPlace, ServerRow};
 use crate::session::{SessionRecord, Window};
 use crate::settings::Settings;
 use crate::tables::Tables;
@@ -49,6 +49,7 @@ pub(crate) fn bootstrap(
     };
     t.put_inode(root, &row);
     t.counters.totals.inodes += 1;
+    class::found(t);
     Ok(Response::Done)
 }
 
@@ -86,15 +87,21 @@ pub(crate) fn close_session(t: &mut Tables, session: SessionId) -> Response {
     Response::Done
 }
 
-/// The server's id, a new one if it has none; its name and address are those it came with last.
-pub(crate) fn register_server(t: &mut Tables, uuid: [u8; 16], name: &str, address: &str) -> Response {
+/// The server's id, a new one if it has none; its name, address and place are those it came with last.
+pub(crate) fn register_server(
+    t: &mut Tables,
+    uuid: [u8; 16],
+    name: &str,
+    address: &str,
+    place: ServerPlace,
+) -> Response {
     let known = t.row::<Number>(&key::server_uuid(&uuid)).and_then(Number::server);
     let server = known.unwrap_or_else(|| t.new_server());
-    let row = ServerRow { server, uuid, name: name.to_owned(), address: address.to_owned() };
+    let row = ServerRow { server, uuid, name: name.to_owned(), address: address.to_owned(), place };
     if known.is_none() {
         t.rows.put(&key::server_uuid(&uuid), Number(server.raw().into()).encode().into());
     }
-    t.rows.put(&key::server(server), row.encode().into());
+    t.rows.put(&key::server(server), row.encode(t.level).into());
     Response::Server(server)
 }
 
@@ -103,6 +110,7 @@ pub(crate) fn raise_level(t: &mut Tables, level: Level) -> Response {
     if level > t.level {
         t.level = level;
         t.rows.put(&key::LEVEL, Number(level.raw().into()).encode().into());
+        class::found(t);
     }
     Response::Done
 }

@@ -44,6 +44,7 @@ fn reap(t: &mut Tables, inode: InodeId) {
         t.rows.delete(&key);
     }
     t.rows.delete(&key::inode(inode));
+    t.leave_class(row.class);
     t.rows.delete(&key::orphan(inode));
     t.counters.totals.inodes -= 1;
 }
@@ -54,6 +55,7 @@ pub(crate) fn forget(t: &mut Tables, chunks: &[ChunkId]) -> Response {
         let key = key::dead_chunk(chunk);
         if t.rows.contains(&key) {
             t.rows.delete(&key);
+            t.touched.push(chunk);
         }
     }
     Response::Done

@@ -38,3 +38,36 @@ pub(crate) fn remove(t: &mut Tables, chunk: ChunkId, server: ServerId) -> Result
     t.put_chunk(chunk, &row);
     Ok(Response::Done)
 }
+
+/// Gives out a version to nobody: whoever wrote under an earlier one is fenced off wherever it is taken on.
+pub(crate) fn begin_settle(
+    t: &mut Tables,
+    chunk: ChunkId,
+    granted: ChunkVersion,
+) -> Result<Response, FsError> {
+    let mut row = t.chunk(chunk).ok_or(FsError::Stale)?;
+    row.layout.copies()?;
+    if row.lease.is_some() || row.granted != granted || row.is_uncommitted() {
+        return Err(FsError::Stale);
+    }
+    if granted.raw() == u32::MAX {
+        return Err(FsError::Io);
+    }
+
+    row.granted = granted.next();
+    t.put_chunk(chunk, &row);
+    Ok(Response::Done)
+}
+
+/// What has this version is the chunk: a copy without it is stale.
+pub(crate) fn end_settle(t: &mut Tables, chunk: ChunkId, version: ChunkVersion) -> Result<Response, FsError> {
+    let mut row = t.chunk(chunk).ok_or(FsError::Stale)?;
+    if row.lease.is_some() || row.granted != version || row.is_uncommitted() {
+        return Err(FsError::Stale);
+    }
+
+    row.committed = version;
+    row.differs = false;
+    t.put_chunk(chunk, &row);
+    Ok(Response::Done)
+}

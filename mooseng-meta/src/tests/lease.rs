@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use mooseng_types::{
-    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FILE_SIZE_MAX, FileKind, FsError, InodeId, Part, ServerId,
+    CHUNK_SIZE, ChunkId, ChunkIndex, ChunkVersion, FILE_SIZE_MAX, FileKind, FsError, InodeId, Level, Part,
+    ServerId,
 };
 
 use crate::check::check;
@@ -479,6 +480,29 @@ fn copies_are_added_and_struck_off() {
     }
     world.refused(FsError::Invalid, remove(9));
     assert_eq!(world.state.chunk(chunk).unwrap().layout, Layout::Copies(servers(&[9])));
+}
+
+#[test]
+fn copies_that_may_differ_are_settled_by_a_version_that_nobody_has_and_a_grant_in_between_comes_first() {
+    let (mut world, file) = world();
+    world.done(ClusterCommand::RaiseLevel { level: Level::CLASSES });
+    let grant = world.grant(file, 0);
+    let chunk = grant.chunk;
+    let begin = |granted| RepairCommand::BeginSettle { chunk, granted: version(granted) };
+    let end = |raw| RepairCommand::EndSettle { chunk, version: version(raw) };
+    world.refused(FsError::Stale, begin(1));
+    world.attr(world.commit(file, 1, 0, &grant, false));
+    world.refused(FsError::Stale, begin(1));
+    let session = world.session;
+    world.done(ClusterCommand::CloseSession { session });
+    assert!(world.state.chunk(chunk).unwrap().differs);
+    world.refused(FsError::Stale, begin(2));
+    world.done(begin(1));
+    world.refused(FsError::Stale, end(1));
+    world.done(end(2));
+    let row = world.state.chunk(chunk).unwrap();
+    assert_eq!((row.committed, row.granted, row.differs, row.lease), (version(2), version(2), false, None));
+    assert_eq!(check(&world.state), []);
 }
 
 /// Makes a stripe of a chunk, as nothing does yet.

@@ -66,11 +66,11 @@ fn a_state_opened_again_has_its_level_and_one_of_a_later_level_is_not_opened() {
     world.flush();
     let store = Arc::clone(&world.store) as Arc<dyn MetaStore>;
     assert_eq!(MetaState::open(Arc::clone(&store), CellId::ROOT).unwrap().level(), Level::IDENTITY);
-    let row = (key::LEVEL.to_vec(), Some(Number(3).encode().into()));
+    let row = (key::LEVEL.to_vec(), Some(Number(4).encode().into()));
     store.write(&Batch { applied_index: world.state.applied_index(), rows: [row].into() });
     let refused = MetaState::open(store, CellId::ROOT).unwrap_err();
-    assert_eq!(refused, FormatError::Level { found: 3 });
-    assert_eq!(refused.to_string(), "the store has level 3, this release knows levels 1 to 2: upgrade it");
+    assert_eq!(refused, FormatError::Level { found: 4 });
+    assert_eq!(refused.to_string(), "the store has level 4, this release knows levels 1 to 3: upgrade it");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn an_entry_that_raises_the_level_beyond_what_is_known_cannot_be_read() {
     let entry = Entry { stamp: TimeNs::from_raw(0), request: None, command: RAISE.into() };
     let mut bytes = entry.encode();
     assert_eq!(bytes.last(), Some(&2));
-    *bytes.last_mut().unwrap() = 3;
+    *bytes.last_mut().unwrap() = 4;
     assert_eq!(Entry::decode(&bytes), Err(CodecError::Value("level")));
 }
 

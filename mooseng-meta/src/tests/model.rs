@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mooseng_types::{
-    CHUNK_SIZE, CellId, ChunkId, ChunkIndex, ChunkVersion, FileKind, FsError, InodeId, Level, RequestId,
-    SessionId, SetAttr, TimeNs,
+    CHUNK_SIZE, CellId, ChunkId, ChunkIndex, ChunkVersion, ClassId, ClassName, FileKind, FsError, Goal,
+    InodeId, Level, RequestId, SessionId, SetAttr, StorageClass, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::check::check;
 use crate::command::{
-    AttrCommand, ClusterCommand, Command, CommandBatch, CommittedChunk, ContentCommand, Entry, MovesLeases,
-    NameCommand, RenameMode, RepairCommand, Request, XattrMode,
+    AttrCommand, ClassCommand, ClusterCommand, Command, CommandBatch, CommittedChunk, ContentCommand, Entry,
+    MovesLeases, NameCommand, RenameMode, RepairCommand, Request, XattrMode,
 };
 use crate::model::{Model, Op};
 use crate::op::index::INDEX_MAX;
@@ -91,7 +91,10 @@ fn file_ops() -> impl Strategy<Value = Op> {
             .prop_map(|(session, inode, index)| Op::Release { session, inode, index }),
         1 => session().prop_map(|session| Op::Close { session }),
         1 => inodes().prop_map(|inode| Op::Reap { inode }),
-        1 => Just(Op::Raise),
+        1 => (2u16..4).prop_map(|level| Op::Raise { level }),
+        1 => prop::sample::select(vec!["x", "y"]).prop_map(|name| Op::CreateClass { name }),
+        1 => (0u16..6).prop_map(|id| Op::RemoveClass { id }),
+        2 => (0u16..5, [inodes(), inodes()]).prop_map(|(id, inodes)| Op::SetClass { id, inodes }),
         2 => Just(Op::Index),
     ]
 }
@@ -182,16 +185,32 @@ fn command(world: &World, sessions: &[SessionId; 2], op: &Op) -> Command {
             data: vec![b'x'; length].into(),
         }
         .into(),
-        Op::Release { session, inode, index } => ContentCommand::ReleaseLease {
-            session: sessions[session],
-            inode: id(inode),
-            indexes: vec![ChunkIndex::from_raw(index)],
+        Op::Release { session, inode, index } => {
+            let (session, indexes) = (sessions[session], vec![ChunkIndex::from_raw(index)]);
+            ContentCommand::ReleaseLease { session, inode: id(inode), indexes }.into()
         }
-        .into(),
         Op::Close { session } => ClusterCommand::CloseSession { session: sessions[session] }.into(),
         Op::Reap { inode } => RepairCommand::ReapOrphans { inodes: vec![id(inode)] }.into(),
-        Op::Raise => ClusterCommand::RaiseLevel { level: Level::IDENTITY }.into(),
+        Op::Raise { level } => ClusterCommand::RaiseLevel { level: Level::from_raw(level) }.into(),
+        Op::CreateClass { .. } | Op::RemoveClass { .. } | Op::SetClass { .. } => {
+            class_command(world, op).into()
+        }
         Op::Index => ClusterCommand::IndexChunks { from: ChunkId::from_raw(0), count: INDEX_MAX }.into(),
+    }
+}
+
+fn class_command(world: &World, op: &Op) -> ClassCommand {
+    match *op {
+        Op::CreateClass { name } => {
+            let class = StorageClass::new(ClassName::parse(name).unwrap(), Goal::any(2));
+            ClassCommand::Create { class: Box::new(class) }
+        }
+        Op::RemoveClass { id } => ClassCommand::Remove { id: ClassId::from_raw(id) },
+        Op::SetClass { id, inodes } => ClassCommand::Set {
+            id: ClassId::from_raw(id),
+            inodes: inodes.map(|inode| object(world, inode)).to_vec(),
+        },
+        _ => unreachable!("{op:?} is not about a class"),
     }
 }
 
@@ -204,6 +223,7 @@ fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
         prop_assert_eq!(attr.nlink as usize, model.nlink(inode), "links of {}", id);
         prop_assert_eq!(attr.size, model.size(inode), "size of {}", id);
         prop_assert_eq!(state.is_orphan(id), model.orphan(inode));
+        prop_assert_eq!(state.class_of(id).unwrap().raw(), node.class);
         prop_assert_eq!(state.inline(id).unwrap_or_default(), Bytes::from(node.inline.clone()));
         let xattrs: BTreeSet<Bytes> =
             node.xattrs.iter().map(|name| Bytes::from_static(name.as_bytes())).collect();
@@ -224,6 +244,9 @@ fn compare(world: &World, model: &Model) -> Result<(), TestCaseError> {
         }
     }
     prop_assert_eq!(state.totals().inodes, model.nodes.len() as u64);
+    let classes: Vec<_> = state.classes().into_iter().map(|(id, class)| (id.raw(), class.name)).collect();
+    let wanted = model.classes.iter().map(|(id, name)| (*id, ClassName::parse(name).unwrap()));
+    prop_assert_eq!(classes, wanted.collect::<Vec<_>>());
     prop_assert_eq!(state.is_indexed(), model.indexed);
     Ok(())
 }

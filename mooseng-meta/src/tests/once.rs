@@ -164,7 +164,7 @@ fn a_server_keeps_its_id_and_is_found_where_it_said_last() {
     let mut world = World::new();
     let mut register = |uuid, address: &str| {
         let (name, address) = ("cs".to_owned(), address.to_owned());
-        world.run(ClusterCommand::RegisterServer { uuid: [uuid; 16], name, address })
+        world.run(ClusterCommand::RegisterServer { uuid: [uuid; 16], name, address, place: None })
     };
     let first = Response::Server(ServerId::from_raw(1));
     assert_eq!(register(1, "a:1"), first);

@@ -1,5 +1,7 @@
 //! What has passed a door, as of a moment: numbers to show, and to send to others who show them.
 
+use std::time::Duration;
+
 use crate::rpc;
 
 use super::BUCKETS;
@@ -20,6 +22,18 @@ impl Snapshot {
     #[must_use]
     pub fn of(&self, kind: u16) -> Option<&Requests> {
         self.requests.iter().find(|row| row.kind == kind)
+    }
+
+    /// How long requests of one kind took that have left since an earlier snapshot, on average; `None` if none has. Of a process
+    /// that has started anew meanwhile: since then.
+    #[must_use]
+    pub fn mean_since(&self, earlier: Option<&Self>, kind: u16) -> Option<Duration> {
+        let now = self.of(kind)?;
+        let before =
+            earlier.and_then(|earlier| earlier.of(kind)).filter(|before| before.left() <= now.left());
+        let (left, total_us) = before.map_or((0, 0), |before| (before.left(), before.total_us));
+        let micros = now.total_us.saturating_sub(total_us).checked_div(now.left() - left)?;
+        Some(Duration::from_micros(micros))
     }
 }
 

@@ -39,8 +39,7 @@ pub(crate) async fn audit(port: Port, oracle: Rc<RefCell<Oracle>>, cell: CellId,
         };
         match call.walk(*inode).await {
             Ok(tree) => {
-                let damaged = oracle.borrow().damaged.clone();
-                let excused = |content: Content| content.excuse(damaged.as_ref());
+                let excused = |content: Content| content.excuse(&oracle.borrow());
                 let tree = tree.into_iter().map(|(path, content)| (path, content.map(excused))).collect();
                 for problem in judge(&life, &tree) {
                     oracle.borrow_mut().accuse(format!("acked_is_durable: {}: {problem}", life.name));

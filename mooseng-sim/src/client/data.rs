@@ -11,6 +11,7 @@ use mooseng_types::{ChunkCause, ChunkId, FsError, InodeId, Part, SetAttr, TimeNs
 
 use super::call::{Attr, Caller};
 use super::{Expired, RETRY};
+use crate::oracle::Oracle;
 use crate::task::ChunkRequest;
 
 const TIMEOUT: Duration = Duration::from_millis(1600);
@@ -35,9 +36,12 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    /// Copies on a server where bits have rotted may be missing, as long as it says so.
-    pub(crate) fn excuse(mut self, damaged: Option<&String>) -> Self {
+    /// Copies on a server where bits have rotted may be missing, as long as it says so, and so may any that a lost disk had, until
+    /// they have been made again.
+    pub(crate) fn excuse(mut self, oracle: &Oracle) -> Self {
+        let damaged = oracle.damaged.as_ref();
         self.missing.retain(|missing| damaged.is_none_or(|server| !missing.starts_with(server.as_str())));
+        self.missing.retain(|_| !oracle.copies_may_be_missing);
         self
     }
 }

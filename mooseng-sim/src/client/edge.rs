@@ -47,7 +47,7 @@ impl Process {
                 Event::Prepared(key, grant, done)
             }
             Action::Write(job) => {
-                let how = WriteHow { sync: false, continues: job.continues };
+                let how = WriteHow { sync: false, continues: job.continues, exists: job.exists };
                 let done = self.write_chain(&job.grant, job.offset_in_chunk(), &job.piece.data, how).await;
                 if self.plant == Some(Plant::CloseUnasked) && done.is_ok() {
                     self.memory().written.insert((job.grant.chunk.chunk, job.grant.chunk.version));
@@ -57,7 +57,7 @@ impl Process {
             Action::Adopt(job) if self.plant == Some(Plant::AdoptNothing) => Event::Synced(job, Ok(())),
             Action::Adopt(job) if self.is_written(&job) => Event::Synced(job, Ok(())),
             Action::Adopt(job) => {
-                let how = WriteHow { sync: job.durable, continues: job.continues };
+                let how = WriteHow { sync: job.durable, continues: job.continues, exists: job.exists };
                 let done = self.write_chain(&job.grant, 0, &[], how).await;
                 Event::Synced(job, done)
             }
@@ -163,7 +163,8 @@ impl Process {
         how: WriteHow,
     ) -> std::result::Result<(), Fault> {
         let continues = how.continues && self.plant != Some(Plant::CountOnNothing);
-        let request = messages::write_chunk(grant, offset, data, WriteHow { continues, ..how });
+        let exists = how.exists && self.plant != Some(Plant::MakeCopiesAnew);
+        let request = messages::write_chunk(grant, offset, data, WriteHow { continues, exists, ..how });
         self.chain(grant, Request::Write(request), data).await
     }
 

@@ -54,7 +54,7 @@ impl Client {
             self.accuse(format!("no_lost_name: a file with {links} names is gone"));
             return Ok(());
         };
-        let found = found.excuse(self.oracle.borrow().damaged.as_ref());
+        let found = found.excuse(&self.oracle.borrow());
         for problem in compare(&found, expected, links, None) {
             self.accuse(format!("acked_is_durable: {problem}"));
         }

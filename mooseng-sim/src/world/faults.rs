@@ -359,6 +359,7 @@ impl World {
         if wipe && let Some(server) = self.servers.get_mut(&index) {
             server.lose_disk();
             self.counting.counts.add(Happening::LostDisk, 1);
+            self.tell_oracles(|oracle, _| oracle.copies_may_be_missing = true);
             self.note(format!("server {index} has lost its disk"));
         }
     }

@@ -21,7 +21,7 @@ const HEALS_WITH_DAMAGE: Duration = Duration::from_secs(30);
 const PROGRESS: u64 = 5;
 /// The longest that something on its way takes without faults.
 const DRAIN: Duration = Duration::from_millis(300);
-/// Sessions of clients that died have ended, servers are given up, and every chunk is at its goal.
+/// The sessions of the clients have ended, what they have left is settled, and every chunk is at its goal.
 const HEALS_CHUNKS_WITHIN: Duration = Duration::from_secs(60);
 const AUDIT_WITHIN: Duration = Duration::from_secs(60);
 
@@ -57,18 +57,18 @@ impl World {
                 return self.accuse("heals: the level does not rise though all parts can go along".into());
             }
         }
-        if self.shape == Shape::Healing {
-            self.bring_to_goal();
-        }
-        if self.broken() {
-            return;
-        }
         while let Some((_, task)) = self.clients.pop_first() {
             self.end_task(task);
         }
         self.queue.retain(|_, event| !matches!(event, Event::StartClient { .. }));
         // What they asked for last comes about before anybody looks, or never.
         self.pass(self.time + DRAIN, |_| false);
+        if self.shape == Shape::Healing {
+            self.bring_to_goal();
+        }
+        if self.broken() {
+            return;
+        }
         self.audit();
         if !self.broken() {
             self.compare_masters();
@@ -163,7 +163,10 @@ impl World {
             let problems =
                 problems.unwrap_or_else(|| vec!["heals: something is still to be done about chunks".into()]);
             if problems.is_empty() {
-                return;
+                let whole = self
+                    .state_of_leader()
+                    .is_some_and(|state| invariants::all_are_there(state, &self.copies_on_disk(state)));
+                return self.tell_oracles(|oracle, _| oracle.copies_may_be_missing &= !whole);
             }
             if self.time >= until {
                 self.describe();

@@ -23,11 +23,11 @@ const AFTER: Duration = Duration::from_secs(1);
 const THREADS: u32 = 2;
 /// The mount beside the cluster's own.
 const SECOND: &str = "mount-b";
-/// A part with this line behaves as one of the release before.
+/// A part with this line behaves as one of the first release.
 const OLD: &str = "level_max = 1";
-const NEW_LEVEL: u32 = 2;
+const NEW_LEVEL: u32 = 3;
 /// What is said of a rise, before and after it.
-const RISES: &str = "from 1 to 2";
+const RISES: &str = "from 1 to 3";
 
 pub(super) fn run(context: &Context) -> Result<Outcome> {
     let mut cluster = context.cluster()?;
@@ -199,7 +199,7 @@ fn latecomers(cluster: &mut Cluster) -> Result<()> {
     cluster.stop_one(&master)?;
     hold_back(cluster, &master)?;
     let done = shell::finish(&mut cluster.daemon("master", &cluster.config(&master)), STATE_LIMIT)?;
-    let said = done.stderr.contains("has level 2, this master knows level 1: run a release that knows it");
+    let said = done.stderr.contains("has level 3, this master knows level 1: run a release that knows it");
     ensure!(!done.status.success() && said, "{master}: {}, {}", done.status, shell::tail(&done.stderr));
     renew(cluster, &master)?;
     cluster.restart(&master)?;
@@ -226,5 +226,5 @@ fn latecomers(cluster: &mut Cluster) -> Result<()> {
 /// Whether the log of a part says that its name was refused, by whom and why.
 fn is_told(cluster: &Cluster, part: &str, name: &str) -> Result<bool> {
     let log = fs::read_to_string(cluster.data().join("log").join(format!("{part}.log")))?;
-    Ok(log.contains(&format!("the cluster has level 2, and {name} knows level 1: upgrade {name}")))
+    Ok(log.contains(&format!("the cluster has level 3, and {name} knows level 1: upgrade {name}")))
 }

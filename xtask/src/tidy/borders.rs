@@ -84,6 +84,7 @@ const CHUNK_STORE: &[(&str, &[&str])] = &[
     ("read", &["chunk", "error"]),
     ("condemn", &["chunk", "error", "quarantine", "sidecar"]),
     ("receive", &["chunk", "error", "sidecar"]),
+    ("settle", &["chunk", "error"]),
     ("verify", &["chunk", "error", "open_copies"]),
     ("write", &["chunk", "error"]),
 ];

@@ -109,11 +109,11 @@ fn failures_that_were_not_told_are_told_later_unless_there_is_newer_news() {
     let events = CopyEvents::default();
     let failed = |source: &str| FailedFetch { source: source.into(), reason: FetchReason::Damaged };
     for chunk in [1, 2] {
-        events.not_fetched(id(chunk), failed("old"));
+        events.not_fetched(id(chunk), &failed("old"));
     }
     let taken = events.take_failed(9);
     assert_eq!(taken.len(), 2);
-    events.not_fetched(id(1), failed("new"));
+    events.not_fetched(id(1), &failed("new"));
     events.put_back_failed(taken);
     assert_eq!(events.take_failed(1), [(id(1), failed("new"))]);
     assert_eq!(events.take_failed(9), [(id(2), failed("old"))]);

@@ -18,6 +18,7 @@ use signal_hook::consts::SIGINT;
 use crate::Target;
 use crate::admin::{self, ClusterStatus, Master, Masters};
 use crate::output;
+use crate::time;
 
 /// How often the cluster is looked at while something is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -51,7 +52,7 @@ pub(crate) struct AddArgs {
     #[arg(long)]
     no_wait: bool,
     /// How long to wait: 90s, 10m or 2h.
-    #[arg(long, default_value = "10m", value_parser = parse_time)]
+    #[arg(long, default_value = "10m", value_parser = time::parse)]
     timeout: Duration,
     /// For programs.
     #[arg(long)]
@@ -108,20 +109,6 @@ impl Done {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// A number with `ms`, `s`, `m` or `h` behind it.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| "a time is a number and s, m or h, as in 90s".to_owned())?;
-    let unit_ms: u64 = match &text[digits.len()..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("a time is a number and s, m or h, as in 90s".to_owned()),
-    };
-    Ok(Duration::from_millis(number.saturating_mul(unit_ms)))
 }
 
 fn millis(time: Duration) -> u64 {
@@ -299,16 +286,6 @@ fn hand_over(masters: &Masters, to: &str, dry_run: bool) -> anyhow::Result<(Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_has_a_unit() {
-        assert_eq!(parse_time("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_time("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(parse_time("250ms"), Ok(Duration::from_millis(250)));
-        for wrong in ["", "10", "m", "10 m", "-1s", "10d"] {
-            assert!(parse_time(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_master_takes_part_when_it_answers_has_caught_up_and_votes() {

@@ -46,10 +46,11 @@ fn print(status: &ClusterStatus) {
         .map(|s| {
             let disks = format!("{}{}", s.disks, if s.disks_failed > 0 { " (failed!)" } else { "" });
             let (free, total) = (output::bytes(s.free_bytes), output::bytes(s.total_bytes));
-            vec![s.name.clone(), s.state.clone(), s.address.clone(), free, total, s.chunks.to_string(), disks]
+            let (copies, labels) = (s.chunks.to_string(), s.labels.join(","));
+            vec![s.name.clone(), s.state.clone(), s.address.clone(), free, total, copies, disks, labels]
         })
         .collect();
-    output::table(&["CHUNKSERVER", "STATE", "ADDRESS", "FREE", "TOTAL", "COPIES", "DISKS"], &rows);
+    output::table(&["CHUNKSERVER", "STATE", "ADDRESS", "FREE", "TOTAL", "COPIES", "DISKS", "LABELS"], &rows);
     output::line("");
     output::line(&format!(
         "{} objects, {} in files, {} chunks, {} sessions",

@@ -266,13 +266,24 @@ fn texts_of_any_length_end_no_master() {
         uuid: bytes(uuid),
         name: text(name),
         address: text(address),
-        disks: Vec::new(),
+        ..Default::default()
     };
     for largest in [TEXT_MAX, HUGE] {
         let taken = if largest == TEXT_MAX { Comes::Done } else { Comes::Rejected };
         t.border("name", largest, (taken, Comes::Rejected), |_, length| register(length, 0, 16));
         t.border("address", largest, (taken, Comes::Rejected), |_, length| register(0, length, 16));
     }
+    let place = |region: usize, rack: usize, labels: usize| pb::RegisterServerRequest {
+        uuid: bytes(16),
+        region: text(region),
+        rack: text(rack),
+        labels: (0..labels).map(|label| format!("l{label}")).collect(),
+        ..Default::default()
+    };
+    let (done, rejected) = (Comes::Done, Comes::Rejected);
+    t.border("region", TEXT_MAX, (done, rejected), |_, length| place(length, 0, 0));
+    t.border("rack", TEXT_MAX, (done, rejected), |_, length| place(0, length, 0));
+    t.border("labels", 32, (done, rejected), |_, length| place(0, 0, length));
     t.border("uuid", 16, (Comes::Done, Comes::Rejected), |_, length| register(0, 0, length));
     t.border("client_id", 16, (Comes::Done, Comes::Rejected), |_, length| pb::OpenSessionRequest {
         client_id: bytes(length),

@@ -1,6 +1,6 @@
 //! Answers, as they are stored.
 
-use mooseng_types::FsError;
+use mooseng_types::{ClassId, FsError};
 
 use super::{FORMAT, attr, open, put_attr};
 use crate::codec::{CodecError, Reader, Writer};
@@ -14,6 +14,8 @@ mod tag {
     pub(super) const GRANT: u8 = 4;
     pub(super) const REFUSED: u8 = 5;
     pub(super) const BATCH: u8 = 6;
+    pub(super) const CLASS: u8 = 7;
+    pub(super) const CHANGED: u8 = 8;
 }
 
 /// Room for an answer with attributes.
@@ -53,6 +55,14 @@ impl Response {
                 w.option(grant.inline.as_ref(), |w, inline| w.bytes(inline));
                 w.u8(grant.fresh.into());
                 put_attr(w, &grant.attr);
+            }
+            Self::Class(class) => {
+                w.u8(tag::CLASS);
+                w.var(class.raw().into());
+            }
+            Self::Changed(count) => {
+                w.u8(tag::CHANGED);
+                w.var((*count).into());
             }
             Self::Batch(answers) => {
                 w.u8(tag::BATCH);
@@ -96,6 +106,8 @@ impl Response {
                 fresh: r.bool()?,
                 attr: attr(r)?,
             }),
+            tag::CLASS => Self::Class(ClassId::from_raw(r.narrow()?)),
+            tag::CHANGED => Self::Changed(r.narrow()?),
             tag::REFUSED => Self::Refused(FsError::from_code(r.narrow()?)),
             _ => return Err(CodecError::Value("answer")),
         })

@@ -10,6 +10,7 @@
 //! ```
 
 pub(crate) mod chunk;
+pub(crate) mod class;
 
 use bytes::Bytes;
 use mooseng_types::{ChunkId, ClassId, ClusterId, InodeId, Level, MasterId, ServerId, SessionId};
@@ -19,7 +20,7 @@ use crate::codec::{CodecError, Reader, Writer};
 use crate::counters::Counters;
 use crate::inode::{Dentry, InodeRow};
 use crate::membership::{Member, Membership};
-use crate::server::ServerRow;
+use crate::server::{ServerPlace, ServerRow};
 use crate::session::{SessionRecord, Window};
 use crate::settings::{Settings, Totals};
 
@@ -28,6 +29,9 @@ const INODE_SIZE: usize = 80;
 /// The format of an object's row that says its class, and its bytes.
 const INODE_WITH_CLASS: u8 = 2;
 const INODE_WITH_CLASS_SIZE: usize = 82;
+
+/// The format of a chunkserver's row that says where it stands.
+const SERVER_WITH_PLACE: u8 = 2;
 
 /// A value of a row: what the tables are made of.
 pub(crate) trait RowValue: Sized {
@@ -144,20 +148,38 @@ impl RowValue for Window {
 }
 
 impl ServerRow {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new(FORMAT, 24 + self.name.len() + self.address.len());
+    /// The row as a cluster of this level has it.
+    pub(crate) fn encode(&self, level: Level) -> Vec<u8> {
+        let has_place = level >= Level::CLASSES;
+        let format = if has_place { SERVER_WITH_PLACE } else { FORMAT };
+        let mut w = Writer::new(format, 48 + self.name.len() + self.address.len());
         w.server(self.server);
         w.raw(&self.uuid);
         w.bytes(self.name.as_bytes());
         w.bytes(self.address.as_bytes());
+        if has_place {
+            w.place(&self.place);
+        }
         w.finish()
     }
 }
 
 impl RowValue for ServerRow {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut r = open(bytes)?;
-        let row = Self { server: r.server()?, uuid: r.array()?, name: r.text()?, address: r.text()? };
+        let (format, mut r) = Reader::new(bytes)?;
+        if !matches!(format, FORMAT | SERVER_WITH_PLACE) {
+            return Err(CodecError::Format(format));
+        }
+        let row = Self {
+            server: r.server()?,
+            uuid: r.array()?,
+            name: r.text()?,
+            address: r.text()?,
+            place: match format {
+                SERVER_WITH_PLACE => r.place()?,
+                _ => ServerPlace::default(),
+            },
+        };
         r.finish(row)
     }
 }

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use mooseng_types::{
-    Attr, ChunkId, ChunkIndex, ChunkVersion, ClusterId, FileKind, FileName, FsError, InodeId, Level,
-    MasterId, Part, RequestId, ServerId, SessionId, SetAttr, SetTime, TimeNs,
+    Attr, ChunkId, ChunkIndex, ChunkVersion, ClassId, ClassName, ClusterId, FileKind, FileName, FsError,
+    Goal, InodeId, Labels, Level, MasterId, Part, RequestId, ServerId, SessionId, SetAttr, SetTime,
+    StorageClass, Strictness, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -12,12 +13,13 @@ use proptest::prelude::*;
 use super::row::chunk::DeadChunk;
 use crate::chunk::ChunkRow;
 use crate::command::{
-    AttrCommand, ClusterCommand, Command, CommandBatch, CommittedChunk, ContentCommand, Entry, NameCommand,
-    RenameMode, RepairCommand, Request, XattrMode,
+    AttrCommand, ClassCommand, ClusterCommand, Command, CommandBatch, CommittedChunk, ContentCommand, Entry,
+    NameCommand, RenameMode, RepairCommand, Request, XattrMode,
 };
 use crate::layout::{Layout, Stripe};
 use crate::membership::{Member, Membership};
 use crate::response::{Grant, Response};
+use crate::server::ServerPlace;
 
 pub(crate) fn inodes() -> impl Strategy<Value = InodeId> {
     prop_oneof![1u64..9, any::<u64>()].prop_map(InodeId::from_raw)
@@ -66,7 +68,7 @@ fn chunks() -> impl Strategy<Value = ChunkId> {
 }
 
 pub(crate) fn levels() -> impl Strategy<Value = Level> {
-    prop_oneof![Just(Level::FIRST), Just(Level::IDENTITY)]
+    prop_oneof![Just(Level::FIRST), Just(Level::IDENTITY), Just(Level::CLASSES)]
 }
 
 fn server() -> impl Strategy<Value = ServerId> {
@@ -134,8 +136,12 @@ fn cluster_commands() -> impl Strategy<Value = Command> {
         }
         .into()),
         sessions().prop_map(|session| ClusterCommand::CloseSession { session }.into()),
-        (any::<[u8; 16]>(), ".{0,20}", ".{0,20}")
-            .prop_map(|(uuid, name, address)| ClusterCommand::RegisterServer { uuid, name, address }.into()),
+        (any::<[u8; 16]>(), ".{0,20}", ".{0,20}").prop_map(|(uuid, name, address)| {
+            ClusterCommand::RegisterServer { uuid, name, address, place: None }.into()
+        }),
+        (any::<[u8; 16]>(), ".{0,20}", ".{0,20}", places()).prop_map(|(uuid, name, address, place)| {
+            ClusterCommand::RegisterServer { uuid, name, address, place: Some(place) }.into()
+        }),
         levels().prop_map(|level| ClusterCommand::RaiseLevel { level }.into()),
         (chunks(), any::<u32>()).prop_map(|(from, count)| ClusterCommand::IndexChunks { from, count }.into()),
         (chunks(), versions(), any::<u32>()).prop_map(|(chunk, version, server)| RepairCommand::AddReplica {
@@ -149,8 +155,58 @@ fn cluster_commands() -> impl Strategy<Value = Command> {
             server: ServerId::from_raw(server)
         }
         .into()),
+        (chunks(), versions())
+            .prop_map(|(chunk, granted)| RepairCommand::BeginSettle { chunk, granted }.into()),
+        (chunks(), versions())
+            .prop_map(|(chunk, version)| RepairCommand::EndSettle { chunk, version }.into()),
         vec(inodes(), 0..5).prop_map(|inodes| RepairCommand::ReapOrphans { inodes }.into()),
         vec(chunks(), 0..5).prop_map(|chunks| RepairCommand::ForgetDead { chunks }.into()),
+    ]
+}
+
+/// Goals as people write them.
+fn goals() -> impl Strategy<Value = Goal> {
+    const GOALS: [&str; 7] = ["*", "2", "A,B", "3BC/[RACK]:s", "ssd&!x+A[B+C]", "3/AX-Z+hdd:l", "9*"];
+    prop::sample::select(&GOALS[..]).prop_map(|text| text.parse().unwrap())
+}
+
+pub(crate) fn classes() -> impl Strategy<Value = StorageClass> {
+    let numbers = (any::<u32>(), any::<u64>(), any::<u32>(), any::<u8>());
+    let others = [option::of(goals()), option::of(goals()), option::of(goals())];
+    let strictness = prop::sample::select(&Strictness::ALL[..]);
+    ("[a-z0-9][a-zA-Z0-9._+-]{0,20}", goals(), others, numbers, strictness, "[^\\p{C}]{0,40}").prop_map(
+        |(name, keep, [create, archive, trash], numbers, strictness, description)| {
+            let (archive_delay_s, archive_length_min_bytes, trash_retention_min_s, priority) = numbers;
+            StorageClass {
+                name: ClassName::parse(&name).unwrap(),
+                keep,
+                create,
+                archive,
+                trash,
+                archive_delay_s,
+                archive_length_min_bytes,
+                trash_retention_min_s,
+                strictness,
+                priority,
+                description,
+            }
+        },
+    )
+}
+
+pub(crate) fn places() -> impl Strategy<Value = ServerPlace> {
+    (prop::sample::subsequence(&["A", "B", "rack-friendly", "ssd"][..], 0..4), ".{0,9}", ".{0,9}").prop_map(
+        |(labels, region, rack)| ServerPlace { labels: Labels::parse(&labels).unwrap(), region, rack },
+    )
+}
+
+fn class_commands() -> impl Strategy<Value = Command> {
+    let ids = || any::<u16>().prop_map(ClassId::from_raw);
+    prop_oneof![
+        classes().prop_map(|class| ClassCommand::Create { class: Box::new(class) }.into()),
+        (ids(), classes()).prop_map(|(id, class)| ClassCommand::Change { id, class: Box::new(class) }.into()),
+        ids().prop_map(|id| ClassCommand::Remove { id }.into()),
+        (ids(), vec(inodes(), 0..5)).prop_map(|(id, inodes)| ClassCommand::Set { id, inodes }.into()),
     ]
 }
 
@@ -238,8 +294,13 @@ pub(crate) fn entries() -> impl Strategy<Value = Entry> {
     let change = prop_oneof![2 => name_commands(), 1 => file_commands()];
     let batch = vec(change, 1..5)
         .prop_filter_map("no batch", |changes| Some(CommandBatch::new(changes).ok()?.into()));
-    let command =
-        prop_oneof![4 => cluster_commands(), 4 => name_commands(), 4 => file_commands(), 1 => batch];
+    let command = prop_oneof![
+        4 => cluster_commands(),
+        4 => name_commands(),
+        4 => file_commands(),
+        2 => class_commands(),
+        1 => batch
+    ];
     (times(), option::of(request), command).prop_map(|(stamp, request, command)| Entry {
         stamp,
         request,
@@ -296,6 +357,8 @@ pub(crate) fn responses() -> impl Strategy<Value = Response> {
         sessions().prop_map(Response::Session),
         any::<u32>().prop_map(|raw| Response::Server(ServerId::from_raw(raw))),
         grant.prop_map(Response::Grant),
+        any::<u16>().prop_map(|raw| Response::Class(ClassId::from_raw(raw))),
+        any::<u32>().prop_map(Response::Changed),
         (0u32..30).prop_map(|code| Response::Refused(FsError::from_code(code))),
     ];
     prop_oneof![9 => one.clone(), 1 => vec(one, 0..5).prop_map(Response::Batch)]
@@ -327,6 +390,48 @@ fn sample_change() -> SetAttr {
     }
 }
 
+pub(crate) fn sample_class() -> StorageClass {
+    let goal = |text: &str| text.parse::<Goal>().unwrap();
+    StorageClass {
+        create: Some(goal("ssd")),
+        archive: Some(goal("2B/[RACK]:strict")),
+        trash: None,
+        archive_length_min_bytes: 1 << 19,
+        trash_retention_min_s: 300,
+        strictness: Strictness::Loose,
+        priority: 5,
+        description: "for tests".to_owned(),
+        ..StorageClass::new(ClassName::parse("gold").unwrap(), goal("A,B"))
+    }
+}
+
+pub(crate) fn sample_place() -> ServerPlace {
+    let labels = Labels::parse(&["A", "ssd"]).unwrap();
+    ServerPlace { labels, region: "eu".to_owned(), rack: "r1".to_owned() }
+}
+
+/// Those of level 3.
+fn commands_of_level_3() -> [Command; 8] {
+    let (inode, class) = (InodeId::from_raw(300), ClassId::from_raw(300));
+    let (chunk, version) = (ChunkId::from_raw(5), ChunkVersion::from_raw(6));
+    [
+        ClusterCommand::RaiseLevel { level: Level::CLASSES }.into(),
+        ClusterCommand::RegisterServer {
+            uuid: [3; 16],
+            name: "cs1".to_owned(),
+            address: "h:9422".to_owned(),
+            place: Some(sample_place()),
+        }
+        .into(),
+        ClassCommand::Create { class: Box::new(sample_class()) }.into(),
+        ClassCommand::Change { id: class, class: Box::new(sample_class()) }.into(),
+        ClassCommand::Remove { id: class }.into(),
+        ClassCommand::Set { id: class, inodes: vec![inode, InodeId::ROOT] }.into(),
+        RepairCommand::BeginSettle { chunk, granted: version }.into(),
+        RepairCommand::EndSettle { chunk, version }.into(),
+    ]
+}
+
 /// One entry for each command.
 pub(crate) fn sample_entries() -> Vec<Entry> {
     let (inode, parent) = (InodeId::from_raw(300), InodeId::ROOT);
@@ -347,6 +452,7 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
             uuid: [3; 16],
             name: "cs1".to_owned(),
             address: "h:9422".to_owned(),
+            place: None,
         }
         .into(),
         new(FileKind::File, Bytes::new()),
@@ -390,7 +496,7 @@ pub(crate) fn sample_entries() -> Vec<Entry> {
         ClusterCommand::IndexChunks { from: ChunkId::from_raw(300), count: 1024 }.into(),
     ];
     let batch = CommandBatch::new(vec![commands[6].clone(), commands[15].clone()]);
-    let commands = commands.into_iter().chain(batch.map(Command::from));
+    let commands = commands.into_iter().chain(commands_of_level_3()).chain(batch.map(Command::from));
     let request = Request { id: RequestId { session, seq: 1000 }, acked_below: 999 };
     let with = |(i, command)| {
         let stamp = TimeNs::from_raw(1_700_000_000_000_000_000);

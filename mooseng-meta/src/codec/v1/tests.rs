@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use mooseng_types::{
     ChunkId, ChunkIndex, ChunkVersion, ClassId, ClusterId, FileKind, FileName, FsError, InodeId, Level,
-    MasterId, Part, ServerId, SessionId, TimeNs,
+    MasterId, Part, ServerId, SessionId, StorageClass, TimeNs,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::row::chunk::DeadChunk;
+use super::row::class::encode as class_row;
 use super::row::{Base, Digest, Indexed, Number, RowValue};
 use super::samples;
 use crate::chunk::ChunkRow;
@@ -20,7 +21,7 @@ use crate::key;
 use crate::layout::{Layout, Stripe};
 use crate::membership::{Member, Membership};
 use crate::response::{Grant, Response};
-use crate::server::ServerRow;
+use crate::server::{ServerPlace, ServerRow};
 use crate::session::{SessionRecord, Window};
 use crate::settings::{Settings, Totals};
 
@@ -101,7 +102,9 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         uuid: [3; 16],
         name: "cs1".to_owned(),
         address: "h:9422".to_owned(),
+        place: ServerPlace::default(),
     };
+    let placed = ServerRow { place: samples::sample_place(), ..server.clone() };
     vec![
         ("inode", row(inode_row(), |row| row.encode(Level::FIRST).to_vec())),
         ("inode of level 2", row(classed, |row| row.encode(Level::IDENTITY).to_vec())),
@@ -111,7 +114,9 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("striped chunk", row(striped, |row| row.encode(Level::IDENTITY))),
         ("session", row(record, SessionRecord::encode)),
         ("window", row(Window { acked_below: 300, highest: 301, dirty: false }, Window::encode)),
-        ("server", row(server, ServerRow::encode)),
+        ("server", row(server, |row| row.encode(Level::IDENTITY))),
+        ("server of level 3", row(placed, |row| row.encode(Level::CLASSES))),
+        ("class", row(samples::sample_class(), |class| class_row(class).to_vec())),
         ("settings", row(settings, Settings::encode)),
         ("counters", row(counters, Counters::encode)),
         ("dead chunk", row(dead_chunk(0), |row| row.encode(Level::FIRST))),
@@ -142,6 +147,8 @@ fn responses() -> Vec<Response> {
             attr: inode_row().attr(InodeId::from_raw(300)),
         }),
         Response::Refused(FsError::NotEmpty),
+        Response::Class(ClassId::from_raw(300)),
+        Response::Changed(300),
         Response::Batch(vec![Response::Done, Response::Refused(FsError::NotEmpty)]),
     ]
 }
@@ -176,6 +183,8 @@ fn keys() -> Vec<(&'static str, Vec<u8>)> {
         ("digest", key::DIGEST.to_vec()),
         ("level", key::LEVEL.to_vec()),
         ("indexed", key::INDEXED.to_vec()),
+        ("class", key::class(ClassId::from_raw(0x0102)).to_vec()),
+        ("objects of class", key::class_objects(ClassId::from_raw(0x0102)).to_vec()),
         ("held", key::held(ServerId::from_raw(0x44), Part::new(chunk, 0x30).unwrap()).to_vec()),
     ]
 }
@@ -268,6 +277,7 @@ fn decode_all(bytes: &[u8]) {
     row::<SessionRecord>(bytes);
     row::<Window>(bytes);
     row::<ServerRow>(bytes);
+    row::<StorageClass>(bytes);
     row::<Settings>(bytes);
     row::<Counters>(bytes);
     row::<DeadChunk>(bytes);
@@ -344,12 +354,27 @@ proptest! {
     }
 
     #[test]
+    fn any_class_is_read_back(class in samples::classes()) {
+        prop_assert_eq!(StorageClass::decode(&class_row(&class)), Ok(class));
+    }
+
+    #[test]
+    fn a_class_has_one_form(class in samples::classes(), at in any::<prop::sample::Index>(), new: u8) {
+        let mut bytes = class_row(&class).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = new;
+        if let Ok(class) = StorageClass::decode(&bytes) {
+            prop_assert_eq!(class_row(&class), bytes);
+        }
+    }
+
+    #[test]
     fn any_membership_is_read_back(group in samples::memberships()) {
         prop_assert_eq!(Membership::decode(&group.encode()), Ok(group));
     }
 
     #[test]
-    fn no_bytes_make_a_decoder_panic(mut bytes in vec(any::<u8>(), 0..200), tag in 0u8..24) {
+    fn no_bytes_make_a_decoder_panic(mut bytes in vec(any::<u8>(), 0..200), tag in 0u8..64) {
         decode_all(&bytes);
         for format in [2, 1] {
             if let Some(first) = bytes.first_mut() {
