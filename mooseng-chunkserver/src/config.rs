@@ -1,6 +1,7 @@
 //! The configuration file. Everything in it is checked before anything is touched; every complaint is one line that says
 //! what to do.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -154,6 +155,11 @@ impl Config {
     /// The time of a pass; `None` if there are to be none.
     pub(crate) fn scrub_period(&self) -> Option<Duration> {
         (self.scrub_days > 0).then(|| Duration::from_secs(u64::from(self.scrub_days) * 86_400))
+    }
+
+    /// Where others reach a server that listens at `own`.
+    pub(crate) fn advertised(&self, own: SocketAddr) -> String {
+        if self.advertise.is_empty() { own.to_string() } else { self.advertise.clone() }
     }
 
     /// The cluster's secret.

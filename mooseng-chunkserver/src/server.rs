@@ -113,10 +113,8 @@ impl ChunkServer {
             greeting: pb::HelloReply::new(&config.name, identity.cluster, levels),
             door: Arc::default(),
         });
-        let limits = (config.fetches, config.fetch_bytes_per_s);
-        let fetcher = Fetcher::new(Arc::clone(&service), caller.clone(), limits.0, limits.1);
-        let advertised =
-            if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
+        let fetcher =
+            Fetcher::new(Arc::clone(&service), caller.clone(), config.fetches, config.fetch_bytes_per_s);
         let context = Arc::new(LinkContext {
             teller: Teller {
                 store: Arc::clone(&service.store),
@@ -125,7 +123,7 @@ impl ChunkServer {
                 uuid: identity.uuid.bytes(),
                 name: config.name.clone(),
                 place: Place::of(&config),
-                address: advertised,
+                address: config.advertised(address),
                 number: AtomicU32::new(0),
                 door: Arc::clone(&service.door),
             },

@@ -56,6 +56,9 @@ struct Load {
     removals: usize,
 }
 
+/// What is done for a step, and what it takes of servers.
+type Assigned = (Vec<Job>, Vec<(ServerId, Part)>);
+
 /// A server's part in a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Part {
@@ -205,7 +208,7 @@ impl Jobs {
         bytes: u64,
         limits: &Limits,
         room: &mut dyn Room,
-    ) -> Option<(Vec<Job>, Vec<(ServerId, Part)>)> {
+    ) -> Option<Assigned> {
         let has_room = |server: ServerId, part: Part| self.has_room(server, part, limits);
         let all = |servers: Vec<(ServerId, Job)>, part: Part| {
             let (servers, jobs): (Vec<ServerId>, Vec<Job>) =

@@ -90,6 +90,7 @@ impl World {
             heartbeat: Duration::from_millis(50),
             election: Duration::from_millis(250),
             session_timeout: Duration::from_secs(30),
+            repair: mooseng_master::desk::Limits::default(),
             cache_bytes: 1 << 20,
             log_keep_bytes: 4 << 10,
             levels: SUPPORTED,

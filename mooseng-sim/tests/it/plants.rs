@@ -192,3 +192,9 @@ fn a_part_that_stays_connected_when_the_level_rises_beyond_it_is_found() {
     let found = |seed| breaks(Plant::LeaveConnected, &["level_is_known"], seed, Shape::Mixed);
     assert!((1..=SEEDS).any(found));
 }
+
+#[test]
+fn a_client_that_lets_a_copy_be_made_anew_which_a_lost_disk_had_is_found() {
+    let found = |seed| breaks(Plant::MakeCopiesAnew, &CONTENT, seed, Shape::Healing);
+    assert!((1..=WORLDS).any(found), "{}", Plant::MakeCopiesAnew.name());
+}

@@ -67,7 +67,7 @@ struct How {
 pub(crate) struct CreateArgs {
     /// Its name.
     name: String,
-    /// Goal of content in use, and of all other that has none of its own: 2, A,B, 3[ssd+hdd]/[RACK].
+    /// Goal of content in use, and of all other that has none of its own: `2`, `A,B`, `3[ssd+hdd]/[RACK]`.
     #[arg(long, value_name = "GOAL")]
     keep: String,
     #[command(flatten)]
