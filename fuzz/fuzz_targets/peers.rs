@@ -269,7 +269,8 @@ fn compact(bytes: &[u8; COMPACT]) -> pb::RaftMessage {
         ..Default::default()
     };
     let uuid = [who; 16];
-    let command = ClusterCommand::RegisterServer { uuid, name: "s".into(), address: "s:1".into(), place: None }.into();
+    let command =
+        ClusterCommand::RegisterServer { uuid, name: "s".into(), address: "s:1".into(), place: None }.into();
     let entry = Entry { stamp: TimeNs::from_raw(1), request: None, command };
     let entry = |at: u64| pb::RaftEntry {
         kind: u32::from(flags & 4 != 0),

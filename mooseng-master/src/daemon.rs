@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use mooseng_env::daemon::{DirLock, notify, raise_open_files, start_logging};
+use mooseng_env::daemon::{DirLock, keep_pages_small, notify, raise_open_files, start_logging};
 use mooseng_env::{Clock, SystemClock, Threads};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -58,6 +58,7 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 fn serve(config: &Config) -> anyhow::Result<()> {
     let _lock = claim(&config.data)?;
     raise_open_files();
+    keep_pages_small();
     while serve_once(config)? == Ended::LostLog {
         tracing::warn!("starting again as a new master");
     }

@@ -177,6 +177,9 @@ fn a_chunk_in_parts_is_found_and_granted_by_nobody_yet() {
 #[test]
 fn a_grant_drops_no_server_while_only_those_that_are_down_would_stay() {
     let (mut leader, inode, first) = with_a_chunk();
+    for server in SERVERS {
+        report(&mut leader, server, first.chunk, false);
+    }
     let (session, mut seq) = (1, 10);
     let mut grant = |leader: &mut Leader, failed: u32| {
         seq += 1;

@@ -163,7 +163,9 @@ impl Process {
         how: WriteHow,
     ) -> std::result::Result<(), Fault> {
         let continues = how.continues && self.plant != Some(Plant::CountOnNothing);
-        let exists = how.exists && self.plant != Some(Plant::MakeCopiesAnew);
+        // Either of the two defences alone would do.
+        let careless = [Some(Plant::MakeCopiesAnew), Some(Plant::CreateAgain)].contains(&self.plant);
+        let exists = how.exists && !careless;
         let request = messages::write_chunk(grant, offset, data, WriteHow { continues, exists, ..how });
         self.chain(grant, Request::Write(request), data).await
     }

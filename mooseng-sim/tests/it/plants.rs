@@ -179,7 +179,9 @@ fn a_list_of_open_files_that_claims_to_know_of_opens_under_way_is_found() {
 
 #[test]
 fn a_close_that_does_not_ask_for_what_was_sent_before_it_is_found() {
-    loses_data(Plant::CloseUnasked);
+    // It takes a power cut of all copies between a close and the next sync, and nobody who writes the chunk again.
+    let found = |seed| breaks(Plant::CloseUnasked, &CONTENT, seed, Shape::Five);
+    assert!((1001..=1001 + WORLDS).any(found), "{}", Plant::CloseUnasked.name());
 }
 
 #[test]

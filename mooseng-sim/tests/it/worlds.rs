@@ -8,7 +8,7 @@ use crate::seeds::KEPT;
 
 const SEEDS: u64 = 200;
 /// Worlds that last longer.
-const MIXED_SEEDS: u64 = 20;
+const MIXED_SEEDS: u64 = 60;
 
 fn check(worlds: impl Iterator<Item = (u64, Shape)>) {
     let mut failures = Vec::new();
