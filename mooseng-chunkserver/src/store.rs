@@ -7,6 +7,7 @@ mod chunk;
 mod condemn;
 mod disk;
 mod error;
+mod found;
 mod name;
 mod open;
 mod open_copies;
@@ -304,7 +305,7 @@ fn add_found(
     index: &mut HashMap<Part, Arc<Chunk>>,
 ) -> io::Result<()> {
     let mut recovered = 0u32;
-    for found in disk.scan()? {
+    for found in found::look_through(disk)? {
         let chunk = match Chunk::found(found.part, Arc::clone(disk), Arc::clone(open_copies), &found.header) {
             Ok(chunk) => Arc::new(chunk),
             Err(StoreError::Disk { source, .. }) => return Err(source),

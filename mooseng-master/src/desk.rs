@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_env::Entropy;
-use mooseng_meta::{Checked, ClusterCommand, Command, MetaState, Request, Response};
+use mooseng_meta::{Checked, ClusterCommand, Command, MetaState, RepairCommand, Request, Response};
 use mooseng_protocol::door::Door;
 use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
@@ -359,6 +359,13 @@ impl Desk {
             Command::Cluster(ClusterCommand::RaiseLevel { level }) => {
                 self.cut_off_below(*level);
             }
+            // Only what has come about counts: refused, the version may have become a writer's meanwhile.
+            Command::Repair(RepairCommand::BeginSettle { chunk, granted }) if *response == Response::Done => {
+                let cell = self.cell(group.cell());
+                if cell.leads {
+                    cell.ledger.settle(*chunk, granted.next());
+                }
+            }
             // What is wanted of chunks may be something else now.
             Command::Class(_) => self.cell(group.cell()).ledger.sweep_rows(),
             _ => {}
@@ -375,9 +382,9 @@ impl Desk {
 
     /// Rows of chunks have changed. What servers tell of them comes later.
     fn touched(&mut self, cell: CellId, chunks: &[ChunkId], now: Duration) {
-        let settle = self.config.repair.settle;
+        let report_lag = self.config.repair.report_lag;
         if let Some(cell) = self.cells.get_mut(&cell).filter(|cell| cell.leads) {
-            chunks.iter().for_each(|chunk| cell.ledger.mark(*chunk, now + settle));
+            chunks.iter().for_each(|chunk| cell.ledger.mark(*chunk, now + report_lag));
         }
     }
 

@@ -33,7 +33,7 @@ const LOG_DIR: &str = "/log";
 const REPAIR: Limits = Limits {
     patience: Duration::from_millis(1200),
     patience_in_danger: Duration::from_millis(400),
-    settle: Duration::from_millis(600),
+    report_lag: Duration::from_millis(600),
     job_timeout: Duration::from_secs(3),
     fetches: 4,
     fetch_bytes: 64 << 20,

@@ -1,6 +1,6 @@
-//! One disk of chunks: its directories, its room, what is found there at start, and the end of a disk that fails.
+//! One disk of chunks: its directories, its room, what is moved aside, and the end of a disk that fails.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -60,20 +60,6 @@ struct Mark {
     device: u64,
 }
 
-/// What a sidecar found at start says of its copy.
-pub(super) struct Found {
-    pub(super) part: Part,
-    pub(super) header: Header,
-}
-
-/// The files of a copy that was put together out of sight.
-#[derive(Debug)]
-struct Fetched {
-    part: Part,
-    data: PathBuf,
-    meta: PathBuf,
-}
-
 impl ChunkDisk {
     /// A disk of which nothing is known yet.
     pub(super) fn new(
@@ -102,7 +88,7 @@ impl ChunkDisk {
         }
     }
 
-    /// Makes the directories that are missing and looks how much room there is.
+    /// Makes the directories that are missing and looks how much room there is. What else is on the disk, `found.rs` looks at next.
     pub(super) fn prepare(&self) -> io::Result<()> {
         let mark = self.read_mark()?;
         self.mark.get_or_init(|| mark);
@@ -118,10 +104,6 @@ impl ChunkDisk {
         *self.lock_broken() = aside.iter().filter_map(|path| aside_name(path)).collect();
         // First: what is half-way between its home and the quarantine must not look like an empty place.
         self.quarantine.recover(|part| self.home(part))?;
-        self.finish_placing()?;
-        for left in self.disk.list(&self.root.join(INCOMING))? {
-            self.disk.remove(&left)?;
-        }
         self.measure()
     }
 
@@ -270,7 +252,7 @@ impl ChunkDisk {
         }))
     }
 
-    fn measure(&self) -> io::Result<()> {
+    pub(super) fn measure(&self) -> io::Result<()> {
         let (total, free) = self.disk.space(&self.root)?;
         self.total_bytes.store(total, Ordering::Relaxed);
         self.free_bytes.store(free, Ordering::Relaxed);
@@ -354,49 +336,14 @@ impl ChunkDisk {
         self.root.join(INCOMING).join(format!("{}.{number}.{extension}", Stem(part)))
     }
 
+    /// The files of copies that are being put together, or were when the process stopped.
+    pub(super) fn list_incoming(&self) -> io::Result<Vec<PathBuf>> {
+        self.disk.list(&self.root.join(INCOMING))
+    }
+
     /// Makes the names of fetched copies durable.
     pub(super) fn sync_incoming(&self) -> io::Result<()> {
         self.disk.sync_dir(&self.root.join(INCOMING))
-    }
-
-    /// Fetched copies that had their sidecar when the process stopped.
-    fn incoming_sidecars(&self) -> io::Result<Vec<Fetched>> {
-        let fetched = |meta: &PathBuf| {
-            let (part, rest) = Stem::split(meta.file_name()?.to_str()?)?;
-            let number = rest.strip_suffix(".meta")?.parse().ok()?;
-            let data = self.incoming_path(part, number, "data");
-            Some(Fetched { part, data, meta: meta.clone() })
-        };
-        Ok(self.disk.list(&self.root.join(INCOMING))?.iter().filter_map(fetched).collect())
-    }
-
-    /// Gives fetched copies their place that a crash has kept from it: they are whole, and the sidecar of the copy that they
-    /// replace is gone already.
-    fn finish_placing(&self) -> io::Result<()> {
-        for fetched in self.incoming_sidecars()? {
-            let Ok(file) = self.disk.open(&fetched.meta, OpenMode::Read) else { continue };
-            let Ok(header) = self.read_header(fetched.part, &*file)? else { continue };
-            let length = |path: &Path| match self.disk.open(path, OpenMode::Read) {
-                Ok(file) => file.len().map(Some),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            };
-            let (data, meta) = (self.data_path(fetched.part), self.meta_path(fetched.part));
-            if length(&meta)?.is_some() {
-                continue;
-            }
-            let whole = Some(u64::from(header.length));
-            match length(&fetched.data)? {
-                found if found.is_some() && found == whole => self.disk.rename(&fetched.data, &data)?,
-                None if length(&data)? == whole => {}
-                _ => continue,
-            }
-            self.disk.rename(&fetched.meta, &meta)?;
-            self.disk.sync_dir(&self.directory(fetched.part))?;
-            self.forget_broken(fetched.part);
-            tracing::info!(copy = %fetched.part, disk = %self.root().display(), "a fetched copy gets its place");
-        }
-        Ok(())
     }
 
     /// A number for a fetch.
@@ -474,65 +421,6 @@ impl ChunkDisk {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks through the directories: the copies whose header can be believed; all others are moved aside.
-    pub(super) fn scan(&self) -> io::Result<Vec<Found>> {
-        let mut found = Vec::new();
-        for low in 0..=255u8 {
-            // In order, so that a start does the same things each time.
-            let mut names: BTreeMap<Part, (bool, bool)> = BTreeMap::new();
-            for path in self.disk.list(&self.root.join(format!("{low:02x}")))? {
-                let Some((part, is_data)) = name_of(&path, low) else {
-                    tracing::warn!(path = %path.display(), "a file that does not belong here is left alone");
-                    continue;
-                };
-                let seen = names.entry(part).or_default();
-                *(if is_data { &mut seen.0 } else { &mut seen.1 }) = true;
-            }
-            if !names.is_empty() {
-                // A process that was killed may have left names that the disk does not have yet.
-                self.disk.sync_dir(&self.root.join(format!("{low:02x}")))?;
-            }
-            for (part, seen) in names {
-                let header = match seen {
-                    (true, true) => self.believe(part)?,
-                    (true, false) => Err("the sidecar is missing".into()),
-                    _ => Err("the data file is missing".into()),
-                };
-                match header {
-                    Ok(header) => found.push(Found { part, header }),
-                    Err(_) if seen.0 && self.never_written(part)? => self.remove_unmade(part)?,
-                    Err(why) => self.move_aside(part, &why),
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// The header of a copy, or why it cannot be believed.
-    fn believe(&self, part: Part) -> io::Result<Result<Header, String>> {
-        let file = self.disk.open(&self.meta_path(part), OpenMode::Read)?;
-        self.read_header(part, &*file)
-    }
-
-    /// Whether a data file without a sidecar to believe is what is left of the making of a copy: bytes come into it only
-    /// when both are durable. A sidecar that was written once and is damaged now says nothing of the kind: the bytes may have
-    /// gone with the power.
-    fn never_written(&self, part: Part) -> io::Result<bool> {
-        let mut sector = [0; HEADER_SIZE];
-        match self.disk.open(&self.meta_path(part), OpenMode::Read) {
-            Ok(meta) => drop(meta.read_at(&mut sector, 0)?),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Err(_) => {}
-        }
-        Ok(sector == [0; HEADER_SIZE] && self.disk.open(&self.data_path(part), OpenMode::Read)?.is_empty()?)
-    }
-
-    fn remove_unmade(&self, part: Part) -> io::Result<()> {
-        tracing::info!(copy = %part, disk = %self.root.display(), "a copy that was never made is removed");
-        self.remove_if_there(&self.meta_path(part))?;
-        self.remove_if_there(&self.data_path(part))
-    }
-
     pub(super) fn read_header(&self, part: Part, file: &dyn DiskFile) -> io::Result<Result<Header, String>> {
         let mut sector = [0; HEADER_SIZE];
         match file.read_exact_at(&mut sector, 0) {
@@ -569,15 +457,4 @@ fn aside_name(path: &Path) -> Option<Part> {
     let (part, rest) = Stem::split(path.file_name()?.to_str()?)?;
     let (number, extension) = rest.split_once('.')?;
     (number.parse::<u64>().is_ok() && ["data", "meta"].contains(&extension)).then_some(part)
-}
-
-/// Whose file this is, in the directory of `low`, and whether its data (or its sidecar).
-fn name_of(path: &Path, low: u8) -> Option<(Part, bool)> {
-    let (part, extension) = Stem::split(path.file_name()?.to_str()?)?;
-    let is_data = match extension {
-        "data" => true,
-        "meta" => false,
-        _ => return None,
-    };
-    (part.chunk().raw() & 0xff == u64::from(low)).then_some((part, is_data))
 }

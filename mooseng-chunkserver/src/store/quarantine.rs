@@ -133,7 +133,7 @@ impl Quarantine {
         let (meta, data) = (self.path(&kept, "meta"), self.path(&kept, "data"));
         let directories = (&*self.directory, &*home.directory);
         let moved = self.move_files(directories, [(&home.meta, &meta), (&home.data, &data)]);
-        self.settle(&kept, moved.is_err());
+        self.end_claim(&kept, moved.is_err());
         moved
     }
 
@@ -166,7 +166,7 @@ impl Quarantine {
             Ok(true) => Err(unmoved(io::ErrorKind::AlreadyExists.into())),
             Err(source) => Err(unmoved(source)),
         };
-        self.settle(kept, moved.is_ok());
+        self.end_claim(kept, moved.is_ok());
         moved
     }
 
@@ -224,7 +224,7 @@ impl Quarantine {
         }
         let removed = self.remove_files(&doomed);
         for kept in &doomed {
-            self.settle(kept, removed.is_ok());
+            self.end_claim(kept, removed.is_ok());
         }
         removed.map(|()| doomed.len())
     }
@@ -244,7 +244,7 @@ impl Quarantine {
     }
 
     /// Ends a claim: the copy is in quarantine, or `gone` from it.
-    fn settle(&self, kept: &Kept, gone: bool) {
+    fn end_claim(&self, kept: &Kept, gone: bool) {
         let mut state = self.lock();
         if !gone {
             if let Some(inmate) = state.kept.get_mut(kept) {

@@ -113,7 +113,7 @@ impl Incoming {
     }
 
     /// The old sidecar goes first: a crash between the steps leaves no sidecar beside the data, never that of one copy
-    /// beside the data of another. What is left to do then, the next start does (`disk.rs`).
+    /// beside the data of another. What is left to do then, the next start does (`found.rs`).
     fn place(&self) -> Result<(), StoreError> {
         let (chunk, disk) = (&self.chunk, &self.chunk.disk);
         let (data, meta) = (disk.data_path(chunk.id()), disk.meta_path(chunk.id()));

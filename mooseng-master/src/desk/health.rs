@@ -66,14 +66,15 @@ pub(super) fn list_chunks(
     let condition = Condition::ALL.into_iter().find(|&condition| named(condition) == it.condition());
     let condition = condition.ok_or_else(|| CallError::Rejected { message: "no such condition".into() })?;
     let (only, after) = (ChunkId::from_raw(it.only), ChunkId::from_raw(it.after));
-    let mut chunks = Vec::new();
+    let (mut chunks, mut named) = (Vec::new(), 0);
     // Cells come in the order of their chunks' ids.
     for (group, cell) in led(desk, groups, now)? {
         let wanted: Vec<ChunkId> = if it.only != 0 {
             (only.cell() == group.cell()).then_some(only).into_iter().collect()
         } else {
-            cell.ledger.listed(condition, Some(after)).take(limit - chunks.len()).collect()
+            cell.ledger.listed(condition, Some(after)).take(limit - named).collect()
         };
+        named += wanted.len();
         let status = |chunk| status(group, &desk.registry, cell, chunk);
         chunks.extend(wanted.into_iter().filter_map(status));
     }
@@ -82,7 +83,8 @@ pub(super) fn list_chunks(
         let message = format!("no file has {only}{why}");
         return Err(CallError::Rejected { message });
     }
-    answer(&pb::ListChunksReply { end: it.only != 0 || chunks.len() < limit, chunks })
+    // Some may be gone since they were listed. The caller goes on behind the last that it is told of.
+    answer(&pb::ListChunksReply { end: it.only != 0 || named < limit || chunks.is_empty(), chunks })
 }
 
 fn status(group: &Group, registry: &Registry, cell: &CellDesk, chunk: ChunkId) -> Option<pb::ChunkStatus> {

@@ -172,7 +172,7 @@ pub(crate) fn assess(view: &ChunkView) -> Option<(Tally, Option<(Urgency, Step)>
 /// row: that one is chosen, the others follow it, and nobody sees them differ meanwhile.
 fn settle(view: &ChunkView, sources: Vec<(ServerId, ChunkVersion)>) -> Option<Step> {
     // Where all are in doubt, readers are told so. To settle on one would be to vouch for what it may lack.
-    let &(first, _) = sources.first()?;
+    let &(first, _) = sources.first().filter(|_| view.granted.raw() < u32::MAX)?;
     // One that is only away for a moment may be the one that readers have seen.
     let may_come =
         |(_, state): &(ServerId, CopyState)| matches!(state, CopyState::Away(away) if *away < Standing::Gone);

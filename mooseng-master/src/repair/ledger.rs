@@ -38,7 +38,7 @@ pub(crate) struct Ledger {
     sweeps: VecDeque<Sweep>,
     /// All rows have been looked at in this leader's time.
     complete: bool,
-    /// Versions that this leader has given out, or is about to, to settle what copies may differ in.
+    /// Versions that were given out to nobody in this leader's time, to settle what copies may differ in.
     settling: BTreeMap<ChunkId, ChunkVersion>,
 }
 
@@ -96,7 +96,7 @@ impl Ledger {
         taken
     }
 
-    /// The leader gives out this version to nobody, to settle what the copies of a chunk may differ in.
+    /// This version was given out to nobody, to settle what the copies of a chunk may differ in.
     pub(crate) fn settle(&mut self, chunk: ChunkId, version: ChunkVersion) {
         self.settling.insert(chunk, version);
     }

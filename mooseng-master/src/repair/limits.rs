@@ -10,7 +10,7 @@ pub struct Limits {
     /// The same for chunks that would have one copy left without it, or none.
     pub patience_in_danger: Duration,
     /// Rows and reports come on different ways: a chunk whose row has changed is looked at after this time.
-    pub settle: Duration,
+    pub report_lag: Duration,
     /// A job that has come to nothing within this time is given again.
     pub job_timeout: Duration,
     /// Copies that one server may fetch, or be the source of, at a time.
@@ -32,7 +32,7 @@ impl Default for Limits {
         Self {
             patience: Duration::from_secs(30),
             patience_in_danger: Duration::from_secs(8),
-            settle: Duration::from_secs(3),
+            report_lag: Duration::from_secs(3),
             job_timeout: Duration::from_secs(60),
             fetches: 32,
             fetch_bytes: 256 << 20,

@@ -113,10 +113,7 @@ impl Heal {
                 Job::Add { server, version } => {
                     round.propose(RepairCommand::AddReplica { chunk, version, server });
                 }
-                Job::BeginSettle { granted } => {
-                    round.ledger.settle(chunk, granted.next());
-                    round.propose(RepairCommand::BeginSettle { chunk, granted });
-                }
+                Job::BeginSettle { granted } => round.propose(RepairCommand::BeginSettle { chunk, granted }),
                 Job::Settle { server, version } => round.order(Order::Settle(server, part, version)),
                 Job::EndSettle { version } => round.propose(RepairCommand::EndSettle { chunk, version }),
                 Job::Strike { server } => round.propose(RepairCommand::RemoveReplica { chunk, server }),

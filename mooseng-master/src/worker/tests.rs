@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mooseng_meta::{Batch, ClusterCommand, INDEX_MAX};
+use mooseng_protocol::frame::Header;
 use mooseng_protocol::pb;
+use mooseng_protocol::principal::Role;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_types::level::SUPPORTED;
 use mooseng_types::{ChunkId, FsError, Level, Levels, Part, ServerId};
 use prost::Message as _;
 
-use crate::core::testing::{Leader, framed, number};
+use crate::core::MasterCore;
+use crate::core::testing::{Leader, framed, number, principal};
 use crate::group::{Proposal, Ticket};
 
 const SERVERS: [u8; 2] = [1, 2];
@@ -315,4 +318,97 @@ fn chunks_that_no_file_has_wait_in_quarantine_for_a_week_and_those_of_a_later_st
     let listed = pb::ListChunksRequest { only: known, ..Default::default() };
     let shown = leader.ask(1, &listed).unwrap().chunks;
     assert_eq!((shown[0].inode, shown[0].live, shown[0].copies.len()), (grant.attr.unwrap().inode, 2, 2));
+}
+
+/// Server `server` tells that its copy has this version.
+fn tell(leader: &mut Leader, server: u8, chunk: u64, version: u32, verified: bool) {
+    let chunks = vec![pb::CopyStatus { chunk, version, verified, ..Default::default() }];
+    let report = pb::ChunkReportRequest { server: server.into(), chunks, ..Default::default() };
+    leader.ask(100 + u64::from(server), &report).unwrap();
+}
+
+/// A chunk whose writer has died, and the server whose copy readers take first.
+fn with_a_dead_writer() -> (Leader, u64, pb::GrantWriteReply, u8) {
+    let (mut leader, inode, grant) = with_a_chunk();
+    for server in SERVERS {
+        report(&mut leader, server, grant.chunk, false);
+    }
+    let lease = pb::RequestMeta { session: 1, seq: 4, acked_below: 4 };
+    leader.ask(1, &pb::GrantWriteRequest { meta: Some(lease), inode, ..Default::default() }).unwrap();
+    close(&mut leader, 1, 5);
+    let row = leader.core.state().chunk(ChunkId::from_raw(grant.chunk)).unwrap();
+    assert!(row.differs && row.granted.raw() == 2 && row.committed.raw() == 1);
+    let first = u8::try_from(row.layout.copies().unwrap()[0].raw()).unwrap();
+    (leader, inode, grant, first)
+}
+
+fn close(leader: &mut Leader, session: u64, seq: u64) {
+    let meta = Some(pb::RequestMeta { session, seq, acked_below: seq });
+    leader.ask(1, &pb::CloseSessionRequest { meta }).unwrap();
+}
+
+#[test]
+fn copies_that_a_dead_writer_left_are_made_like_the_first_good_one_once_that_is_verified() {
+    let (mut leader, _, grant, first) = with_a_dead_writer();
+    let (chunk, other) = (grant.chunk, 3 - first);
+    pass(&mut leader, Duration::from_secs(4));
+    let whole = pb::PartRef { chunk, index: 0 };
+    let asked = pushed::<pb::VerifyChunks>(&mut leader);
+    assert_eq!(asked, [(first.into(), pb::VerifyChunks { parts: vec![whole] })]);
+    tell(&mut leader, first, chunk, 1, true);
+    pass(&mut leader, Duration::from_secs(4));
+    let settled = pushed::<pb::SettleChunk>(&mut leader);
+    assert_eq!(settled, [(first.into(), pb::SettleChunk { chunk, index: 0, version: 3 })]);
+    tell(&mut leader, first, chunk, 3, false);
+    pass(&mut leader, Duration::from_secs(1));
+    let fetched = pushed::<pb::CopyChunk>(&mut leader);
+    let [(to, order)] = &fetched[..] else { panic!("{fetched:?}") };
+    assert_eq!((*to, order.version, &order.source), (other.into(), 3, &format!("s{first}:1")));
+    tell(&mut leader, other, chunk, 3, true);
+    pass(&mut leader, Duration::from_secs(4));
+    let row = leader.core.state().chunk(ChunkId::from_raw(chunk)).unwrap();
+    assert!(!row.differs && row.committed.raw() == 3 && row.granted.raw() == 3);
+    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0; 5]));
+}
+
+/// The version would be the writer's, whose copies may differ as well.
+#[test]
+fn a_version_that_a_writer_has_taken_meanwhile_settles_nothing() {
+    let (mut leader, inode, grant, first) = with_a_dead_writer();
+    let chunk = grant.chunk;
+    pass(&mut leader, Duration::from_secs(4));
+    let session = leader.open(2);
+    tell(&mut leader, first, chunk, 1, true);
+
+    // The leader plans to give out version 3, while a grant that has it is on its way into the log.
+    let meta = Some(pb::RequestMeta { session, seq: 1, acked_below: 1 });
+    let request = pb::GrantWriteRequest { meta, inode, ..Default::default() };
+    let header = Header { kind: pb::GrantWriteRequest::KIND, request: 1, ..Header::default() };
+    leader.core.request(
+        leader.now,
+        &principal(Role::Client),
+        framed(2),
+        header,
+        request.encode_to_vec().into(),
+    );
+    for _ in 0..60 {
+        leader.now.mono += MasterCore::next_tick();
+        leader.core.tick(leader.now);
+    }
+    assert_eq!(leader.pass(Duration::from_millis(100)).len(), 1, "the grant is answered");
+    let row = |leader: &Leader| leader.core.state().chunk(ChunkId::from_raw(chunk)).unwrap();
+    assert!(row(&leader).lease.is_some() && row(&leader).granted.raw() == 3, "{:?}", row(&leader));
+    let refused = leader.ask(1, &pb::ClusterStatusRequest {}).unwrap().workers;
+    assert!(refused.iter().any(|worker| worker.name == "heal" && worker.refused == 1), "{refused:?}");
+
+    // The writer writes to one copy and dies.
+    for server in SERVERS {
+        tell(&mut leader, server, chunk, 3, false);
+    }
+    close(&mut leader, session, 2);
+    pass(&mut leader, Duration::from_secs(4));
+    assert!(row(&leader).differs && row(&leader).committed.raw() == 1, "{:?}", row(&leader));
+    tell(&mut leader, first, chunk, 3, true);
+    pass(&mut leader, Duration::from_secs(4));
+    assert_eq!(pushed::<pb::SettleChunk>(&mut leader).last().map(|(_, order)| order.version), Some(4));
 }

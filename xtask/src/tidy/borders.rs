@@ -79,6 +79,7 @@ const CHUNK_STORE: &[(&str, &[&str])] = &[
     ("open_copies", &[]),
     ("quarantine", &["name", "sidecar"]),
     ("disk", &["error", "name", "quarantine", "sidecar"]),
+    ("found", &["disk", "name", "sidecar"]),
     ("chunk", &["disk", "error", "open_copies", "sidecar"]),
     ("open", &["chunk", "error", "sidecar"]),
     ("read", &["chunk", "error"]),

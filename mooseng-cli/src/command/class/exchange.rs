@@ -12,7 +12,7 @@ use mooseng_types::{StorageClass, Strictness};
 use serde::{Deserialize, Serialize};
 
 use super::list::ask;
-use super::put::send;
+use super::put::{How, send};
 use crate::Target;
 use crate::admin;
 use crate::output;
@@ -31,15 +31,8 @@ pub(crate) struct ImportArgs {
     /// Also change classes that exist already and differ.
     #[arg(long)]
     replace: bool,
-    /// Take classes though the servers that are up cannot fulfil them.
-    #[arg(long)]
-    force: bool,
-    /// Only say what would be done.
-    #[arg(long)]
-    dry_run: bool,
-    /// For programs.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// A class as people write it.
@@ -162,7 +155,8 @@ pub(super) fn import(target: &Target, args: &ImportArgs) -> anyhow::Result<ExitC
         }
     }
     let masters = admin::masters(target)?;
-    let mut done = Imported { schema: 1, dry_run: args.dry_run, ..Imported::default() };
+    let How { force, dry_run, json } = args.how;
+    let mut done = Imported { schema: 1, dry_run, ..Imported::default() };
     for it in class {
         let exists = known.iter().any(|known| known.name == it.name);
         if exists && !differs(&it) {
@@ -171,17 +165,17 @@ pub(super) fn import(target: &Target, args: &ImportArgs) -> anyhow::Result<ExitC
         }
         let name = it.name.clone();
         let change = if exists { name.as_str() } else { "" };
-        let class = send(&masters, change, it.clone(), args.force, args.dry_run)
-            .with_context(|| format!("class {name}"))?;
+        let class =
+            send(&masters, change, it.clone(), force, dry_run).with_context(|| format!("class {name}"))?;
         if !class.is_fulfilled() {
             output::note(&format!("class {name} cannot be fulfilled by the servers that are up"));
         }
         if exists { done.changed.push(name) } else { done.made.push(name) }
     }
-    if args.json {
+    if json {
         output::json(&done)?;
     } else {
-        let would = if args.dry_run { "would be " } else { "" };
+        let would = if dry_run { "would be " } else { "" };
         for (names, what) in [(&done.made, "made"), (&done.changed, "changed")] {
             names.iter().for_each(|name| output::line(&format!("class {name} {would}{what}")));
         }

@@ -50,17 +50,18 @@ struct Wanted {
     how: How,
 }
 
-#[derive(Debug, Args)]
-struct How {
+/// How a class is put.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct How {
     /// Take it though the servers that are up cannot fulfil it.
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
     /// Only say what the servers that are up would make of it.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// For programs.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -130,7 +131,7 @@ pub(super) fn create(target: &Target, args: &CreateArgs) -> anyhow::Result<ExitC
     let mut definition =
         Definition { name: args.name.clone(), keep: args.keep.clone(), ..Definition::default() };
     args.wanted.apply(&mut definition)?;
-    put(target, "", definition, &args.wanted.how)
+    put(target, "", definition, args.wanted.how)
 }
 
 pub(super) fn change(target: &Target, args: &ChangeArgs) -> anyhow::Result<ExitCode> {
@@ -143,11 +144,11 @@ pub(super) fn change(target: &Target, args: &ChangeArgs) -> anyhow::Result<ExitC
     if let Some(name) = &args.rename {
         definition.name.clone_from(name);
     }
-    put(target, &args.name, definition, &args.wanted.how)
+    put(target, &args.name, definition, args.wanted.how)
 }
 
-fn put(target: &Target, change: &str, definition: Definition, how: &How) -> anyhow::Result<ExitCode> {
-    let How { force, dry_run, json } = *how;
+fn put(target: &Target, change: &str, definition: Definition, how: How) -> anyhow::Result<ExitCode> {
+    let How { force, dry_run, json } = how;
     let class = send(&admin::masters(target)?, change, definition, force, dry_run)?;
     if json {
         output::json(&Put { schema: 1, dry_run, class })?;
@@ -163,7 +164,9 @@ fn put(target: &Target, change: &str, definition: Definition, how: &How) -> anyh
     });
     class.print_states();
     if !change.is_empty() && !dry_run {
-        output::note("chunks that exist stay where they are; new ones go by the class as it is now");
+        output::note(
+            "chunks that exist get as many copies as the class keeps now, and stay where they are; new ones go by the class",
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

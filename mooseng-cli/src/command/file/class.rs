@@ -80,7 +80,9 @@ pub(super) fn run(target: &Target, args: &ClassArgs) -> anyhow::Result<ExitCode>
             output::line(&format!("{changed} of {objects} objects {what} class {class}; the others had it"));
         }
         if changed > 0 && !dry_run {
-            output::note("chunks that exist stay where they are; new ones go by the class");
+            output::note(
+                "chunks that exist get as many copies as the class keeps, and stay where they are; new ones go by the class",
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
