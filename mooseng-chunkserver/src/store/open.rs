@@ -14,9 +14,9 @@ use super::sidecar::{Header, SIDECAR_SIZE, TABLE_OFFSET, decode_table, encode_ta
 /// What a clean header says of a copy besides its content.
 #[derive(Clone, Copy)]
 pub(super) struct Marks {
-    version: ChunkVersion,
-    interrupted: bool,
-    in_doubt: bool,
+    pub(super) version: ChunkVersion,
+    pub(super) interrupted: bool,
+    pub(super) in_doubt: bool,
 }
 
 impl State {

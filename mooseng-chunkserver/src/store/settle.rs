@@ -7,6 +7,7 @@ use mooseng_types::ChunkVersion;
 
 use super::chunk::{Chunk, State};
 use super::error::StoreError;
+use super::open::Marks;
 use crate::copy_events::CopyEvent;
 
 impl Chunk {
@@ -34,11 +35,14 @@ impl Chunk {
             return Ok(());
         }
         self.opened(state, now)?;
-        let doubt = std::mem::take(&mut state.in_doubt);
-        self.make_dirty(state, version).inspect_err(|_| state.in_doubt = doubt)?;
-        let copy = self.opened(state, now)?;
-        self.changed(copy, now, 0);
-        self.publish(state);
+        self.changing(state);
+        let marks = Marks { version, interrupted: false, in_doubt: false };
+        let Some(copy) = state.open.as_mut() else { return Err(StoreError::NotFound { part: self.id() }) };
+        // Clean before the leader hears of it: a crash would leave a dirty copy in doubt, and others may be stale by then.
+        self.clean(copy)?;
+        self.store_clean(copy, marks)?;
+        state.in_doubt = false;
+        self.set_version(state, version);
         self.disk.events.note(self.id(), CopyEvent::Here { version, in_doubt: false, verified: false });
         Ok(())
     }

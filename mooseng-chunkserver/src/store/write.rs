@@ -246,7 +246,7 @@ impl Chunk {
         }
     }
 
-    pub(super) fn changed(&self, copy: &mut OpenCopy, now: Duration, growth: u64) {
+    fn changed(&self, copy: &mut OpenCopy, now: Duration, growth: u64) {
         copy.changes += 1;
         copy.last_write = now;
         self.disk.use_room(growth);

@@ -74,6 +74,16 @@ struct UnderWay {
     until: Duration,
 }
 
+/// What a round comes to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Plan {
+    /// What is to be done now.
+    pub(crate) jobs: Vec<(ChunkId, Job)>,
+    /// Chunks to be looked at again: what was to be done about them is not any more. A server that tells of all its copies does not
+    /// name those that it has no more.
+    pub(crate) stale: Vec<ChunkId>,
+}
+
 /// The jobs that are under way, and how the planner goes through those that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
@@ -166,16 +176,16 @@ impl Jobs {
         self.loads.get(&server).copied().unwrap_or_default().has_room(part, limits)
     }
 
-    /// The steps that can be taken now.
+    /// The steps that can be taken now, and chunks of which the ledger says that something is to be done and nothing is.
     pub(crate) fn plan(
         &mut self,
         now: Duration,
         limits: &Limits,
         ledger: &Ledger,
         room: &mut dyn Room,
-    ) -> Vec<(ChunkId, Job)> {
+    ) -> Plan {
         self.expire(now);
-        let (mut planned, mut changes) = (Vec::new(), 0);
+        let (mut plan, mut changes) = (Plan::default(), 0);
         for urgency in Urgency::ALL {
             let after = self.looked_to.remove(&urgency);
             let list: Vec<ChunkId> = ledger.todo(urgency, after).take(LOOKED_AT_MAX).collect();
@@ -186,7 +196,10 @@ impl Jobs {
                 if self.under_way.contains_key(&chunk) {
                     continue;
                 }
-                let Some((step, bytes)) = room.step(chunk) else { continue };
+                let Some((step, bytes)) = room.step(chunk) else {
+                    plan.stale.push(chunk);
+                    continue;
+                };
                 let is_change = step.is_change();
                 if is_change && changes == CHANGES_MAX {
                     continue;
@@ -194,10 +207,10 @@ impl Jobs {
                 let Some((jobs, parts)) = self.assign(chunk, &step, bytes, limits, room) else { continue };
                 changes += usize::from(is_change);
                 self.begin(chunk, step, parts, now + limits.job_timeout);
-                planned.extend(jobs.into_iter().map(|job| (chunk, job)));
+                plan.jobs.extend(jobs.into_iter().map(|job| (chunk, job)));
             }
         }
-        planned
+        plan
     }
 
     /// Who does what for a step; `None` if those who could have no time.

@@ -225,11 +225,11 @@ fn heal(cluster: &mut Cluster) -> usize {
         let next = next.flatten();
         ledger.note(CHUNK, tally, next.as_ref().map(|(urgency, _)| *urgency));
         jobs.follow(CHUNK, next.as_ref().map(|(_, step)| step));
-        let planned = jobs.plan(now, &limits, &ledger, &mut Answers(cluster));
-        if planned.is_empty() {
+        let plan = jobs.plan(now, &limits, &ledger, &mut Answers(cluster));
+        if plan.jobs.is_empty() {
             return round as usize;
         }
-        planned.into_iter().for_each(|(_, job)| cluster.perform(job));
+        plan.jobs.into_iter().for_each(|(_, job)| cluster.perform(job));
     }
     unreachable!()
 }

@@ -105,9 +105,12 @@ impl Heal {
 
     fn give(&mut self, round: &mut Round<'_>) {
         let mut room = Surveyor(&*round);
-        let planned = self.jobs.plan(round.now, &self.limits, round.ledger, &mut room);
+        let plan = self.jobs.plan(round.now, &self.limits, round.ledger, &mut room);
+        for chunk in plan.stale {
+            round.ledger.mark(chunk, round.now);
+        }
         let mut orders = Orders::default();
-        for (chunk, job) in planned {
+        for (chunk, job) in plan.jobs {
             let part = Part::whole(chunk);
             match job {
                 Job::Add { server, version } => {

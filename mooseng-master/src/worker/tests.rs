@@ -412,3 +412,19 @@ fn a_version_that_a_writer_has_taken_meanwhile_settles_nothing() {
     pass(&mut leader, Duration::from_secs(4));
     assert_eq!(pushed::<pb::SettleChunk>(&mut leader).last().map(|(_, order)| order.version), Some(4));
 }
+
+#[test]
+fn a_copy_that_a_server_has_no_more_when_it_tells_of_all_is_not_waited_for() {
+    let (mut leader, ..) = with_a_chunk();
+    // With the number of no file, as a lost entry would leave it.
+    let unknown = pb::CopyStatus { chunk: 0, version: 1, ..Default::default() };
+    let full =
+        |chunks| pb::ChunkReportRequest { server: 1, full: true, last: true, chunks, ..Default::default() };
+    leader.ask(101, &full(vec![unknown])).unwrap();
+    pass(&mut leader, Duration::from_secs(1));
+    let ask = |leader: &mut Leader| leader.ask(1, &pb::ChunkHealthRequest {}).unwrap();
+    assert_eq!((ask(&mut leader).unknown, pushed::<pb::QuarantineChunks>(&mut leader).len()), (1, 1));
+    leader.ask(101, &full(Vec::new())).unwrap();
+    pass(&mut leader, Duration::from_secs(62));
+    assert_eq!((ask(&mut leader).unknown, pushed::<pb::QuarantineChunks>(&mut leader).len()), (0, 0));
+}

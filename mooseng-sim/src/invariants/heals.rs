@@ -63,7 +63,9 @@ pub(crate) fn all_are_there(state: &MetaState, on_disk: &CopiesOnDisk) -> bool {
 pub(crate) fn no_orphan_chunk(state: &MetaState, on_disk: &CopiesOnDisk) -> Vec<String> {
     let mut problems = Vec::new();
     for (server, copies) in on_disk {
-        for (part, version, in_doubt) in copies {
+        for (part, version, in_doubt) in
+            copies.iter().filter(|(part, ..)| part.chunk().cell() == state.cell())
+        {
             let chunk = part.chunk();
             let is_counted = match state.chunk(chunk) {
                 // Nothing is taken away while too few stand, or while somebody writes.

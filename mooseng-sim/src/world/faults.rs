@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use mooseng_types::CellId;
+
 use super::{Event, Happening, Shape, World};
 use crate::disk::FusedDisk;
 use crate::invariants;
@@ -339,8 +341,8 @@ impl World {
 
     /// Whether every chunk that a server has is on another as well.
     fn can_do_without(&self, index: u32) -> bool {
-        self.state_of_leader().is_some_and(|state| {
-            let on_disk = self.copies_on_disk(state);
+        self.state_of(CellId::ROOT).is_some_and(|state| {
+            let on_disk = self.copies_on_disk();
             let row = state.servers().into_iter().find(|row| row.address == server::address(index));
             row.is_some_and(|row| invariants::can_do_without(state, &on_disk, row.server))
         })

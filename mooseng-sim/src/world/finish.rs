@@ -3,8 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use mooseng_master::core::Group;
 use mooseng_meta::MetaState;
-use mooseng_types::CellId;
+use mooseng_types::{CellId, ChunkId, ChunkVersion, Part};
 
 use super::{DISK, Event, Shape, World};
 use crate::client;
@@ -63,14 +64,14 @@ impl World {
         self.queue.retain(|_, event| !matches!(event, Event::StartClient { .. }));
         // What they asked for last comes about before anybody looks, or never.
         self.pass(self.time + DRAIN, |_| false);
-        if self.shape == Shape::Healing {
-            self.bring_to_goal();
-        }
+        self.bring_to_goal();
         if self.broken() {
             return;
         }
         self.audit();
-        if !self.broken() {
+        if self.broken() {
+            self.describe();
+        } else {
             self.compare_masters();
         }
     }
@@ -91,14 +92,34 @@ impl World {
                     let (node, applied) = (group.node(), group.state().applied_index());
                     (node.role(), node.term(), node.commit_index(), applied)
                 });
+                let healing = master.running.as_ref().and_then(|running| running.core.healing(cell));
                 let stored = master.store_index(cell);
                 lines.push(format!(
-                    "master {id}, {cell}: role, term, committed, applied {state:?}, stored {stored}"
+                    "master {id}, {cell}: role, term, committed, applied {state:?}, stored {stored}, {healing:?}"
                 ));
             }
         }
         for (index, server) in &self.servers {
             lines.push(format!("server {index}: up {}", server.engine.is_some()));
+        }
+        let on_disk = self.copies_on_disk();
+        for state in self.shape.cells().into_iter().filter_map(|cell| self.state_of(cell)) {
+            for (chunk, row) in state.chunks(ChunkId::from_raw(0), usize::MAX) {
+                let of_chunk = |copies: &[(Part, ChunkVersion, bool)]| {
+                    copies.iter().filter(|(part, ..)| part.chunk() == chunk).copied().collect::<Vec<_>>()
+                };
+                let copies: Vec<_> =
+                    on_disk.iter().map(|(server, copies)| (*server, of_chunk(copies))).collect();
+                lines.push(format!("{chunk}: {row:?}, on disk {copies:?}"));
+            }
+        }
+        for (server, copies) in &on_disk {
+            let has_row = |part: &Part| {
+                let state = self.state_of(part.chunk().cell());
+                state.is_some_and(|state| state.chunk(part.chunk()).is_some())
+            };
+            let strays: Vec<_> = copies.iter().filter(|(part, ..)| !has_row(part)).collect();
+            lines.push(format!("{server} has copies without a row: {strays:?}"));
         }
         for life in self.oracles.values().flat_map(|oracle| oracle.borrow().private.clone()) {
             lines.push(format!("{}: {:?}", life.name, life.pending));
@@ -155,17 +176,11 @@ impl World {
             if self.broken() {
                 return;
             }
-            let state = self.state_of_leader().filter(|_| self.has_healed());
-            let problems = state.map(|state| {
-                let on_disk = self.copies_on_disk(state);
-                [invariants::heals(state, &on_disk), invariants::no_orphan_chunk(state, &on_disk)].concat()
-            });
-            let problems =
-                problems.unwrap_or_else(|| vec!["heals: something is still to be done about chunks".into()]);
+            let problems = self.unhealed();
             if problems.is_empty() {
-                let whole = self
-                    .state_of_leader()
-                    .is_some_and(|state| invariants::all_are_there(state, &self.copies_on_disk(state)));
+                let states = self.shape.cells().into_iter().filter_map(|cell| self.state_of(cell));
+                let whole =
+                    states.into_iter().all(|state| invariants::all_are_there(state, &self.copies_on_disk()));
                 return self.tell_oracles(|oracle, _| oracle.copies_may_be_missing &= !whole);
             }
             if self.time >= until {
@@ -176,21 +191,40 @@ impl World {
         }
     }
 
-    fn has_healed(&self) -> bool {
-        let leaders = self.masters.values().filter_map(|master| master.running.as_ref());
-        let mut told = leaders.filter_map(|running| running.core.healing(CellId::ROOT));
-        told.any(|healing| !healing.busy && healing.todo == 0 && healing.away == 0)
+    /// What is still to be done about chunks.
+    fn unhealed(&self) -> Vec<String> {
+        if !self.has_healed() {
+            return vec!["heals: something is still to be done about chunks".into()];
+        }
+        let on_disk = self.copies_on_disk();
+        let cells = self.shape.cells().into_iter().filter_map(|cell| self.state_of(cell));
+        let problems = |state| {
+            [invariants::heals(state, &on_disk), invariants::no_orphan_chunk(state, &on_disk)].concat()
+        };
+        cells.flat_map(problems).collect()
     }
 
-    /// The rows of the root's group, as far as any master has applied them.
-    pub(super) fn state_of_leader(&self) -> Option<&MetaState> {
+    fn has_healed(&self) -> bool {
+        let told = |cell: CellId| {
+            let leaders = self.masters.values().filter_map(|master| master.running.as_ref());
+            let mut told = leaders.filter_map(|running| running.core.healing(cell));
+            told.any(|healing| !healing.busy && healing.todo == 0 && healing.away == 0)
+        };
+        self.shape.cells().into_iter().all(told)
+    }
+
+    /// The rows of a cell's group, as far as any master has applied them.
+    pub(super) fn state_of(&self, cell: CellId) -> Option<&MetaState> {
         let running = self.masters.values().filter_map(|master| master.running.as_ref());
-        running.map(|running| running.core.state()).max_by_key(|state| state.applied_index())
+        let groups = running.filter_map(|running| running.core.groups().get(cell));
+        groups.map(Group::state).max_by_key(|state| state.applied_index())
     }
 
     /// What the servers that run have.
-    pub(super) fn copies_on_disk(&self, state: &MetaState) -> CopiesOnDisk {
-        let known = state.servers().into_iter().filter_map(|row| {
+    pub(super) fn copies_on_disk(&self) -> CopiesOnDisk {
+        // The root's group makes servers known.
+        let servers = self.state_of(CellId::ROOT).map(MetaState::servers).unwrap_or_default();
+        let known = servers.into_iter().filter_map(|row| {
             let server = self.servers.get(&server::index_of(&row.address)?)?;
             Some((row.server, server.engine.as_ref()?.copies()))
         });

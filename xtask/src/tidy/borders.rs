@@ -85,7 +85,7 @@ const CHUNK_STORE: &[(&str, &[&str])] = &[
     ("read", &["chunk", "error"]),
     ("condemn", &["chunk", "error", "quarantine", "sidecar"]),
     ("receive", &["chunk", "error", "sidecar"]),
-    ("settle", &["chunk", "error"]),
+    ("settle", &["chunk", "error", "open"]),
     ("verify", &["chunk", "error", "open_copies"]),
     ("write", &["chunk", "error"]),
 ];

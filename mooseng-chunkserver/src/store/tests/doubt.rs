@@ -219,3 +219,38 @@ fn a_fetched_copy_that_a_crash_kept_from_its_place_gets_it_at_the_next_start() {
         );
     }
 }
+
+#[test]
+fn a_copy_that_was_settled_on_is_whole_after_a_power_cut_and_fences_off_whoever_wrote_before() {
+    let (power, disk, store, events) = memory(u64::MAX);
+    let chunk = store.find_or_place(id(1)).unwrap();
+    put(&chunk, &token(id(1), 1, 1, true), 0, b"as it is").unwrap();
+    chunk.settle_on(Duration::ZERO, version(3)).unwrap();
+    assert_eq!(events.take(9), ToTell::Some(vec![(id(1), here(3, false))]));
+    let fenced = put(&chunk, &token(id(1), 1, 2, false), 0, b"late");
+    assert!(matches!(fenced, Err(StoreError::Fenced { .. })), "{fenced:?}");
+    // An order that comes twice, or late, changes nothing.
+    chunk.settle_on(Duration::ZERO, version(2)).unwrap();
+    drop((chunk, store));
+    power.power_cut(|| false);
+    let (store, _) = open(&disk, Path::new(ROOT));
+    let copy = store.list()[0];
+    assert_eq!((copy.version, copy.in_doubt), (version(3), false));
+    assert_eq!(get(&store.find(id(1)).unwrap(), 0, 9).unwrap(), b"as it is");
+}
+
+#[test]
+fn a_copy_in_doubt_that_is_settled_on_is_in_doubt_no_more() {
+    let (power, disk, store, _) = memory(u64::MAX);
+    put(&store.find_or_place(id(1)).unwrap(), &token(id(1), 1, 1, true), 0, b"x").unwrap();
+    drop(store);
+    power.power_cut(|| true);
+    let (store, _) = open(&disk, Path::new(ROOT));
+    assert!(store.list()[0].in_doubt);
+    store.find(id(1)).unwrap().settle_on(Duration::ZERO, version(2)).unwrap();
+    drop(store);
+    power.power_cut(|| false);
+    let (store, _) = open(&disk, Path::new(ROOT));
+    let copy = store.list()[0];
+    assert_eq!((copy.version, copy.in_doubt), (version(2), false));
+}
