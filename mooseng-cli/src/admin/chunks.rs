@@ -16,6 +16,8 @@ pub(crate) struct ChunkHealth {
     pub(crate) todo: u64,
     /// The leader has looked at every chunk.
     pub(crate) complete: bool,
+    /// Chunks that have changed since, and are looked at again within seconds.
+    pub(crate) marked: u64,
 }
 
 /// Chunks that should have so many copies and have so many.
@@ -65,5 +67,6 @@ pub(crate) fn chunk_health(masters: &Masters) -> anyhow::Result<ChunkHealth> {
         unknown: reply.unknown,
         todo: reply.todo,
         complete: reply.complete,
+        marked: reply.marked,
     })
 }

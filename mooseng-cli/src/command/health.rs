@@ -153,7 +153,7 @@ fn of_chunks(health: &ChunkHealth) -> Vec<Finding> {
         findings.push(Finding {
             id: "CHUNKS_NOT_COUNTED",
             severity: Severity::Warning,
-            what: "the leader is new and has not looked at all chunks yet".into(),
+            what: "the leader has not looked at all chunks yet: it is new, or a server came or went".into(),
             action: "ask again in a while".into(),
         });
     }

@@ -43,6 +43,7 @@ pub(super) fn chunk_health(desk: &Desk, groups: &Groups, now: Duration) -> Resul
         reply.unknown += ledger.unknown();
         reply.todo += ledger.todo_len() as u64;
         reply.complete &= ledger.is_complete();
+        reply.marked += ledger.marked_len() as u64;
     }
     let count = |((wanted, live), chunks): ((u8, u8), u64)| pb::ChunkCount {
         wanted: wanted.into(),

@@ -152,8 +152,8 @@ pub(crate) fn assess(view: &ChunkView) -> Option<(Tally, Option<(Urgency, Step)>
         return Some((tally, None));
     }
     let step = match () {
-        () if !view.is_quiet() => settle(view, sources),
         () if sources.is_empty() => adopt(view),
+        () if !view.is_quiet() => settle(view, sources),
         () => improve(view, sources),
     };
     let urgency = |step: &Step| match step {
@@ -171,7 +171,6 @@ pub(crate) fn assess(view: &ChunkView) -> Option<(Tally, Option<(Urgency, Step)>
 /// Copies may differ in what was not committed, or in what a writer that died has left. Readers take the first good one of the
 /// row: that one is chosen, the others follow it, and nobody sees them differ meanwhile.
 fn settle(view: &ChunkView, sources: Vec<(ServerId, ChunkVersion)>) -> Option<Step> {
-    // Where all are in doubt, readers are told so. To settle on one would be to vouch for what it may lack.
     let &(first, _) = sources.first().filter(|_| view.granted.raw() < u32::MAX)?;
     // One that is only away for a moment may be the one that readers have seen.
     let may_come =
@@ -202,19 +201,19 @@ fn settle(view: &ChunkView, sources: Vec<(ServerId, ChunkVersion)>) -> Option<St
 
 /// The row counts no good copy that can be read. One that a server has beside those is taken in.
 fn adopt(view: &ChunkView) -> Option<Step> {
-    // A server that is only away has what it had.
-    let hope = view
-        .counted
-        .iter()
-        .any(|(_, state)| matches!(state, CopyState::Away(away) if *away < Standing::Gone));
-    if hope { None } else { take_in(view) }
+    let is_hope = |state: &CopyState| match state {
+        // A server that is only away has what it had.
+        CopyState::Away(away) => *away < Standing::Gone,
+        // What was written and not committed may be there and nowhere else. Where all are in doubt, readers are told so: to
+        // settle on one would be to vouch for what it may lack.
+        CopyState::InDoubt { .. } => !view.is_quiet(),
+        CopyState::Good { .. } | CopyState::Stale { .. } | CopyState::Lost => false,
+    };
+    if view.counted.iter().any(|(_, state)| is_hope(state)) { None } else { take_in(view) }
 }
 
-/// A good copy beside those of the row, to be counted; first it is verified.
+/// A good copy beside those of the row that has what is committed, to be counted; first it is verified.
 fn take_in(view: &ChunkView) -> Option<Step> {
-    if !view.is_quiet() {
-        return None;
-    }
     let good = view.beside.iter().filter_map(|&(server, state)| match state {
         CopyState::Good { version, verified } if version == view.committed => {
             Some((server, version, verified))

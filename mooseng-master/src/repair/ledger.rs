@@ -201,9 +201,14 @@ impl Ledger {
         self.unknown.len() as u64
     }
 
-    /// Whether every row has been looked at in this leader's time.
+    /// Whether every row has been looked at in this leader's time, and all that concerns many of them since.
     pub(crate) fn is_complete(&self) -> bool {
-        self.complete
+        self.complete && self.sweeps.is_empty()
+    }
+
+    /// How many marked chunks have yet to be looked at.
+    pub(crate) fn marked_len(&self) -> usize {
+        self.due.len()
     }
 
     /// Whether there is something to look at.
@@ -236,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ledger_is_complete_when_the_sweep_of_the_rows_has_ended() {
+    fn the_ledger_is_complete_when_all_sweeps_have_ended() {
         let mut ledger = Ledger::default();
         ledger.begin();
         let server = ServerId::from_raw(1);
@@ -247,10 +252,10 @@ mod tests {
         ledger.sweep_server(server);
         assert_eq!(ledger.take_sweep(), Some(Sweep::Rows(chunk(7))), "a server's is done anew, behind it");
         ledger.swept(rows, None);
-        assert!(ledger.is_complete());
+        assert!(!ledger.is_complete());
         let of_server = ledger.take_sweep().unwrap();
         assert_eq!(of_server, Sweep::Server(server, None));
         ledger.swept(of_server, None);
-        assert!(!ledger.is_due(Duration::MAX));
+        assert!(ledger.is_complete() && !ledger.is_due(Duration::MAX));
     }
 }

@@ -271,6 +271,40 @@ proptest! {
 }
 
 #[test]
+fn a_copy_with_all_that_is_committed_is_taken_in_where_the_row_counts_none_that_is_left() {
+    let has = |raw| Copy { version: version(raw), in_doubt: false, verified: false };
+    let on_disk = |raw| (Standing::Serving, Some(OnDisk { copy: has(raw), rotten: false }));
+    // The writer could not reach the second server and went on with the first, which then lost its disk.
+    let mut cluster = Cluster {
+        wanted: 2,
+        row: vec![server(1)],
+        committed: 1,
+        granted: 2,
+        leased: false,
+        differs: true,
+        settling: None,
+        servers: BTreeMap::from([
+            (server(1), (Standing::Serving, None)),
+            (server(2), on_disk(1)),
+            (server(3), (Standing::Serving, None)),
+        ]),
+    };
+    let lost = cluster.clone();
+    heal(&mut cluster);
+    let good = cluster.row.iter().filter(|id| cluster.good(**id)).count();
+    assert_eq!((cluster.committed, good), (3, 2), "{cluster:?}");
+    // A copy in doubt may have what was written since: so it is waited for.
+    let mut doubtful = lost.clone();
+    let mut copy = on_disk(2);
+    copy.1.as_mut().unwrap().copy.in_doubt = true;
+    doubtful.servers.insert(server(1), copy);
+    assert_eq!(heal(&mut doubtful), 0);
+    let mut away = lost;
+    away.servers.insert(server(1), (Standing::Missed, None));
+    assert_eq!(heal(&mut away), 0);
+}
+
+#[test]
 fn conditions_are_what_people_call_them() {
     let good = CopyState::Good { version: version(3), verified: false };
     let doubt = CopyState::InDoubt { version: version(3), verified: false };

@@ -43,4 +43,10 @@ pub(crate) const KEPT: &[(u64, Shape)] = &[
     // lost.
     (800_000_000_119, Shape::ThreeCells),
     (785, Shape::ThreeCells),
+    // A copy that was settled was dirty until the next sync, and in doubt after the next crash.
+    (506, Shape::Mixed),
+    // What a server that told of all its copies did not name any more was waited for without an end.
+    (51, Shape::ThreeCells),
+    // A writer went on without one server; then the other lost its disk, and the copy with all that was committed was left aside.
+    (1680, Shape::Healing),
 ];

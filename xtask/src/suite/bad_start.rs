@@ -14,7 +14,7 @@ use crate::shell;
 
 /// A daemon that cannot start has to say so within this time; reaching for masters takes the longest.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(90);
-const LINE_CHARS_MAX: usize = 400;
+const LINE_CHARS_MAX: usize = 600;
 
 pub(super) fn run(context: &Context) -> Result<Outcome> {
     let mut other = Cluster::start(&context.options_for(1))?;

@@ -26,6 +26,7 @@ struct Chunks {
     unknown: u64,
     todo: u64,
     complete: bool,
+    marked: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,7 +53,7 @@ impl Chunks {
     }
 
     fn is_at_goal(&self) -> bool {
-        self.complete && self.matrix.iter().all(|count| count.live >= count.wanted)
+        self.complete && self.marked == 0 && self.matrix.iter().all(|count| count.live >= count.wanted)
     }
 
     /// Nothing is missing, and nothing is too much.

@@ -38,7 +38,13 @@ pub(super) fn run(target: &Target, args: &MatrixArgs) -> anyhow::Result<ExitCode
         output::line(&format!("{} chunks on servers belong to no file", health.unknown));
     }
     if !health.complete {
-        output::note("the leader has not looked at all chunks yet: counts are still growing");
+        output::note("the leader has not looked at all chunks yet: counts will change");
+    }
+    if health.marked > 0 {
+        output::note(&format!(
+            "{} chunks have changed and are looked at again within seconds",
+            health.marked
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
