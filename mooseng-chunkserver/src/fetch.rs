@@ -72,6 +72,8 @@ pub struct Fetch {
     chunk: Arc<Chunk>,
     order: pb::CopyChunk,
     incoming: Option<Incoming>,
+    /// Bytes fetched so far.
+    length: u64,
     /// The piece at hand did not match its checksums: the source is to look whether it is damaged there.
     suspicious: bool,
 }
@@ -108,7 +110,7 @@ impl Fetch {
             return Ok(None);
         }
         let (store, events) = (Arc::clone(store), Arc::clone(events));
-        Ok(Some(Self { store, events, chunk, order, incoming: None, suspicious: false }))
+        Ok(Some(Self { store, events, chunk, order, incoming: None, length: 0, suspicious: false }))
     }
 
     /// Makes the files.
@@ -154,7 +156,7 @@ impl Fetch {
     /// Bytes fetched so far.
     #[must_use]
     pub fn length(&self) -> u64 {
-        self.incoming.as_ref().map_or(0, Incoming::length)
+        self.length
     }
 
     /// Takes an answer; `true` when the copy is whole and has its place. After an error there is nothing more to do; the leader
@@ -186,6 +188,7 @@ impl Fetch {
             appended => appended?,
         }
         self.suspicious = false;
+        self.length = incoming.length();
         if incoming.length() < u64::from(reply.copy_length) {
             return Ok(false);
         }
