@@ -23,7 +23,7 @@ use crate::up::layout::{ADMIN_KEY, Layout};
 #[cfg(test)]
 pub(crate) use chunks::{ChunkCount, ConditionCount};
 pub(crate) use chunks::{ChunkHealth, chunk_health, condition_name};
-pub(crate) use status::{ClusterStatus, Master, cluster_status};
+pub(crate) use status::{ClusterStatus, Master, Server, cluster_status};
 
 const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(60);

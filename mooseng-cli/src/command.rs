@@ -7,3 +7,4 @@ pub(crate) mod file;
 pub(crate) mod fsck;
 pub(crate) mod health;
 pub(crate) mod key;
+pub(crate) mod server;

@@ -51,6 +51,9 @@ enum Command {
     /// Look at the chunks of files and their copies.
     #[command(subcommand)]
     Chunk(command::chunk::ChunkCommand),
+    /// Chunkservers: which can be taken away, which may be away for a while.
+    #[command(subcommand)]
+    Server(command::server::ServerCommand),
     /// Storage classes: how many copies, and where.
     #[command(subcommand)]
     Class(command::class::ClassCommand),
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Command::Cluster(command) => command::cluster::run(&cli.target, &command),
         Command::Health(args) => command::health::run(&cli.target, &args),
         Command::Chunk(command) => command::chunk::run(&cli.target, &command),
+        Command::Server(command) => command::server::run(&cli.target, &command),
         Command::Class(command) => command::class::run(&cli.target, &command),
         Command::File(command) => command::file::run(&cli.target, &command),
         Command::Fsck(args) => command::fsck::run(&cli.target, &args),

@@ -24,6 +24,7 @@ mod servers;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -173,7 +174,7 @@ impl Desk {
                 sessions: &mut cell.sessions,
                 ledger: &mut cell.ledger,
             };
-            let work = cell.workers.turn(now.mono, group, surroundings);
+            let work = cell.workers.turn(now, group, surroundings);
             for (worker, command) in work.commands {
                 let ticket = self.askers.enter(Asker::Worker(group.cell(), worker));
                 group.gather(Proposal { request: None, command, ticket });
@@ -353,9 +354,11 @@ impl Desk {
         match command {
             // A follower may lead next, before a server that another master has made known speaks to it. A copy on a
             // server without an address would be left out of the next write.
-            Command::Cluster(ClusterCommand::RegisterServer { .. }) => {
-                group.state().servers().iter().for_each(|row| self.registry.know(row));
-            }
+            Command::Cluster(
+                ClusterCommand::RegisterServer { .. }
+                | ClusterCommand::SetServerMode { .. }
+                | ClusterCommand::ForgetServer { .. },
+            ) => self.registry.know_all(&group.state().servers()),
             Command::Cluster(ClusterCommand::RaiseLevel { level }) => {
                 self.cut_off_below(*level);
             }

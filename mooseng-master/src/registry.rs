@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
-use mooseng_meta::{ServerPlace, ServerRow};
+use mooseng_meta::{ServerMode, ServerPlace, ServerRow};
 use mooseng_protocol::door::{Requests, Snapshot};
 use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
@@ -64,6 +64,8 @@ pub struct KnownServer {
     pub address: String,
     /// Where it stands.
     pub place: ServerPlace,
+    /// What it is there for.
+    pub mode: ServerMode,
     /// It has said where it stands since the state can keep that.
     pub has_placed: bool,
     /// The connection it keeps to this master.
@@ -160,6 +162,8 @@ impl KnownServer {
 #[derive(Debug, Default)]
 pub struct Registry {
     servers: BTreeMap<ServerId, KnownServer>,
+    /// Rises whenever copies may belong elsewhere than before.
+    places: u64,
 }
 
 impl Registry {
@@ -167,16 +171,34 @@ impl Registry {
     #[must_use]
     pub fn of(servers: &[ServerRow]) -> Self {
         let mut registry = Self::default();
-        servers.iter().for_each(|row| registry.know(row));
+        registry.know_all(servers);
         registry
     }
 
     /// Takes over what the replicated state knows of a server.
     pub fn know(&mut self, row: &ServerRow) {
+        let is_known = self.servers.contains_key(&row.server);
         let server = self.servers.entry(row.server).or_default();
         server.name.clone_from(&row.name);
         server.address.clone_from(&row.address);
+        if !is_known || server.place != row.place || server.mode != row.mode {
+            self.places += 1;
+        }
         server.place.clone_from(&row.place);
+        server.mode = row.mode;
+    }
+
+    /// Takes over all that the replicated state knows of servers: what it knows no more is gone here, too.
+    pub fn know_all(&mut self, rows: &[ServerRow]) {
+        rows.iter().for_each(|row| self.know(row));
+        self.servers.retain(|id, _| rows.iter().any(|row| row.server == *id));
+    }
+
+    /// Another number than before where copies may belong elsewhere than before: a server is new, or it has other labels or
+    /// another mode.
+    #[must_use]
+    pub fn places(&self) -> u64 {
+        self.places
     }
 
     /// A server speaks over `conn`.
@@ -258,7 +280,9 @@ impl Registry {
 
     /// Where new copies could go.
     pub fn candidates(&self, now: Duration, leave_out: &[ServerId]) -> Vec<Candidate<'_>> {
-        let usable = self.servers.iter().filter(|(id, server)| server.is_up(now) && !leave_out.contains(id));
+        let usable = self.servers.iter().filter(|(id, server)| {
+            server.is_up(now) && server.mode == ServerMode::Normal && !leave_out.contains(id)
+        });
         usable.map(|(id, server)| server.candidate(*id)).collect()
     }
 
@@ -348,6 +372,7 @@ mod tests {
                 name: String::new(),
                 address: format!("a{id}"),
                 place: ServerPlace::default(),
+                mode: ServerMode::Normal,
             });
         }
         registry

@@ -1,6 +1,6 @@
 //! Healing: what is wrong with a chunk, and what is to be done about it. Pure: rows, reports and the time are arguments.
 //!
-//! - `subject` and `view`: a chunk's row beside what its servers tell; `assess`: what is wrong with it and the next step towards its goal.
+//! - `subject` and `view`: a chunk's row beside what its servers tell; `moves`: which copies are in the wrong place; `assess`: what is wrong with it and the next step towards its goal.
 //! - `ledger`: what is known of all chunks of a cell, kept up to date chunk by chunk; nobody who asks it scans anything.
 //! - `plan`: which steps are taken now: the most dangerous first, within limits, nobody for ever left out.
 //!
@@ -10,6 +10,7 @@
 mod assess;
 mod ledger;
 mod limits;
+mod moves;
 mod plan;
 mod standing;
 mod subject;

@@ -4,6 +4,7 @@
 //! commands and gives orders to chunkservers; what it has proposed must be applied before it finds more of the same.
 
 mod delete_dead_chunks;
+mod end_maintenance;
 mod expire_sessions;
 mod found_state;
 mod heal;
@@ -16,7 +17,7 @@ mod tests;
 use std::time::Duration;
 
 use mooseng_meta::{Command, MetaState, Response};
-use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
+use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId, TimeNs};
 
 pub(crate) use self::supervisor::{Supervisor, WorkerId, WorkerStatus};
 
@@ -64,6 +65,7 @@ pub(crate) struct Surroundings<'a> {
 #[derive(Debug)]
 pub(crate) struct Round<'a> {
     pub(crate) now: Duration,
+    pub(crate) wall: TimeNs,
     pub(crate) group: &'a Group,
     pub(crate) callers: &'a Callers,
     pub(crate) registry: &'a mut Registry,

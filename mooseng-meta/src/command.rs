@@ -60,6 +60,8 @@ mod tag {
     pub(super) const REGISTER_PLACED_SERVER: u8 = 52;
     pub(super) const BEGIN_SETTLE: u8 = 53;
     pub(super) const END_SETTLE: u8 = 54;
+    pub(super) const SET_SERVER_MODE: u8 = 55;
+    pub(super) const FORGET_SERVER: u8 = 56;
 }
 
 /// One entry of the log that changes the namespace.
@@ -135,12 +137,11 @@ impl Command {
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
-            Self::Class(_) | Self::Cluster(ClusterCommand::RegisterServer { place: Some(_), .. }) => {
-                Level::CLASSES
-            }
-            Self::Batch(_) | Self::Cluster(ClusterCommand::IndexChunks { .. }) => Level::IDENTITY,
+            Self::Class(_) => Level::CLASSES,
+            Self::Batch(_) => Level::IDENTITY,
+            Self::Cluster(command) => command.level(),
             Self::Repair(command) => command.level(),
-            Self::Name(_) | Self::Attr(_) | Self::Content(_) | Self::Cluster(_) => Level::FIRST,
+            Self::Name(_) | Self::Attr(_) | Self::Content(_) => Level::FIRST,
         }
     }
 

@@ -48,7 +48,7 @@ pub use membership::{Member, Membership};
 pub use op::index::INDEX_MAX;
 pub use query::{DirEntry, LeaseInTheWay, Listing};
 pub use response::{Grant, Response};
-pub use server::{ServerPlace, ServerRow};
+pub use server::{ServerMode, ServerPlace, ServerRow};
 pub use session::SessionRow;
 pub use settings::{Settings, Totals};
 pub use state::{FormatError, MetaState};

@@ -117,6 +117,8 @@ rpcs! {
     0x0522 RemoveClassRequest [Admin] => RemoveClassReply,
     0x0523 SetClassRequest [Admin] => SetClassReply,
     0x0524 ExplainClassRequest [Client Admin] => ExplainClassReply,
+    0x0530 SetServerModeRequest [Admin] => SetServerModeReply,
+    0x0531 ForgetServerRequest [Admin] => Empty,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod counts;
 mod deliver;
+mod drains;
 mod faults;
 mod finish;
 mod freeze;
@@ -73,6 +74,7 @@ enum Event {
     Raft { to: u64, conn: u64, frame: pb::RaftFrame },
     Hello(hello::Hello),
     Rolling(rolling::Step),
+    Drain,
     PeerLost { master: u64, peer: u64 },
     Request { conn: u64, header: Header, body: Bytes },
     Frame { conn: u64, bytes: Bytes },
@@ -266,6 +268,9 @@ impl World {
         if self.shape == Shape::Mixed {
             self.begin_rolling();
         }
+        if self.shape == Shape::Healing {
+            self.after(Duration::from_secs(1), Event::Drain);
+        }
         for master in 1..=self.shape.masters() {
             self.after(Duration::ZERO, Event::StartMaster { master });
             let first = self.rng.ms(100, 1500);
@@ -336,6 +341,7 @@ impl World {
             Event::Flush { master } => self.flush(master),
             Event::Raft { to, conn, frame } => self.hear(to, conn, frame),
             Event::Rolling(step) => self.roll(step),
+            Event::Drain => self.drain(),
             Event::Hello(hello) => self.peer_says_hello(hello),
             Event::PeerLost { master, peer } => {
                 self.hang_up_on_peer(master, peer);
@@ -467,6 +473,7 @@ impl World {
             Event::RestartServer { index } => (27, u64::from(*index), 0),
             Event::SetClockRight { index } => (28, u64::from(*index), 0),
             Event::Rolling(_) => (30, 0, 0),
+            Event::Drain => (31, 0, 0),
             Event::Hello(hello) => (29, hello.from, hello.to),
         };
         let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);

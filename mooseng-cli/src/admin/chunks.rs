@@ -50,6 +50,7 @@ pub(crate) fn condition_name(condition: pb::ChunkCondition) -> &'static str {
         pb::ChunkCondition::UnderGoal => "undergoal",
         pb::ChunkCondition::OverGoal => "overgoal",
         pb::ChunkCondition::InDoubt => "in-doubt",
+        pb::ChunkCondition::Misplaced => "misplaced",
     }
 }
 

@@ -107,6 +107,11 @@ pub(crate) struct Server {
     pub(crate) labels: Vec<String>,
     pub(crate) region: String,
     pub(crate) rack: String,
+    /// What it is there for: normal, draining, maintenance.
+    pub(crate) mode: &'static str,
+    pub(crate) maintenance_until_ns: i64,
+    /// No chunk counts a copy of its; `None` if the master cannot tell.
+    pub(crate) empty: Option<bool>,
     /// What has passed its door, as it told last.
     pub(crate) door: Option<Door>,
 }
@@ -223,21 +228,6 @@ fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
         address: it.address.clone(),
         returns: members.iter().any(|member| member.id == it.id),
     });
-    let servers = best.servers.iter().map(|s| Server {
-        id: s.id,
-        name: s.name.clone(),
-        state: s.state.clone(),
-        address: s.address.clone(),
-        total_bytes: s.total_bytes,
-        free_bytes: s.free_bytes,
-        chunks: s.chunks,
-        disks: s.disks,
-        disks_failed: s.disks_failed,
-        labels: s.labels.clone(),
-        region: s.region.clone(),
-        rack: s.rack.clone(),
-        door: s.door.clone().map(Door::from),
-    });
     let worker = |it: &pb::WorkerStatus| Worker {
         name: it.name.clone(),
         under_way: it.under_way,
@@ -265,13 +255,38 @@ fn merge(answers: &[Answer]) -> Option<ClusterStatus> {
         voters,
         voters_reachable,
         failures_survived: voters_reachable.saturating_sub(voters / 2 + 1),
-        servers: servers.collect(),
+        servers: best.servers.iter().map(server).collect(),
         sessions: best.sessions,
         inodes: best.inodes,
         used_bytes: best.used_bytes,
         chunks: best.chunks,
         orphans: best.orphans,
     })
+}
+
+fn server(s: &pb::ServerStatus) -> Server {
+    Server {
+        id: s.id,
+        name: s.name.clone(),
+        state: s.state.clone(),
+        address: s.address.clone(),
+        total_bytes: s.total_bytes,
+        free_bytes: s.free_bytes,
+        chunks: s.chunks,
+        disks: s.disks,
+        disks_failed: s.disks_failed,
+        labels: s.labels.clone(),
+        region: s.region.clone(),
+        rack: s.rack.clone(),
+        mode: match s.mode() {
+            pb::ServerMode::Normal => "normal",
+            pb::ServerMode::Draining => "draining",
+            pb::ServerMode::Maintenance => "maintenance",
+        },
+        maintenance_until_ns: s.maintenance_until_ns,
+        empty: s.empty,
+        door: s.door.clone().map(Door::from),
+    }
 }
 
 /// A master as told of in `status`; `own` is its own answer, if it has given one.

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::Target;
-use crate::admin::{self, ChunkHealth, ClusterStatus};
+use crate::admin::{self, ChunkHealth, ClusterStatus, Server};
 use crate::output;
 
 /// What health takes.
@@ -92,7 +92,8 @@ fn of_servers(status: &ClusterStatus) -> Vec<Finding> {
             action: format!("start it at {}, or replace it: docs/operations.md", master.address),
         });
     }
-    for server in status.servers.iter().filter(|server| server.state != "up") {
+    let missed = |server: &&Server| server.state != "up" && server.mode != "maintenance";
+    for server in status.servers.iter().filter(missed) {
         findings.push(Finding {
             id: "SERVER_DOWN",
             severity: Severity::Warning,

@@ -172,6 +172,7 @@ fn a_chunkserver_that_came_before_the_founders_and_is_gone_keeps_the_level_down(
         name: "s1".into(),
         address: "s1:1".into(),
         place: mooseng_meta::ServerPlace::default(),
+        mode: mooseng_meta::ServerMode::Normal,
     };
     founders.masters.iter_mut().for_each(|core| core.desk.know(&row));
     founders.greet();

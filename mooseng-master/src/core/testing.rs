@@ -12,7 +12,7 @@ use mooseng_protocol::principal::{Principal, Role};
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
 use mooseng_protocol::token::TokenKey;
-use mooseng_types::{CellId, ClusterId, Levels};
+use mooseng_types::{CellId, ClusterId, Levels, TimeNs};
 use prost::Message as _;
 
 use super::{ConnId, CoreConfig, DeskConfig, Effect, GroupConfig, Limits, MasterCore, Now};
@@ -91,6 +91,8 @@ impl Leader {
         let mut answers = Vec::new();
         while self.now.mono < until {
             self.now.mono += MasterCore::next_tick();
+            let passed = i64::try_from((self.now.mono - NOW.mono).as_nanos()).unwrap();
+            self.now.wall = TimeNs::from_raw(NOW.wall.raw() + passed);
             self.core.tick(self.now);
             answers.extend(self.perform());
         }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mooseng_meta::Member;
+use mooseng_meta::{Member, ServerMode};
 use mooseng_protocol::pb;
 use mooseng_protocol::status::CallError;
 use mooseng_types::{Level, MasterId};
 
-use super::Desk;
 use super::requests::{Answer, Context, answer};
+use super::{Desk, upkeep};
 use crate::group::{Group, Groups};
 use crate::raft::MembershipChange;
 use crate::worker::WorkerStatus;
@@ -38,6 +38,17 @@ pub(super) fn cluster_status(desk: &Desk, groups: &Groups, now: Duration) -> Res
         disks: server.disks.len() as u64,
         disks_failed: server.disks.iter().filter(|disk| disk.failed).count() as u64,
         door: server.door.as_ref().map(Into::into),
+        mode: match server.mode {
+            ServerMode::Normal => pb::ServerMode::Normal,
+            ServerMode::Draining => pb::ServerMode::Draining,
+            ServerMode::Maintenance { .. } => pb::ServerMode::Maintenance,
+        }
+        .into(),
+        maintenance_until_ns: match server.mode {
+            ServerMode::Maintenance { until } => until.raw(),
+            ServerMode::Normal | ServerMode::Draining => 0,
+        },
+        empty: upkeep::is_empty(desk, groups, id),
     });
     let servers = servers.collect();
     let sessions =

@@ -137,5 +137,6 @@ fn named(condition: Condition) -> pb::ChunkCondition {
         Condition::UnderGoal => pb::ChunkCondition::UnderGoal,
         Condition::OverGoal => pb::ChunkCondition::OverGoal,
         Condition::InDoubt => pb::ChunkCondition::InDoubt,
+        Condition::Misplaced => pb::ChunkCondition::Misplaced,
     }
 }

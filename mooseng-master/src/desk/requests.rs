@@ -17,7 +17,7 @@ use mooseng_types::{CellId, ChunkId, ChunkIndex, FsError, InodeId, ServerId, Ses
 use prost::Message;
 
 use super::tokens::Tokens;
-use super::{Desk, admin, batch, classes, health, metadata, servers};
+use super::{Desk, admin, batch, classes, health, metadata, servers, upkeep};
 use crate::conn::ConnId;
 use crate::group::{Group, Groups, Now};
 use crate::raft::MembershipChange;
@@ -122,6 +122,7 @@ pub(super) fn dispatch(
         kind if (0x0520..=0x052f).contains(&kind) => {
             classes::dispatch(desk, groups.root(), now.mono, kind, body)
         }
+        kind if (0x0530..=0x053f).contains(&kind) => upkeep::dispatch(desk, groups, now, kind, body),
         pb::HeartbeatRequest::KIND => {
             servers::heartbeat(&mut desk.registry, groups, now.mono, conn, decode(body)?)
         }

@@ -21,12 +21,14 @@ pub(crate) enum Condition {
     OverGoal,
     /// A copy may lack what was written before its server stopped.
     InDoubt,
+    /// A copy is to be on another server.
+    Misplaced,
 }
 
 impl Condition {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Missing, Self::Endangered, Self::UnderGoal, Self::OverGoal, Self::InDoubt];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Missing, Self::Endangered, Self::UnderGoal, Self::OverGoal, Self::InDoubt, Self::Misplaced];
 }
 
 /// How many copies a chunk has.
@@ -105,13 +107,16 @@ pub(crate) enum Urgency {
     TooFew,
     /// A copy that was thought to be good may not be.
     Doubt,
+    /// A copy is in the wrong place.
+    Misplaced,
     /// There is too much.
     TooMany,
 }
 
 impl Urgency {
     /// All of them, the most urgent first.
-    pub(crate) const ALL: [Self; 4] = [Self::LastCopy, Self::TooFew, Self::Doubt, Self::TooMany];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::LastCopy, Self::TooFew, Self::Doubt, Self::Misplaced, Self::TooMany];
 }
 
 impl Tally {
@@ -127,6 +132,7 @@ impl Tally {
         is(Condition::UnderGoal, readable > 1 && live < view.wanted);
         is(Condition::OverGoal, present > view.wanted || !view.beside.is_empty());
         is(Condition::InDoubt, doubtful > 0 || view.differs);
+        is(Condition::Misplaced, !view.moves.leaving.is_empty());
         Self { wanted: narrow(view.wanted), live: narrow(live), conditions }
     }
 
@@ -159,6 +165,7 @@ pub(crate) fn assess(view: &ChunkView) -> Option<(Tally, Option<(Urgency, Step)>
     let urgency = |step: &Step| match step {
         Step::Strike { .. } | Step::Condemn { .. } => Urgency::TooMany,
         Step::Verify { .. } if tally.live >= tally.wanted => Urgency::TooMany,
+        Step::Fetch { .. } | Step::Add { .. } if tally.live >= tally.wanted => Urgency::Misplaced,
         _ if tally.live <= 1 => Urgency::LastCopy,
         Step::Refetch { .. } | Step::BeginSettle { .. } | Step::Settle { .. } | Step::EndSettle { .. } => {
             Urgency::Doubt
@@ -209,12 +216,13 @@ fn adopt(view: &ChunkView) -> Option<Step> {
         CopyState::InDoubt { .. } => !view.is_quiet(),
         CopyState::Good { .. } | CopyState::Stale { .. } | CopyState::Lost => false,
     };
-    if view.counted.iter().any(|(_, state)| is_hope(state)) { None } else { take_in(view) }
+    if view.counted.iter().any(|(_, state)| is_hope(state)) { None } else { take_in(view, |_| true) }
 }
 
 /// A good copy beside those of the row that has what is committed, to be counted; first it is verified.
-fn take_in(view: &ChunkView) -> Option<Step> {
-    let good = view.beside.iter().filter_map(|&(server, state)| match state {
+fn take_in(view: &ChunkView, is_welcome: impl Fn(ServerId) -> bool) -> Option<Step> {
+    let welcome = view.beside.iter().filter(|(server, _)| is_welcome(*server));
+    let good = welcome.filter_map(|&(server, state)| match state {
         CopyState::Good { version, verified } if version == view.committed => {
             Some((server, version, verified))
         }
@@ -242,7 +250,7 @@ fn improve(view: &ChunkView, sources: Vec<(ServerId, ChunkVersion)>) -> Option<S
     let hoped =
         view.counted.iter().filter(|(_, state)| matches!(state, CopyState::Away(away) if *away < patience));
     if live + hoped.count() < wanted {
-        return take_in(view).or_else(|| fetch(view, sources));
+        return take_in(view, |_| true).or_else(|| fetch(view, sources));
     }
     if live < wanted {
         return None;
@@ -252,7 +260,13 @@ fn improve(view: &ChunkView, sources: Vec<(ServerId, ChunkVersion)>) -> Option<S
     if let Some(server) = find(|state| matches!(state, CopyState::Away(Standing::Gone))) {
         return (view.counted.len() > wanted).then_some(Step::Strike { server });
     }
-    let surplus = if live > wanted { sources.last().map(|(server, _)| *server) } else { None };
+    let good: Vec<ServerId> = sources.iter().map(|(server, _)| *server).collect();
+    let staying = good.iter().filter(|server| !view.moves.leaving.contains(server)).count();
+    if staying < wanted && staying < live {
+        // One that leaves goes when another has come.
+        return take_in(view, |server| view.moves.welcome.contains(&server)).or_else(|| fetch(view, sources));
+    }
+    let surplus = if live > wanted { view.moves.first_to_go(&good) } else { None };
     if surplus.is_none() && view.beside.is_empty() {
         return None;
     }

@@ -27,6 +27,8 @@ pub(crate) struct Seen {
     pub(crate) serving: bool,
     /// When it last spoke to this master.
     pub(crate) heard: Option<Duration>,
+    /// It is in maintenance: nobody wonders that it is away.
+    pub(crate) excused: bool,
 }
 
 impl Standing {
@@ -35,6 +37,7 @@ impl Standing {
         let silent = now.saturating_sub(seen.heard.map_or(led_since, |heard| heard.max(led_since)));
         match silent {
             _ if seen.serving => Self::Serving,
+            _ if seen.excused => Self::Away,
             silent if silent >= limits.patience => Self::Gone,
             silent if silent >= limits.patience_in_danger => Self::Missed,
             _ => Self::Away,
@@ -74,7 +77,8 @@ mod tests {
         let limits = Limits::default();
         let at = Duration::from_secs;
         let standing = |serving, heard: Option<u64>, now| {
-            Standing::of(Seen { serving, heard: heard.map(at) }, at(now), at(100), &limits)
+            let seen = Seen { serving, heard: heard.map(at), excused: false };
+            Standing::of(seen, at(now), at(100), &limits)
         };
         assert_eq!(standing(true, Some(1), 500), Standing::Serving);
         assert_eq!(standing(false, Some(1), 101), Standing::Away, "it spoke to the leader before");
@@ -82,6 +86,8 @@ mod tests {
         assert_eq!(standing(false, None, 108), Standing::Missed);
         assert_eq!(standing(false, Some(120), 149), Standing::Missed);
         assert_eq!(standing(false, Some(120), 150), Standing::Gone);
+        let excused = Seen { serving: false, heard: None, excused: true };
+        assert_eq!(Standing::of(excused, at(9999), at(100), &limits), Standing::Away);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use mooseng_meta::{ChunkRow, MetaState};
 use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
+use super::moves::Moves;
 use super::{ChunkView, Ledger, Standing};
 use crate::registry::Registry;
 
@@ -14,7 +15,7 @@ pub(crate) enum Subject {
         /// The row.
         row: ChunkRow,
         /// Beside what servers tell.
-        view: ChunkView,
+        view: Box<ChunkView>,
     },
     /// No row does, and servers have these copies.
     Unknown(Vec<(ServerId, ChunkVersion)>),
@@ -39,9 +40,13 @@ impl Subject {
         };
         // Nobody makes chunks in parts yet.
         let Ok(servers) = row.layout.copies() else { return Self::Nothing };
-        let wanted = state.class_for(row.inode).map_or(1, |class| class.keep.copies().len());
+        let class = state.class_for(row.inode);
+        let wanted = class.as_ref().map_or(1, |class| class.keep.copies().len());
         let settling = ledger.settling(chunk);
-        let view = ChunkView::new(&row, servers, wanted, settling, &told, |server| standings.of(server));
-        Self::Known { row, view }
+        let mut view = ChunkView::new(&row, servers, wanted, settling, &told, |server| standings.of(server));
+        if let Some(class) = class {
+            view.look_for_moves(|counted, beside| Moves::of(&class.keep, counted, beside, registry));
+        }
+        Self::Known { row, view: Box::new(view) }
     }
 }

@@ -7,6 +7,7 @@ use mooseng_meta::{ChunkRow, Layout};
 use mooseng_types::{ChunkId, ChunkIndex, ChunkVersion, InodeId, ServerId, SessionId};
 use proptest::prelude::*;
 
+use super::moves::Moves;
 use super::*;
 use crate::registry::Copy;
 
@@ -39,6 +40,7 @@ struct Cluster {
     differs: bool,
     settling: Option<ChunkVersion>,
     servers: BTreeMap<ServerId, (Standing, Option<OnDisk>)>,
+    draining: BTreeSet<ServerId>,
 }
 
 impl Cluster {
@@ -55,11 +57,26 @@ impl Cluster {
         };
         let told = self.servers.iter().filter_map(|(id, (_, has))| Some((*id, has.as_ref()?.copy)));
         let told: Vec<_> = told.collect();
-        ChunkView::new(&row, &self.row, self.wanted, self.settling, &told, |id| self.servers[&id].0)
+        let mut view =
+            ChunkView::new(&row, &self.row, self.wanted, self.settling, &told, |id| self.servers[&id].0);
+        view.look_for_moves(|counted, beside| {
+            let drained = |id: &&ServerId| self.draining.contains(id);
+            Moves {
+                leaving: counted.iter().filter(drained).copied().collect(),
+                welcome: beside.iter().filter(|id| !drained(id)).copied().collect(),
+                ..Moves::default()
+            }
+        });
+        view
     }
 
-    fn serving(&self) -> usize {
-        self.servers.values().filter(|(standing, _)| *standing == Standing::Serving).count()
+    /// Servers that are there and get copies, or have good ones.
+    fn takers(&self) -> usize {
+        let takes = |(id, (standing, _)): &(&ServerId, &(Standing, Option<OnDisk>))| {
+            let has_one = self.row.contains(id) && self.good(**id);
+            *standing == Standing::Serving && (has_one || !self.draining.contains(id))
+        };
+        self.servers.iter().filter(takes).count()
     }
 
     fn good(&self, id: ServerId) -> bool {
@@ -150,7 +167,8 @@ impl Room for Answers<'_> {
 
     fn target(&mut self, _: ChunkId, usable: &dyn Fn(ServerId) -> bool) -> Option<ServerId> {
         let free = |(id, (standing, _)): (&ServerId, &(Standing, Option<OnDisk>))| {
-            (*standing == Standing::Serving && !self.0.row.contains(id) && usable(*id)).then_some(*id)
+            let is_free = !self.0.row.contains(id) && !self.0.draining.contains(id) && usable(*id);
+            (*standing == Standing::Serving && is_free).then_some(*id)
         };
         let view = self.0.view();
         let has_one = |id: &ServerId| {
@@ -187,8 +205,9 @@ fn standing() -> impl Strategy<Value = Standing> {
 fn cluster() -> impl Strategy<Value = Cluster> {
     let servers = prop::collection::vec((standing(), on_disk()), 2..7);
     let numbers = (1..4usize, 1..4u32, 0..2u32, prop::bool::weighted(0.1), prop::bool::weighted(0.2));
-    (servers, prop::collection::btree_set(0..7u32, 1..4), numbers).prop_map(
-        |(list, row, (wanted, committed, more, leased, differs))| {
+    let draining = prop::collection::btree_set(0..7u32, 0..3);
+    (servers, prop::collection::btree_set(0..7u32, 1..4), draining, numbers).prop_map(
+        |(list, row, draining, (wanted, committed, more, leased, differs))| {
             let count = list.len() as u32;
             let granted = committed + more * (committed % 2);
             let list = list.into_iter().map(|(standing, has): (_, Option<OnDisk>)| {
@@ -209,6 +228,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 differs,
                 settling: None,
                 servers: (1..).map(server).zip(list).collect(),
+                draining: draining.into_iter().map(|number| server(1 + number % count)).collect(),
             }
         },
     )
@@ -259,7 +279,14 @@ proptest! {
         if counted_good {
             let live = cluster.row.iter().filter(|id| cluster.good(**id) && cluster.servers[*id].0 == Standing::Serving).count();
             let rotten = cluster.servers.values().filter(|(_, has)| has.is_some_and(|has| has.rotten)).count();
-            prop_assert!(live + rotten >= cluster.wanted.min(cluster.serving()), "{:?}", cluster);
+            prop_assert!(live + rotten >= cluster.wanted.min(cluster.takers()), "{:?}", cluster);
+            // Nothing stays on a server that is drained if all of it can be elsewhere.
+            let free = cluster.servers.iter().filter(|(id, (standing, has))| {
+                *standing == Standing::Serving && !cluster.draining.contains(id) && has.is_none_or(|has| !has.rotten)
+            });
+            if free.count() >= cluster.wanted {
+                prop_assert!(cluster.row.iter().all(|id| !cluster.draining.contains(id)), "{:?}", cluster);
+            }
         }
     }
 
@@ -288,6 +315,7 @@ fn a_copy_with_all_that_is_committed_is_taken_in_where_the_row_counts_none_that_
             (server(2), on_disk(1)),
             (server(3), (Standing::Serving, None)),
         ]),
+        draining: BTreeSet::new(),
     };
     let lost = cluster.clone();
     heal(&mut cluster);
@@ -319,6 +347,7 @@ fn conditions_are_what_people_call_them() {
             settling: None,
             counted: copies(counted, 1),
             beside: copies(beside, 10),
+            moves: Moves::default(),
         };
         assess(&view).unwrap().0.conditions().collect::<Vec<_>>()
     };

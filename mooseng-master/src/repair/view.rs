@@ -4,6 +4,7 @@ use mooseng_meta::ChunkRow;
 use mooseng_types::{ChunkVersion, ServerId};
 
 use super::Standing;
+use super::moves::Moves;
 use crate::registry::Copy;
 
 /// A copy, as far as this leader knows.
@@ -53,6 +54,8 @@ pub(crate) struct ChunkView {
     pub(crate) counted: Vec<(ServerId, CopyState)>,
     /// Copies that servers have beside those.
     pub(crate) beside: Vec<(ServerId, CopyState)>,
+    /// The copies that are in the wrong place.
+    pub(crate) moves: Moves,
 }
 
 impl CopyState {
@@ -114,6 +117,19 @@ impl ChunkView {
             settling,
             counted: servers.iter().map(counted).collect(),
             beside: beside.collect(),
+            moves: Moves::default(),
+        }
+    }
+
+    /// Looks for copies in the wrong place; of a chunk with too few, or that somebody writes, none is.
+    pub(crate) fn look_for_moves(&mut self, of: impl FnOnce(&[ServerId], &[ServerId]) -> Moves) {
+        let good = |copies: &[(ServerId, CopyState)]| -> Vec<ServerId> {
+            let good = copies.iter().filter(|(_, state)| matches!(state, CopyState::Good { .. }));
+            good.map(|(server, _)| *server).collect()
+        };
+        let counted = good(&self.counted);
+        if self.is_quiet() && counted.len() >= self.wanted {
+            self.moves = of(&counted, &good(&self.beside));
         }
     }
 

@@ -88,6 +88,8 @@ forward!(pb::admin_server::Admin {
     remove_class(RemoveClassRequest) -> RemoveClassReply;
     set_class(SetClassRequest) -> SetClassReply;
     explain_class(ExplainClassRequest) -> ExplainClassReply;
+    set_server_mode(SetServerModeRequest) -> SetServerModeReply;
+    forget_server(ForgetServerRequest) -> Empty;
 });
 
 /// Serves gRPC on an address that is bound already, until `stop` fires. Runs a runtime of its own on the calling

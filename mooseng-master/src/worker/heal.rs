@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mooseng_meta::RepairCommand;
+use mooseng_meta::{RepairCommand, ServerMode};
 use mooseng_types::{ChunkId, ChunkVersion, Level, Part, ServerId};
 
 use super::{Fetch, Order, Round, Worker};
@@ -24,22 +24,31 @@ pub(super) struct Heal {
     limits: Limits,
     jobs: Jobs,
     led_since: Option<Duration>,
+    /// As of the last look: where copies belong.
+    places: Option<u64>,
 }
 
 impl Heal {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, jobs: Jobs::default(), led_since: None }
+        Self { limits, jobs: Jobs::default(), led_since: None, places: None }
     }
 
     fn follow_servers(&mut self, round: &mut Round<'_>, led_since: Duration) {
         let now = round.now;
         let standing = |(id, server): (ServerId, &KnownServer)| {
-            let seen = Seen { serving: server.is_up(now) && server.reported, heard: server.heard };
+            let excused = matches!(server.mode, ServerMode::Maintenance { .. });
+            let serving = server.is_up(now) && server.reported;
+            let seen = Seen { serving, heard: server.heard, excused };
             (id, Standing::of(seen, now, led_since, &self.limits))
         };
         for server in round.ledger.standings.follow(round.registry.iter().map(standing)) {
             self.jobs.forget_server(server);
             round.ledger.sweep_server(server);
+        }
+        let places = round.registry.places();
+        if self.places != Some(places) {
+            self.places = Some(places);
+            round.ledger.sweep_rows();
         }
     }
 
@@ -218,7 +227,8 @@ impl Room for Surveyor<'_, '_> {
         candidates.retain(|candidate| {
             self.0.ledger.standings.of(candidate.server) == Standing::Serving && usable(candidate.server)
         });
-        let live = view.counted.iter().filter(good);
+        let stays = |(server, _): &&(ServerId, CopyState)| !view.moves.leaving.contains(server);
+        let live = view.counted.iter().filter(good).filter(stays);
         let taken: Vec<Candidate<'_>> =
             live.filter_map(|(server, _)| Some(self.0.registry.get(*server)?.candidate(*server))).collect();
         let choice = choose(&Ask {
@@ -229,7 +239,9 @@ impl Room for Surveyor<'_, '_> {
             writer: None,
             seed: chunk.raw() ^ self.0.now.as_millis() as u64,
         });
-        choice.placed.first().map(|placed| placed.server)
+        // What is moved for the sake of labels moves to where they are right, or not at all.
+        let only_right = !view.moves.leaving.is_empty() && view.moves.only_right;
+        choice.placed.iter().find(|placed| placed.is_right || !only_right).map(|placed| placed.server)
     }
 
     fn has_in_doubt(&self, server: ServerId, chunk: ChunkId) -> bool {

@@ -6,13 +6,14 @@ use mooseng_meta::{Command, Response};
 use mooseng_types::{ChunkId, ClusterId};
 
 use super::delete_dead_chunks::DeleteDeadChunks;
+use super::end_maintenance::EndMaintenance;
 use super::expire_sessions::ExpireSessions;
 use super::found_state::FoundState;
 use super::heal::Heal;
 use super::index_chunks::IndexChunks;
 use super::reap_orphans::ReapOrphans;
 use super::{Jobs, Order, Round, Surroundings, Worker, refusal};
-use crate::group::{Group, Unready};
+use crate::group::{Group, Now, Unready};
 use crate::repair::Limits;
 
 /// How often the workers look around.
@@ -75,6 +76,7 @@ impl Supervisor {
             Box::new(IndexChunks),
             Box::new(Heal::new(limits)),
             Box::new(DeleteDeadChunks::default()),
+            Box::new(EndMaintenance),
         ];
         let hired = |worker: Box<dyn Worker + Send>| {
             let status = WorkerStatus { name: worker.name(), ..WorkerStatus::default() };
@@ -98,7 +100,7 @@ impl Supervisor {
     /// Time has passed: those work that wait for nothing. The state must be this leader's to read.
     pub(crate) fn turn(
         &mut self,
-        now: Duration,
+        Now { mono: now, wall }: Now,
         group: &mut Group,
         Surroundings { callers, registry, sessions, ledger }: Surroundings<'_>,
     ) -> Work {
@@ -124,7 +126,7 @@ impl Supervisor {
                 continue;
             }
             let jobs = Jobs::default();
-            let mut round = Round { now, group, callers, registry, sessions, ledger, jobs };
+            let mut round = Round { now, wall, group, callers, registry, sessions, ledger, jobs };
             hired.worker.work(&mut round);
             let Jobs { commands, orders } = round.jobs;
             hired.status.under_way = commands.len() as u64;

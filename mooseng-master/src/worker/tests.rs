@@ -248,7 +248,7 @@ fn a_lost_copy_is_made_again_on_another_server_and_the_one_that_comes_back_goes_
     let nothing = pb::ChunkReportRequest { server: 3, full: true, last: true, ..Default::default() };
     leader.ask(103, &nothing).unwrap();
     pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(4));
-    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0; 5]));
+    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0; 6]));
     let servers = |leader: &Leader| -> Vec<u32> {
         let row = leader.core.state().chunk(ChunkId::from_raw(chunk)).unwrap();
         row.layout.copies().unwrap().iter().map(|server| server.raw()).collect()
@@ -256,7 +256,7 @@ fn a_lost_copy_is_made_again_on_another_server_and_the_one_that_comes_back_goes_
 
     // Server 2 falls silent. Nothing is done while it may only be away for a moment.
     pass_with(&mut leader, &[1, 3], Duration::from_secs(7));
-    assert_eq!(health(&mut leader), (vec![(2, 1, 1)], vec![0, 1, 0, 0, 0]));
+    assert_eq!(health(&mut leader), (vec![(2, 1, 1)], vec![0, 1, 0, 0, 0, 0]));
     assert_eq!(pushed::<pb::CopyChunk>(&mut leader), []);
     pass_with(&mut leader, &[1, 3], Duration::from_secs(5));
     let given = pushed::<pb::CopyChunk>(&mut leader);
@@ -268,7 +268,7 @@ fn a_lost_copy_is_made_again_on_another_server_and_the_one_that_comes_back_goes_
     pass_with(&mut leader, &[1, 3], Duration::from_secs(1));
     assert!(servers(&leader).contains(&3));
     pass_with(&mut leader, &[1, 3], Duration::from_secs(30));
-    assert_eq!((servers(&leader), health(&mut leader)), (vec![1, 3], (vec![(2, 2, 1)], vec![0; 5])));
+    assert_eq!((servers(&leader), health(&mut leader)), (vec![1, 3], (vec![(2, 2, 1)], vec![0; 6])));
 
     // It comes back: its copy goes only when both others are verified.
     report(&mut leader, 2, chunk, false);
@@ -289,7 +289,7 @@ fn a_lost_copy_is_made_again_on_another_server_and_the_one_that_comes_back_goes_
     let lost = pb::ChunkReportRequest { server: 2, lost: vec![chunk], ..Default::default() };
     leader.ask(102, &lost).unwrap();
     pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(61));
-    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0; 5]));
+    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0; 6]));
     assert_eq!(pushed::<pb::QuarantineChunks>(&mut leader), []);
 }
 
@@ -368,7 +368,7 @@ fn copies_that_a_dead_writer_left_are_made_like_the_first_good_one_once_that_is_
     pass(&mut leader, Duration::from_secs(4));
     let row = leader.core.state().chunk(ChunkId::from_raw(chunk)).unwrap();
     assert!(!row.differs && row.committed.raw() == 3 && row.granted.raw() == 3);
-    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0; 5]));
+    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0; 6]));
 }
 
 /// The version would be the writer's, whose copies may differ as well.
@@ -427,4 +427,106 @@ fn a_copy_that_a_server_has_no_more_when_it_tells_of_all_is_not_waited_for() {
     leader.ask(101, &full(Vec::new())).unwrap();
     pass(&mut leader, Duration::from_secs(62));
     assert_eq!((ask(&mut leader).unknown, pushed::<pb::QuarantineChunks>(&mut leader).len()), (0, 0));
+}
+
+/// Three servers, and one chunk that the first two have.
+fn with_three_servers() -> (Leader, u64) {
+    let (mut leader, _, grant) = with_a_chunk();
+    assert_eq!(leader.serve_chunks(3), 3);
+    for server in [1, 2] {
+        report(&mut leader, server, grant.chunk, false);
+    }
+    let nothing = pb::ChunkReportRequest { server: 3, full: true, last: true, ..Default::default() };
+    leader.ask(103, &nothing).unwrap();
+    pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(4));
+    (leader, grant.chunk)
+}
+
+fn set_mode(leader: &mut Leader, server: u32, mode: pb::ServerMode, maintenance_s: u64) {
+    let mode = mode.into();
+    let request = pb::SetServerModeRequest { server, mode, maintenance_s, ..Default::default() };
+    leader.ask(1, &request).unwrap();
+}
+
+/// Mode of server 2, and whether no chunk counts a copy of its.
+fn second(leader: &mut Leader) -> (pb::ServerMode, Option<bool>) {
+    let status = leader.ask(1, &pb::ClusterStatusRequest {}).unwrap();
+    let second = status.servers.iter().find(|it| it.id == 2).unwrap();
+    (second.mode(), second.empty)
+}
+
+#[test]
+fn a_server_that_is_drained_keeps_its_copy_until_another_has_it_verified_and_gets_no_new_one() {
+    let (mut leader, chunk) = with_three_servers();
+    assert_eq!(second(&mut leader), (pb::ServerMode::Normal, Some(false)));
+    set_mode(&mut leader, 2, pb::ServerMode::Draining, 0);
+    pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(1));
+    assert_eq!(second(&mut leader), (pb::ServerMode::Draining, Some(false)));
+    assert_eq!(health(&mut leader), (vec![(2, 2, 1)], vec![0, 0, 0, 0, 0, 1]));
+    let given = pushed::<pb::CopyChunk>(&mut leader);
+    assert_eq!(given.iter().map(|(server, order)| (*server, order.chunk)).collect::<Vec<_>>(), [(3, chunk)]);
+    pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(2));
+    assert_eq!(second(&mut leader).1, Some(false), "the other copy is not there yet");
+
+    // Copies that stay are verified before one goes.
+    verified(&mut leader, 3, chunk);
+    pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(5));
+    assert_eq!(second(&mut leader).1, Some(false));
+    let asked: Vec<u64> = pushed::<pb::VerifyChunks>(&mut leader).iter().map(|(server, _)| *server).collect();
+    assert_eq!(asked, [1]);
+    verified(&mut leader, 1, chunk);
+    pass_with(&mut leader, &[1, 2, 3], Duration::from_secs(5));
+    assert_eq!(second(&mut leader), (pb::ServerMode::Draining, Some(true)));
+    let gone = pushed::<pb::QuarantineChunks>(&mut leader);
+    assert_eq!(gone.iter().map(|(server, _)| *server).collect::<Vec<_>>(), [2]);
+
+    // It can be forgotten when it is down.
+    let forget = pb::ForgetServerRequest { server: 2 };
+    let refused = leader.ask(1, &forget).unwrap_err().to_string();
+    assert!(refused.contains("is up: stop it first"), "{refused}");
+    pass_with(&mut leader, &[1, 3], Duration::from_secs(5));
+    leader.ask(1, &forget).unwrap();
+    let status = leader.ask(1, &pb::ClusterStatusRequest {}).unwrap();
+    assert_eq!(status.servers.iter().map(|it| it.id).collect::<Vec<_>>(), [1, 3]);
+}
+
+#[test]
+fn a_server_is_not_drained_without_force_where_its_copies_have_nowhere_to_go() {
+    let (mut leader, ..) = with_a_chunk();
+    let mut request =
+        pb::SetServerModeRequest { server: 2, mode: pb::ServerMode::Draining.into(), ..Default::default() };
+    let refused = leader.ask(1, &request).unwrap_err().to_string();
+    assert!(refused.contains("class default (2) needs it"), "{refused}");
+    request.dry_run = true;
+    assert_eq!(leader.ask(1, &request).unwrap().warnings.len(), 1, "nothing is of class 2CP");
+    (request.dry_run, request.force) = (false, true);
+    leader.ask(1, &request).unwrap();
+    assert_eq!(second(&mut leader).0, pb::ServerMode::Draining);
+    let no_such = pb::SetServerModeRequest { server: 9, ..request };
+    assert!(leader.ask(1, &no_such).unwrap_err().to_string().contains("there is no chunkserver 9"));
+    let forget = leader.ask(1, &pb::ForgetServerRequest { server: 9 });
+    assert!(forget.unwrap_err().to_string().contains("there is no chunkserver 9"));
+}
+
+#[test]
+fn copies_on_a_server_in_maintenance_are_not_made_again_until_its_time_is_up() {
+    let (mut leader, chunk) = with_three_servers();
+    let mut request = pb::SetServerModeRequest {
+        server: 2,
+        mode: pb::ServerMode::Maintenance.into(),
+        maintenance_s: 0,
+        ..Default::default()
+    };
+    assert!(leader.ask(1, &request).is_err(), "without an end");
+    request.maintenance_s = 120;
+    leader.ask(1, &request).unwrap();
+    pass_with(&mut leader, &[1, 3], Duration::from_secs(110));
+    assert_eq!(second(&mut leader), (pb::ServerMode::Maintenance, Some(false)));
+    assert_eq!(pushed::<pb::CopyChunk>(&mut leader), []);
+    let forget = leader.ask(1, &pb::ForgetServerRequest { server: 2 }).unwrap_err().to_string();
+    assert!(forget.contains("chunks count copies"), "{forget}");
+    pass_with(&mut leader, &[1, 3], Duration::from_secs(15));
+    assert_eq!(second(&mut leader).0, pb::ServerMode::Normal);
+    let given = pushed::<pb::CopyChunk>(&mut leader);
+    assert_eq!(given.iter().map(|(server, order)| (*server, order.chunk)).collect::<Vec<_>>(), [(3, chunk)]);
 }

@@ -1,13 +1,13 @@
 //! Commands on the cluster itself, its clients and its chunkservers.
 
 use mooseng_types::level::SUPPORTED;
-use mooseng_types::{ChunkId, ClusterId, FsError, Level, SessionId, TimeNs};
+use mooseng_types::{ChunkId, ClusterId, FsError, Level, ServerId, SessionId, TimeNs};
 
 use super::{Command, MovesLeases, tag};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::op::{index, member};
 use crate::response::Response;
-use crate::server::ServerPlace;
+use crate::server::{ServerMode, ServerPlace};
 use crate::tables::Tables;
 
 /// A change of the cluster, or of who is known in it.
@@ -55,6 +55,18 @@ pub enum ClusterCommand {
         /// How many, at most [`INDEX_MAX`](crate::INDEX_MAX).
         count: u32,
     },
+    /// Says what a chunkserver is there for.
+    SetServerMode {
+        /// Which.
+        server: ServerId,
+        /// From now on.
+        mode: ServerMode,
+    },
+    /// Makes a chunkserver unknown that no row counts any more. If it comes back, it gets another id.
+    ForgetServer {
+        /// Which.
+        server: ServerId,
+    },
 }
 
 impl From<ClusterCommand> for Command {
@@ -70,6 +82,21 @@ fn known_level(r: &mut Reader<'_>) -> Result<Level, CodecError> {
 }
 
 impl ClusterCommand {
+    /// The lowest level of a cluster in whose log it may be.
+    pub(super) fn level(&self) -> Level {
+        match self {
+            Self::RegisterServer { place: Some(_), .. }
+            | Self::SetServerMode { .. }
+            | Self::ForgetServer { .. } => Level::CLASSES,
+            Self::IndexChunks { .. } => Level::IDENTITY,
+            Self::Bootstrap { .. }
+            | Self::OpenSession { .. }
+            | Self::CloseSession { .. }
+            | Self::RegisterServer { place: None, .. }
+            | Self::RaiseLevel { .. } => Level::FIRST,
+        }
+    }
+
     /// Which files' leases may have changed hands.
     pub(super) fn moves_leases(&self) -> MovesLeases {
         match self {
@@ -78,7 +105,9 @@ impl ClusterCommand {
             | Self::OpenSession { .. }
             | Self::RegisterServer { .. }
             | Self::RaiseLevel { .. }
-            | Self::IndexChunks { .. } => MovesLeases::None,
+            | Self::IndexChunks { .. }
+            | Self::SetServerMode { .. }
+            | Self::ForgetServer { .. } => MovesLeases::None,
         }
     }
 
@@ -93,6 +122,8 @@ impl ClusterCommand {
             }
             Self::RaiseLevel { level } => Ok(member::raise_level(t, *level)),
             Self::IndexChunks { from, count } => index::chunks(t, *from, *count),
+            Self::SetServerMode { server, mode } => member::set_server_mode(t, *server, *mode),
+            Self::ForgetServer { server } => member::forget_server(t, *server),
         }
     }
 
@@ -130,6 +161,15 @@ impl ClusterCommand {
                 w.chunk(*from);
                 w.var((*count).into());
             }
+            Self::SetServerMode { server, mode } => {
+                w.u8(tag::SET_SERVER_MODE);
+                w.server(*server);
+                w.mode(*mode);
+            }
+            Self::ForgetServer { server } => {
+                w.u8(tag::FORGET_SERVER);
+                w.server(*server);
+            }
         }
     }
 
@@ -150,6 +190,8 @@ impl ClusterCommand {
             },
             tag::RAISE_LEVEL => Self::RaiseLevel { level: known_level(r)? },
             tag::INDEX_CHUNKS => Self::IndexChunks { from: r.chunk()?, count: r.narrow()? },
+            tag::SET_SERVER_MODE => Self::SetServerMode { server: r.server()?, mode: r.mode()? },
+            tag::FORGET_SERVER => Self::ForgetServer { server: r.server()? },
             _ => return Ok(None),
         }))
     }

@@ -1,13 +1,13 @@
 //! The cluster, its clients and its chunkservers.
 
-use mooseng_types::{ChunkId, ClassId, ClusterId, FileKind, FsError, Level, SessionId, TimeNs};
+use mooseng_types::{ChunkId, ClassId, ClusterId, FileKind, FsError, Level, ServerId, SessionId, TimeNs};
 
 use super::{class, lease};
 use crate::codec::v1::row::Number;
 use crate::inode::InodeRow;
 use crate::key;
 use crate::response::Response;
-use crate::server::{ServerPlace, ServerRow};
+use crate::server::{ServerMode, ServerPlace, ServerRow};
 use crate::session::{SessionRecord, Window};
 use crate::settings::Settings;
 use crate::tables::Tables;
@@ -97,12 +97,38 @@ pub(crate) fn register_server(
 ) -> Response {
     let known = t.row::<Number>(&key::server_uuid(&uuid)).and_then(Number::server);
     let server = known.unwrap_or_else(|| t.new_server());
-    let row = ServerRow { server, uuid, name: name.to_owned(), address: address.to_owned(), place };
+    let mode = t.row::<ServerRow>(&key::server(server)).map_or(ServerMode::Normal, |row| row.mode);
+    let row = ServerRow { server, uuid, name: name.to_owned(), address: address.to_owned(), place, mode };
     if known.is_none() {
         t.rows.put(&key::server_uuid(&uuid), Number(server.raw().into()).encode().into());
     }
     t.rows.put(&key::server(server), row.encode(t.level).into());
     Response::Server(server)
+}
+
+/// Says what a server is there for.
+pub(crate) fn set_server_mode(
+    t: &mut Tables,
+    server: ServerId,
+    mode: ServerMode,
+) -> Result<Response, FsError> {
+    let mut row = t.row::<ServerRow>(&key::server(server)).ok_or(FsError::NotFound)?;
+    row.mode = mode;
+    t.rows.put(&key::server(server), row.encode(t.level).into());
+    Ok(Response::Done)
+}
+
+/// Makes a server unknown, unless a row of this cell counts a copy of its.
+pub(crate) fn forget_server(t: &mut Tables, server: ServerId) -> Result<Response, FsError> {
+    let row = t.row::<ServerRow>(&key::server(server)).ok_or(FsError::NotFound)?;
+    let holds = !t.rows.collect(&key::held_by(server), &[], 1, |_, _| ()).is_empty();
+    // Until the table is complete, it does not say that there is nothing.
+    if holds || t.indexed_to().is_some() {
+        return Err(FsError::NotEmpty);
+    }
+    t.rows.delete(&key::server(server));
+    t.rows.delete(&key::server_uuid(&row.uuid));
+    Ok(Response::Done)
 }
 
 /// From here on formats of this level are written. A level that the cluster has, or has left behind, changes nothing.

@@ -11,7 +11,7 @@ use crate::check::check;
 use crate::command::{ClassCommand, ClusterCommand, Command, RepairCommand, SET_CLASS_MAX};
 use crate::key;
 use crate::response::Response;
-use crate::server::ServerPlace;
+use crate::server::{ServerMode, ServerPlace};
 use crate::state::MetaState;
 use crate::store::{MemoryStore, MetaStore};
 use crate::testing::World;
@@ -151,4 +151,61 @@ fn a_servers_place_is_kept_from_the_level_of_classes_on() {
     assert_eq!((format(&world), world.state.servers()[0].place.clone()), (2, place.clone()));
     assert_eq!(Command::from(register(Some(place))).level(), Level::CLASSES);
     assert_eq!(Command::from(register(None)).level(), Level::FIRST);
+}
+
+#[test]
+fn a_servers_mode_stays_when_it_registers_again() {
+    let mut world = raised();
+    let mode = |world: &World| world.state.servers()[0].mode;
+    let register = ClusterCommand::RegisterServer {
+        uuid: [1; 16],
+        name: "cs".to_owned(),
+        address: "h:1".to_owned(),
+        place: Some(ServerPlace::default()),
+    };
+    let server = ServerId::from_raw(1);
+    world.refused(FsError::NotFound, ClusterCommand::SetServerMode { server, mode: ServerMode::Draining });
+    assert_eq!(world.run(register.clone()), Response::Server(server));
+    assert_eq!(mode(&world), ServerMode::Normal);
+    world.done(ClusterCommand::SetServerMode { server, mode: ServerMode::Draining });
+    assert_eq!(world.run(register), Response::Server(server));
+    assert_eq!(mode(&world), ServerMode::Draining);
+    world.done(ClusterCommand::SetServerMode { server, mode: ServerMode::Normal });
+    assert_eq!(mode(&world), ServerMode::Normal);
+}
+
+#[test]
+fn a_server_is_forgotten_once_no_row_counts_a_copy_of_its_and_then_it_is_a_new_one() {
+    let mut world = raised();
+    let register = |uuid: u8| ClusterCommand::RegisterServer {
+        uuid: [uuid; 16],
+        name: "cs".to_owned(),
+        address: "h:1".to_owned(),
+        place: Some(ServerPlace::default()),
+    };
+    let first = ServerId::from_raw(1);
+    let forget = ClusterCommand::ForgetServer { server: first };
+    world.refused(FsError::NotFound, forget.clone());
+    let servers = [1, 2, 3].map(ServerId::from_raw);
+    assert_eq!([1, 2, 3].map(|uuid| world.run(register(uuid))), servers.map(Response::Server));
+    let file = world.make(InodeId::ROOT, "f", FileKind::File);
+    let grant = world.grant(file, 0);
+    assert_eq!(grant.servers, servers);
+    let commit = world.commit(file, 10, 0, &grant, true);
+    world.attr(commit);
+    world.refused(FsError::NotEmpty, forget.clone());
+    world.done(RepairCommand::RemoveReplica { chunk: grant.chunk, server: first });
+    if let Some(from) = world.state.next_to_index() {
+        world.refused(FsError::NotEmpty, forget.clone());
+        world.run(ClusterCommand::IndexChunks { from, count: 9 });
+    }
+    world.done(forget);
+    let known: Vec<ServerId> = world.state.servers().into_iter().map(|row| row.server).collect();
+    assert_eq!(known, servers[1..]);
+    assert_eq!(
+        world.run(register(1)),
+        Response::Server(ServerId::from_raw(4)),
+        "its number is not used again"
+    );
+    assert_eq!(check(&world.state), []);
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mooseng_meta::{ChunkRow, MetaState};
+use mooseng_meta::{ChunkRow, MetaState, ServerMode};
 use mooseng_types::{ChunkId, ChunkVersion, Part, ServerId};
 
 /// What servers have: of what, in which version, and whether in doubt.
@@ -32,9 +32,15 @@ pub(crate) fn can_do_without(state: &MetaState, on_disk: &CopiesOnDisk, server: 
     })
 }
 
-/// Every chunk that nobody writes has as many copies as are wanted, if one of them is good.
+/// Every chunk that nobody writes has as many copies as are wanted, if one of them is good, and none on a server that is drained.
 pub(crate) fn heals(state: &MetaState, on_disk: &CopiesOnDisk) -> Vec<String> {
     let wanted = state.settings().map_or(1, |settings| settings.copies.into());
+    let drained: Vec<ServerId> = state
+        .servers()
+        .into_iter()
+        .filter(|row| row.mode == ServerMode::Draining)
+        .map(|row| row.server)
+        .collect();
     let mut problems = Vec::new();
     for (chunk, row) in state.chunks(ChunkId::from_raw(0), usize::MAX) {
         if row.lease.is_some() {
@@ -47,6 +53,11 @@ pub(crate) fn heals(state: &MetaState, on_disk: &CopiesOnDisk) -> Vec<String> {
         let good = states.iter().filter(|(_, state)| state.is_some_and(is_good)).count();
         if quiet && good > 0 && good < wanted {
             problems.push(format!("heals: {chunk} has {good} of {wanted} copies: {states:?}, {row:?}"));
+        }
+        if let Some(server) =
+            counted(&row).iter().find(|server| quiet && good >= wanted && drained.contains(server))
+        {
+            problems.push(format!("heals: {chunk} has a copy on {server}, which is drained: {row:?}"));
         }
     }
     problems

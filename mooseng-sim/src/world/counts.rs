@@ -34,11 +34,13 @@ pub enum Happening {
     Refusal,
     /// A server came back with an empty disk.
     LostDisk,
+    /// An operator had a server drained.
+    Drain,
 }
 
 impl Happening {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Snapshot,
         Self::SnapshotAmidFaults,
         Self::SnapshotCut,
@@ -51,9 +53,10 @@ impl Happening {
         Self::Cut,
         Self::Refusal,
         Self::LostDisk,
+        Self::Drain,
     ];
     /// What happens only where servers are away for long and lose their disks.
-    pub const OF_HEALING: [Self; 1] = [Self::LostDisk];
+    pub const OF_HEALING: [Self; 2] = [Self::LostDisk, Self::Drain];
     /// What happens only where not all parts are of one release.
     pub const OF_RELEASES: [Self; 3] = [Self::Rise, Self::Cut, Self::Refusal];
 
@@ -73,6 +76,7 @@ impl Happening {
             Self::Cut => "parts cut off",
             Self::Refusal => "parts refused",
             Self::LostDisk => "disks lost",
+            Self::Drain => "servers drained",
         }
     }
 }

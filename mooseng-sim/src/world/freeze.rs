@@ -98,6 +98,7 @@ impl World {
             | Event::Thaw { .. }
             | Event::Snapshot(_)
             | Event::Rolling(_)
+            | Event::Drain
             | Event::Replace { .. } => None,
         }
     }

@@ -1,5 +1,5 @@
-//! Chunkservers lose their disks one after the other, and one comes back with what it had: every chunk gets its copies again by
-//! itself, and no byte is lost.
+//! Chunkservers lose their disks one after the other, one comes back with what it had, and one is drained and taken away: every chunk
+//! gets its copies again by itself, and no byte is lost.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,6 +16,8 @@ use crate::{shell, wait};
 const SERVERS: u32 = 6;
 /// From the loss of a server to the last copy that is made again, and from its return to the last that is taken away.
 const HEAL_LIMIT: Duration = Duration::from_secs(180);
+/// It is taken away for good in the end.
+const DRAINED: &str = "chunkserver-2";
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 
 /// What `mooseng chunk matrix --json` says.
@@ -109,6 +111,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     cluster.restart(&server)?;
     wait_until(&cluster, "what is too much to be set aside", |now| now.is_healed() && aside(&cluster) > 0)?;
     println!("heal: {server} came back; {} files of surplus copies are in quarantine", aside(&cluster));
+    drain(&mut cluster)?;
     let healthy = shell::finish(&mut cluster.mooseng(&["health"]), ASK_LIMIT)?;
     if !healthy.status.success() {
         bail!("`mooseng health` does not say that all is well: {}", healthy.stdout);
@@ -121,6 +124,26 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
 
 fn disk(cluster: &Cluster, server: &str) -> PathBuf {
     cluster.data().join(server).join("disk")
+}
+
+/// A server's copies go elsewhere, it is stopped and forgotten.
+fn drain(cluster: &mut Cluster) -> Result<()> {
+    let begun = Instant::now();
+    let command = |words: &[&str]| cluster.mooseng(words);
+    shell::stdout_within(&mut command(&["server", "drain", DRAINED, "--wait"]), HEAL_LIMIT)?;
+    let listed = shell::stdout(&mut command(&["server", "list"]))?;
+    let line = listed.lines().find(|line| line.contains(DRAINED)).unwrap_or_default();
+    ensure!(line.contains("safe to pull now"), "{DRAINED} is drained, but the list says: {line}");
+    println!("heal: {DRAINED} was drained after {:.1} s", begun.elapsed().as_secs_f64());
+    cluster.kill(DRAINED)?;
+    fs::remove_dir_all(disk(cluster, DRAINED))?;
+    // It is up until it has been silent for a while.
+    wait::until(ASK_LIMIT, "the drained server to be forgotten", || {
+        let done = shell::finish(&mut cluster.mooseng(&["server", "forget", DRAINED]), ASK_LIMIT)?;
+        Ok(done.status.success())
+    })?;
+    wait_until(cluster, "nothing to be missed", Chunks::is_healed)?;
+    Ok(())
 }
 
 /// Files in quarantine, on all servers.

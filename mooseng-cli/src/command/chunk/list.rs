@@ -40,6 +40,9 @@ struct Condition {
     /// A copy may lack what was written before its server stopped.
     #[arg(long)]
     in_doubt: bool,
+    /// A copy is to be on another server: its own is drained, or its storage class wants another.
+    #[arg(long)]
+    misplaced: bool,
 }
 
 /// Which chunk is shown.
@@ -84,6 +87,7 @@ impl Condition {
             Self { endangered: true, .. } => pb::ChunkCondition::Endangered,
             Self { undergoal: true, .. } => pb::ChunkCondition::UnderGoal,
             Self { overgoal: true, .. } => pb::ChunkCondition::OverGoal,
+            Self { misplaced: true, .. } => pb::ChunkCondition::Misplaced,
             Self { .. } => pb::ChunkCondition::InDoubt,
         }
     }

@@ -20,7 +20,7 @@ use crate::codec::{CodecError, Reader, Writer};
 use crate::counters::Counters;
 use crate::inode::{Dentry, InodeRow};
 use crate::membership::{Member, Membership};
-use crate::server::{ServerPlace, ServerRow};
+use crate::server::{ServerMode, ServerPlace, ServerRow};
 use crate::session::{SessionRecord, Window};
 use crate::settings::{Settings, Totals};
 
@@ -159,6 +159,7 @@ impl ServerRow {
         w.bytes(self.address.as_bytes());
         if has_place {
             w.place(&self.place);
+            w.mode(self.mode);
         }
         w.finish()
     }
@@ -170,17 +171,12 @@ impl RowValue for ServerRow {
         if !matches!(format, FORMAT | SERVER_WITH_PLACE) {
             return Err(CodecError::Format(format));
         }
-        let row = Self {
-            server: r.server()?,
-            uuid: r.array()?,
-            name: r.text()?,
-            address: r.text()?,
-            place: match format {
-                SERVER_WITH_PLACE => r.place()?,
-                _ => ServerPlace::default(),
-            },
+        let (server, uuid, name, address) = (r.server()?, r.array()?, r.text()?, r.text()?);
+        let (place, mode) = match format {
+            SERVER_WITH_PLACE => (r.place()?, r.mode()?),
+            _ => (ServerPlace::default(), ServerMode::Normal),
         };
-        r.finish(row)
+        r.finish(Self { server, uuid, name, address, place, mode })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::command::{
 use crate::layout::{Layout, Stripe};
 use crate::membership::{Member, Membership};
 use crate::response::{Grant, Response};
-use crate::server::ServerPlace;
+use crate::server::{ServerMode, ServerPlace};
 
 pub(crate) fn inodes() -> impl Strategy<Value = InodeId> {
     prop_oneof![1u64..9, any::<u64>()].prop_map(InodeId::from_raw)
@@ -142,6 +142,11 @@ fn cluster_commands() -> impl Strategy<Value = Command> {
         (any::<[u8; 16]>(), ".{0,20}", ".{0,20}", places()).prop_map(|(uuid, name, address, place)| {
             ClusterCommand::RegisterServer { uuid, name, address, place: Some(place) }.into()
         }),
+        (any::<u32>(), modes()).prop_map(|(server, mode)| {
+            ClusterCommand::SetServerMode { server: ServerId::from_raw(server), mode }.into()
+        }),
+        any::<u32>()
+            .prop_map(|server| ClusterCommand::ForgetServer { server: ServerId::from_raw(server) }.into()),
         levels().prop_map(|level| ClusterCommand::RaiseLevel { level }.into()),
         (chunks(), any::<u32>()).prop_map(|(from, count)| ClusterCommand::IndexChunks { from, count }.into()),
         (chunks(), versions(), any::<u32>()).prop_map(|(chunk, version, server)| RepairCommand::AddReplica {
@@ -192,6 +197,14 @@ pub(crate) fn classes() -> impl Strategy<Value = StorageClass> {
             }
         },
     )
+}
+
+pub(crate) fn modes() -> impl Strategy<Value = ServerMode> {
+    prop_oneof![
+        Just(ServerMode::Normal),
+        Just(ServerMode::Draining),
+        times().prop_map(|until| ServerMode::Maintenance { until }),
+    ]
 }
 
 pub(crate) fn places() -> impl Strategy<Value = ServerPlace> {
@@ -411,9 +424,9 @@ pub(crate) fn sample_place() -> ServerPlace {
 }
 
 /// Those of level 3.
-fn commands_of_level_3() -> [Command; 8] {
+fn commands_of_level_3() -> [Command; 12] {
     let (inode, class) = (InodeId::from_raw(300), ClassId::from_raw(300));
-    let (chunk, version) = (ChunkId::from_raw(5), ChunkVersion::from_raw(6));
+    let (chunk, version, server) = (ChunkId::from_raw(5), ChunkVersion::from_raw(6), ServerId::from_raw(7));
     [
         ClusterCommand::RaiseLevel { level: Level::CLASSES }.into(),
         ClusterCommand::RegisterServer {
@@ -429,6 +442,14 @@ fn commands_of_level_3() -> [Command; 8] {
         ClassCommand::Set { id: class, inodes: vec![inode, InodeId::ROOT] }.into(),
         RepairCommand::BeginSettle { chunk, granted: version }.into(),
         RepairCommand::EndSettle { chunk, version }.into(),
+        ClusterCommand::SetServerMode { server, mode: ServerMode::Normal }.into(),
+        ClusterCommand::SetServerMode { server, mode: ServerMode::Draining }.into(),
+        ClusterCommand::SetServerMode {
+            server,
+            mode: ServerMode::Maintenance { until: TimeNs::from_raw(9) },
+        }
+        .into(),
+        ClusterCommand::ForgetServer { server }.into(),
     ]
 }
 

@@ -21,7 +21,7 @@ use crate::key;
 use crate::layout::{Layout, Stripe};
 use crate::membership::{Member, Membership};
 use crate::response::{Grant, Response};
-use crate::server::{ServerPlace, ServerRow};
+use crate::server::{ServerMode, ServerPlace, ServerRow};
 use crate::session::{SessionRecord, Window};
 use crate::settings::{Settings, Totals};
 
@@ -103,8 +103,12 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         name: "cs1".to_owned(),
         address: "h:9422".to_owned(),
         place: ServerPlace::default(),
+        mode: ServerMode::Normal,
     };
     let placed = ServerRow { place: samples::sample_place(), ..server.clone() };
+    let draining = ServerRow { mode: ServerMode::Draining, ..placed.clone() };
+    let until = TimeNs::from_raw(-2);
+    let maintained = ServerRow { mode: ServerMode::Maintenance { until }, ..placed.clone() };
     vec![
         ("inode", row(inode_row(), |row| row.encode(Level::FIRST).to_vec())),
         ("inode of level 2", row(classed, |row| row.encode(Level::IDENTITY).to_vec())),
@@ -116,6 +120,8 @@ fn rows() -> Vec<(&'static str, Vec<u8>)> {
         ("window", row(Window { acked_below: 300, highest: 301, dirty: false }, Window::encode)),
         ("server", row(server, |row| row.encode(Level::IDENTITY))),
         ("server of level 3", row(placed, |row| row.encode(Level::CLASSES))),
+        ("draining server", row(draining, |row| row.encode(Level::CLASSES))),
+        ("server in maintenance", row(maintained, |row| row.encode(Level::CLASSES))),
         ("class", row(samples::sample_class(), |class| class_row(class).to_vec())),
         ("settings", row(settings, Settings::encode)),
         ("counters", row(counters, Counters::encode)),

@@ -1,4 +1,4 @@
-//! Rows of storage classes. Goals are kept as the text that people read: its grammar only grows, and what is written is the one
+//! Rows of storage classes, and what rows and commands have of servers. Goals are kept as the text that people read: its grammar only grows, and what is written is the one
 //! form in which a goal is shown.
 
 use bytes::Bytes;
@@ -6,7 +6,7 @@ use mooseng_types::{ClassName, DESCRIPTION_MAX, Goal, Label, Labels, StorageClas
 
 use super::{FORMAT, RowValue, open};
 use crate::codec::{CodecError, Reader, Writer};
-use crate::server::ServerPlace;
+use crate::server::{ServerMode, ServerPlace};
 
 /// Numbers of the ways to take labels; never used again for another.
 const STRICTNESS: [(Strictness, u8); 3] =
@@ -39,6 +39,18 @@ impl Writer {
         place.labels.iter().for_each(|label| self.bytes(label.as_str().as_bytes()));
         self.bytes(place.region.as_bytes());
         self.bytes(place.rack.as_bytes());
+    }
+
+    /// A server's mode in a row or a command.
+    pub(crate) fn mode(&mut self, mode: ServerMode) {
+        match mode {
+            ServerMode::Normal => self.u8(0),
+            ServerMode::Draining => self.u8(1),
+            ServerMode::Maintenance { until } => {
+                self.u8(2);
+                self.time(until);
+            }
+        }
     }
 }
 
@@ -85,6 +97,15 @@ impl Reader<'_> {
         let labels: Vec<&str> = labels.iter().map(Label::as_str).collect();
         let labels = Labels::parse(&labels).map_err(|_| CodecError::Value("labels"))?;
         Ok(ServerPlace { labels, region: self.text()?, rack: self.text()? })
+    }
+
+    pub(crate) fn mode(&mut self) -> Result<ServerMode, CodecError> {
+        match self.u8()? {
+            0 => Ok(ServerMode::Normal),
+            1 => Ok(ServerMode::Draining),
+            2 => Ok(ServerMode::Maintenance { until: self.time()? }),
+            _ => Err(CodecError::Value("mode of a server")),
+        }
     }
 }
 
