@@ -5,7 +5,7 @@ use mooseng_meta::{ClusterCommand, Command, ServerMode};
 use mooseng_protocol::pb;
 use mooseng_protocol::rpc::Rpc;
 use mooseng_protocol::status::CallError;
-use mooseng_types::{ClassState, Level, ServerId, TimeNs};
+use mooseng_types::{CHUNK_SIZE, ClassState, Level, ServerId, TimeNs};
 
 use super::Desk;
 use super::requests::{Answer, Context, answer, decode};
@@ -54,7 +54,7 @@ fn set_mode(
             ServerMode::Maintenance { until: TimeNs::from_raw(now.wall.raw().saturating_add(time)) }
         }
         pb::ServerMode::Maintenance => {
-            return rejected(format!("maintenance lasts from one second to {MAINTENANCE_MAX_S}"));
+            return rejected("maintenance lasts from a second to 30 days".into());
         }
     };
     let warnings =
@@ -84,11 +84,16 @@ fn in_the_way(desk: &Desk, groups: &Groups, now: Now, server: ServerId) -> Vec<S
         }
     }
     let Some(known) = desk.registry.get(server) else { return found };
-    let used = known.total_bytes().saturating_sub(known.free_bytes());
+    // What else is on its disks stays there.
+    let most = (known.copies.len() as u64).saturating_mul(CHUNK_SIZE);
+    let used = known.total_bytes().saturating_sub(known.free_bytes()).min(most);
     let room = others.iter().map(|other| other.free_bytes).fold(0, u64::saturating_add);
     if used > room {
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
         found.push(format!(
-            "its disks have {used} bytes in use, the other servers that are up have room for {room}"
+            "its copies may have {:.1} GiB, and the other servers that are up have room for {:.1} GiB",
+            gib(used),
+            gib(room)
         ));
     }
     found

@@ -121,14 +121,15 @@ impl ChunkView {
         }
     }
 
-    /// Looks for copies in the wrong place; of a chunk with too few, or that somebody writes, none is.
+    /// Looks for copies in the wrong place; of a chunk with too few, none is. Those of one that somebody writes are seen, and stay
+    /// until it is at rest.
     pub(crate) fn look_for_moves(&mut self, of: impl FnOnce(&[ServerId], &[ServerId]) -> Moves) {
         let good = |copies: &[(ServerId, CopyState)]| -> Vec<ServerId> {
             let good = copies.iter().filter(|(_, state)| matches!(state, CopyState::Good { .. }));
             good.map(|(server, _)| *server).collect()
         };
         let counted = good(&self.counted);
-        if self.is_quiet() && counted.len() >= self.wanted {
+        if counted.len() >= self.wanted {
             self.moves = of(&counted, &good(&self.beside));
         }
     }

@@ -42,7 +42,7 @@ const MASTER: &[(&str, &[&str])] = &[
     ("multiregion", &[]),
     ("registry", &["conn", "multiregion"]),
     ("sessions", &["conn"]),
-    ("repair", &["registry"]),
+    ("repair", &["multiregion", "registry"]),
     ("callers", &["conn", "group", "registry", "sessions"]),
     ("worker", &["callers", "group", "multiregion", "registry", "repair", "sessions"]),
     ("wire", &["group", "raft", "snapshot"]),

@@ -124,7 +124,7 @@ impl Chunk {
             format!("{:#x}", self.chunk),
             self.inode.to_string(),
             self.index.to_string(),
-            format!("{}/{}", self.live, self.wanted),
+            format!("{}/{}{}", self.live, self.wanted, if self.leased { ", being written" } else { "" }),
             copies.join(", "),
         ]
     }
