@@ -59,6 +59,14 @@ impl Masters {
         self
     }
 
+    /// Asks a chunkserver itself.
+    pub(crate) fn ask_server<R: Rpc>(&self, server: &Server, request: &R) -> anyhow::Result<R::Reply> {
+        match self.ask(&server.address, request, ANSWER) {
+            Err(CallError::Rejected { message }) => bail!("{}: {message}", server.name),
+            answer => answer.with_context(|| format!("{} at {}", server.name, server.address)),
+        }
+    }
+
     fn ask<R: Rpc>(&self, address: &str, request: &R, answer: Duration) -> Result<R::Reply, CallError> {
         FrameStream::connect(address, &self.caller, CONNECT)?.0.call(request, &[], answer)
     }

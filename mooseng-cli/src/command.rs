@@ -7,4 +7,5 @@ pub(crate) mod file;
 pub(crate) mod fsck;
 pub(crate) mod health;
 pub(crate) mod key;
+pub(crate) mod scrub;
 pub(crate) mod server;

@@ -54,6 +54,9 @@ enum Command {
     /// Chunkservers: which can be taken away, which may be away for a while.
     #[command(subcommand)]
     Server(command::server::ServerCommand),
+    /// The passes in which chunkservers read and check all their copies.
+    #[command(subcommand)]
+    Scrub(command::scrub::ScrubCommand),
     /// Storage classes: how many copies, and where.
     #[command(subcommand)]
     Class(command::class::ClassCommand),
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Health(args) => command::health::run(&cli.target, &args),
         Command::Chunk(command) => command::chunk::run(&cli.target, &command),
         Command::Server(command) => command::server::run(&cli.target, &command),
+        Command::Scrub(command) => command::scrub::run(&cli.target, &command),
         Command::Class(command) => command::class::run(&cli.target, &command),
         Command::File(command) => command::file::run(&cli.target, &command),
         Command::Fsck(args) => command::fsck::run(&cli.target, &args),
@@ -118,5 +122,17 @@ fn run_daemon(daemon: Daemon) -> ExitCode {
         Daemon::Master(args) => mooseng_master::run(with_name("mooseng-master", args)),
         Daemon::Chunkserver(args) => mooseng_chunkserver::run(with_name("mooseng-chunkserver", args)),
         Daemon::Mount(args) => mooseng_client::run(with_name("mooseng-mount", args)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_command_has_an_argument_twice() {
+        Cli::command().debug_assert();
     }
 }

@@ -135,13 +135,31 @@ impl ClusterStatus {
         self.joining.iter().find(|it| is_called(it.id, &it.name, master))
     }
 
+    /// The chunkserver of this name or number.
+    pub(crate) fn find_server(&self, word: &str) -> anyhow::Result<&Server> {
+        let named: Vec<&Server> =
+            self.servers.iter().filter(|it| is_called(it.id.into(), &it.name, word)).collect();
+        match named.as_slice() {
+            [server] => Ok(server),
+            [] => {
+                let names: Vec<&str> = self.servers.iter().map(|it| it.name.as_str()).collect();
+                bail!("no chunkserver is called {word}: there are {}", names.join(", "))
+            }
+            [first, ..] => bail!(
+                "{} chunkservers are called {word}: say a number, as in {} (mooseng server list)",
+                named.len(),
+                first.id
+            ),
+        }
+    }
+
     /// The addresses of all masters in it.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.masters.iter().map(|master| master.address.clone()).collect()
     }
 }
 
-/// Whether a master's name or number is `word`.
+/// Whether the name or number of a master or a chunkserver is `word`.
 fn is_called(id: u64, name: &str, word: &str) -> bool {
     name == word || id.to_string() == word
 }

@@ -2,6 +2,7 @@
 
 mod list;
 mod matrix;
+mod quarantine;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,9 @@ pub(crate) enum ChunkCommand {
     List(list::ListArgs),
     /// One chunk, with its file and copies.
     Show(list::ShowArgs),
+    /// Copies that were set aside and are kept for a while.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
 }
 
 pub(crate) fn run(target: &Target, command: &ChunkCommand) -> anyhow::Result<ExitCode> {
@@ -25,5 +29,6 @@ pub(crate) fn run(target: &Target, command: &ChunkCommand) -> anyhow::Result<Exi
         ChunkCommand::Matrix(args) => matrix::run(target, args),
         ChunkCommand::List(args) => list::list(target, args),
         ChunkCommand::Show(args) => list::show(target, args),
+        ChunkCommand::Quarantine(command) => quarantine::run(target, command),
     }
 }

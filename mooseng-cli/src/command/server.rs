@@ -7,11 +7,9 @@ mod maintenance;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
 use crate::Target;
-use crate::admin::{ClusterStatus, Server};
 
 /// What can be done with chunkservers.
 #[derive(Debug, Subcommand)]
@@ -32,20 +30,5 @@ pub(crate) fn run(target: &Target, command: &ServerCommand) -> anyhow::Result<Ex
         ServerCommand::Drain(args) => drain::run(target, args),
         ServerCommand::Maintenance(args) => maintenance::run(target, args),
         ServerCommand::Forget(args) => forget::run(target, args),
-    }
-}
-
-/// The server of this name or number.
-fn find<'a>(status: &'a ClusterStatus, word: &str) -> anyhow::Result<&'a Server> {
-    let named: Vec<&Server> =
-        status.servers.iter().filter(|it| it.name == word || it.id.to_string() == word).collect();
-    match named.as_slice() {
-        [server] => Ok(server),
-        [] => {
-            let names: Vec<&str> = status.servers.iter().map(|it| it.name.as_str()).collect();
-            bail!("no chunkserver is called {word}: there are {}", names.join(", "))
-        }
-        [first, ..] => Err(anyhow::anyhow!("{} chunkservers are called {word}", named.len()))
-            .with_context(|| format!("say its number, as in {}: mooseng server list", first.id)),
     }
 }

@@ -167,14 +167,7 @@ pub(super) fn list(target: &Target, args: &ListArgs) -> anyhow::Result<ExitCode>
 }
 
 pub(super) fn show(target: &Target, args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let number = match args.chunk.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => args.chunk.parse(),
-    };
-    let only = number.with_context(|| format!("{:?} is no number of a chunk", args.chunk))?;
-    if only == 0 {
-        bail!("no chunk has the number 0");
-    }
+    let only = number(&args.chunk)?;
     let masters = admin::masters(target)?;
     let names = names(&masters)?;
     let reply = admin::ask_leader(&masters, &pb::ListChunksRequest { only, ..Default::default() })?;
@@ -202,6 +195,19 @@ pub(super) fn show(target: &Target, args: &ShowArgs) -> anyhow::Result<ExitCode>
     let rows: Vec<Vec<String>> = chunk.copies.iter().map(row).collect();
     output::table(&["CHUNKSERVER", "COPY", "VERSION", "VERIFIED", "COUNTED"], &rows);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The number of a chunk, as it is shown.
+pub(super) fn number(word: &str) -> anyhow::Result<u64> {
+    let number = match word.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => word.parse(),
+    };
+    let number = number.with_context(|| format!("{word:?} is no number of a chunk"))?;
+    if number == 0 {
+        bail!("no chunk has the number 0");
+    }
+    Ok(number)
 }
 
 /// The servers' names, by number.

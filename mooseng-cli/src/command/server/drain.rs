@@ -10,7 +10,6 @@ use mooseng_env::{Clock as _, SystemClock};
 use mooseng_protocol::pb;
 use serde::Serialize;
 
-use super::find;
 use crate::Target;
 use crate::admin::{self, Masters};
 use crate::output;
@@ -55,7 +54,7 @@ struct Drained<'a> {
 pub(super) fn run(target: &Target, args: &DrainArgs) -> anyhow::Result<ExitCode> {
     let masters = admin::masters(target)?;
     let status = admin::cluster_status(&masters)?;
-    let server = find(&status, &args.server)?;
+    let server = status.find_server(&args.server)?;
     let masters = masters.with_told(&status);
     let mode = if args.undo { pb::ServerMode::Normal } else { pb::ServerMode::Draining };
     let request = |dry_run| pb::SetServerModeRequest {

@@ -6,7 +6,6 @@ use clap::Args;
 use mooseng_protocol::pb;
 use serde::Serialize;
 
-use super::find;
 use crate::Target;
 use crate::{admin, output};
 
@@ -28,7 +27,7 @@ struct Forgotten<'a> {
 pub(super) fn run(target: &Target, args: &ForgetArgs) -> anyhow::Result<ExitCode> {
     let masters = admin::masters(target)?;
     let status = admin::cluster_status(&masters)?;
-    let server = find(&status, &args.server)?;
+    let server = status.find_server(&args.server)?;
     admin::ask_leader(&masters.with_told(&status), &pb::ForgetServerRequest { server: server.id })?;
     let name = &server.name;
     if args.json {

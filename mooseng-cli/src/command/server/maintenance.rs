@@ -7,7 +7,6 @@ use clap::Args;
 use mooseng_protocol::pb;
 use serde::Serialize;
 
-use super::find;
 use crate::Target;
 use crate::{admin, output, time};
 
@@ -37,7 +36,7 @@ struct Maintained<'a> {
 pub(super) fn run(target: &Target, args: &MaintenanceArgs) -> anyhow::Result<ExitCode> {
     let masters = admin::masters(target)?;
     let status = admin::cluster_status(&masters)?;
-    let server = find(&status, &args.server)?;
+    let server = status.find_server(&args.server)?;
     let (mode, seconds) = match args.end {
         true => (pb::ServerMode::Normal, 0),
         false => (pb::ServerMode::Maintenance, args.length.as_secs()),
