@@ -22,7 +22,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 const GRACE: Duration = Duration::from_secs(60);
 /// Simulated clusters of these seeds are run by default, each with one, three and five masters: about two minutes on two
 /// cores. A run of all tests ends the same for the same code.
-const EXPLORE_SEEDS: &str = "1..2000";
+const EXPLORE_SEEDS: &str = "1..1000";
 /// How long simulated clusters of seeds that nobody has seen are run when asked for (`--only explore`).
 const EXPLORE_SECONDS: u64 = 300;
 const EXPLORE_LIMIT: Duration = Duration::from_secs(15 * 60);

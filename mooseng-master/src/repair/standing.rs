@@ -60,11 +60,11 @@ impl Standings {
         self.0.values().filter(|standing| **standing != Standing::Serving).count()
     }
 
-    /// Takes in how they stand now; returns those for which that is news.
+    /// Takes in how all of them stand now; returns those for which that is news.
     pub(crate) fn follow(&mut self, now: impl Iterator<Item = (ServerId, Standing)>) -> Vec<ServerId> {
-        now.filter(|(server, standing)| self.0.insert(*server, *standing) != Some(*standing))
-            .map(|(server, _)| server)
-            .collect()
+        let before = std::mem::replace(&mut self.0, now.collect());
+        let is_news = |(server, standing): &(&ServerId, &Standing)| before.get(server) != Some(standing);
+        self.0.iter().filter(is_news).map(|(server, _)| *server).collect()
     }
 }
 
@@ -99,5 +99,10 @@ mod tests {
         assert_eq!(standings.of(one), Standing::Away);
         assert_eq!(follow(&mut standings, &[(one, Standing::Serving), (two, Standing::Away)]), [one, two]);
         assert_eq!(follow(&mut standings, &[(one, Standing::Serving), (two, Standing::Missed)]), [two]);
+        assert_eq!(
+            (follow(&mut standings, &[(one, Standing::Serving)]), standings.away()),
+            (vec![], 0),
+            "one is forgotten"
+        );
     }
 }
