@@ -110,7 +110,9 @@ fn forget(desk: &Desk, groups: &Groups, now: Now, it: &pb::ForgetServerRequest) 
         Some(false) => rejected(format!(
             "chunks count copies that only {name} may have: bring it back, or wait until they are made again: mooseng chunk matrix"
         )),
-        None => rejected(format!("this master does not lead all cells and cannot tell what {name} has")),
+        None => rejected(format!(
+            "this master cannot tell what {name} has: another one leads a cell, or the table of what servers have is not complete; ask again in a while"
+        )),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One of each thing that is encoded, and strategies that make any of them.
+//! One of each thing that is encoded, and strategies that make any of them. It is long because it is a list: an entry for each kind.
 
 use bytes::Bytes;
 use mooseng_types::{
