@@ -57,6 +57,10 @@ fn set_mode(
             return rejected("maintenance lasts from a second to 30 days".into());
         }
     };
+    if mode == ServerMode::Draining && known.is_up(now.mono) && !known.reported {
+        let message = format!("this master has yet to hear what {} has", known.name);
+        return Err(CallError::Unavailable { message });
+    }
     let warnings =
         if mode == ServerMode::Draining { in_the_way(desk, groups, now, server) } else { Vec::new() };
     if !warnings.is_empty() && !it.force && !it.dry_run {

@@ -492,9 +492,12 @@ fn a_server_that_is_drained_keeps_its_copy_until_another_has_it_verified_and_get
 
 #[test]
 fn a_server_is_not_drained_without_force_where_its_copies_have_nowhere_to_go() {
-    let (mut leader, ..) = with_a_chunk();
+    let (mut leader, _, grant) = with_a_chunk();
     let mut request =
         pb::SetServerModeRequest { server: 2, mode: pb::ServerMode::Draining.into(), ..Default::default() };
+    let early = leader.ask(1, &request);
+    assert!(matches!(early, Err(CallError::Unavailable { .. })), "nobody knows what it has: {early:?}");
+    report(&mut leader, 2, grant.chunk, false);
     let refused = leader.ask(1, &request).unwrap_err().to_string();
     assert!(refused.contains("class default (2) needs it"), "{refused}");
     request.dry_run = true;
